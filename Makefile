@@ -1,0 +1,41 @@
+# make quickstart   environment, corpus, tokenizer, backbone, adapters of 24 real users, table and plot
+# make test         environment and the whole test suite
+# make lint         style and room contracts
+# make benchmarks   side-by-side measurements against named peers (about 20 minutes; needs the quickstart)
+
+PYTHON ?= python3
+VENV ?= .venv
+export PATH := $(abspath $(VENV))/bin:$(PATH)
+
+.PHONY: quickstart test lint benchmarks clean
+
+$(VENV)/installed-%: setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or later is needed, this is " + sys.version.split()[0] + "; name another one: make PYTHON=python3.12 ...")'
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
+	@touch $@
+
+quickstart: $(VENV)/installed-quickstart
+	lightning prepare --config experiments/corpora/chitchat.yaml
+	lightning fit     --config experiments/pretrain_small.yaml
+	lightning fit     --config experiments/lora_r12.yaml
+	lightning test    --config experiments/lora_r12.yaml
+	lightning predict --config experiments/base.yaml
+	lightning predict --config experiments/lora_r12.yaml
+	lightning table   --config experiments/tables/quickstart.yaml
+
+test: $(VENV)/installed-dev
+	python -m pytest
+
+lint: $(VENV)/installed-dev
+	ruff check .
+	ruff format --check .
+	lint-imports --config setup.cfg
+
+benchmarks: $(VENV)/installed-dev
+	python benchmarks/pretraining.py
+	python benchmarks/adapters.py
+	python benchmarks/reply_pairs.py
+
+clean:
+	rm -rf data runs .pytest_cache .ruff_cache

@@ -1,0 +1,40 @@
+"""Reads an experiment as the command line does, for the benchmarks that train."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def load_experiment(path: Path, overrides: Sequence[str] = ()) -> tuple[Any, Any, dict[str, Any]]:
+    """The model and the data module of an experiment, made as `lightning fit` makes them, and its trainer settings."""
+    from lightning import LightningDataModule, LightningModule
+    from lightning.pytorch.cli import LightningArgumentParser
+
+    from lightning_modules.cli import PARSER_SETTINGS
+
+    parser = LightningArgumentParser(**PARSER_SETTINGS)
+    parser.add_argument("--config", action="config")
+    parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)
+    parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True)
+    parser.add_argument("--trainer", type=dict[str, Any])
+    config = parser.parse_args(["--config", str(path), *overrides])
+    objects = parser.instantiate_classes(config)
+    return objects.model, objects.data, dict(yaml.safe_load(path.read_text())["trainer"])
+
+
+def call(spec: str | dict[str, Any], *arguments: Any) -> Any:
+    """Calls what an experiment names, a `class_path` with `init_args` or a name alone, without the parser."""
+    spec = {"class_path": spec} if isinstance(spec, str) else spec
+    module, _, name = spec["class_path"].rpartition(".")
+    return getattr(importlib.import_module(module), name)(*arguments, **spec.get("init_args", {}))
+
+
+def stock_environment() -> dict[str, str]:
+    """This process's environment without the room for matrix kernels that our command line makes when imported."""
+    return {name: value for name, value in os.environ.items() if name != "ONEDNN_PRIMITIVE_CACHE_CAPACITY"}

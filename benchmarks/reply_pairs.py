@@ -1,0 +1,190 @@
+"""How fast reply pairs stream, and whether memory stays flat while the corpus grows.
+
+    python -m benchmarks.reply_pairs
+
+The shards are made here, in a temporary directory: random ids, lengths as in chat, 45 ids a pair on average
+before markers and end tokens. One part of 100,000 pairs is written by the project's own writer and stands in the
+corpus as often as the size asks for, as hard links of one file; so ten million pairs are there in seconds and 20 MB.
+Planning, shuffling, reading, decompressing, prompts and padding are the same as if all parts were different;
+only the disk is spared, because the links share their pages in the file cache.
+
+Every measurement has a fresh process, and the sizes take turns. Columns:
+
+    pairs/s       padded batches from `PairStream`, as `ReplyPairs` hands them out in one process without workers;
+                  whole windows after the first one, their reading included
+    non-padding   share of the positions of a window's batches that hold a token
+    start         from opening the corpus to the first batch, the first window included
+    resume        from opening the corpus to the batch in the middle of the epoch
+    memory        most resident memory over what was held after the imports
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import peak_memory, spread, table
+
+PAIRS_PER_PART = 100_000
+NUM_SPEAKERS = 1000
+VOCABULARY_SIZE = 32_000
+
+
+def write_part(directory: Path) -> tuple[dict[str, Any], str]:
+    """Writes a tokenizer and one part of random pairs; returns the part's description and the fingerprint."""
+    import numpy as np
+    from tokenizers import AddedToken, Tokenizer
+    from tokenizers.models import WordLevel
+
+    from datamodules.preparation.shards import schema, write_shards
+    from datamodules.preparation.tokenizer import EOS, MARKERS, PAD, UNK, save_tokenizer, tokenizer_fingerprint
+
+    names = (PAD, EOS, UNK, *MARKERS)
+    tokenizer = Tokenizer(WordLevel({name: id for id, name in enumerate(names)}, unk_token=UNK))
+    tokenizer.add_special_tokens([AddedToken(name, special=True) for name in names])
+    save_tokenizer(tokenizer, directory / "tokenizer")
+    fingerprint = tokenizer_fingerprint(directory / "tokenizer")
+    random = np.random.default_rng(0)
+    num_turns = random.choice([1, 2, 3, 4], size=PAIRS_PER_PART, p=[0.08, 0.08, 0.08, 0.76])
+    # Log-normal turn lengths; the mean of 45 / (3.52 + 1) ids is that of exp(sigma² / 2) times the median.
+    sigma = 0.8
+    median = 45 / (num_turns.mean() + 1) / np.exp(sigma**2 / 2)
+
+    def turn() -> list[int]:
+        length = int(np.clip(round(random.lognormal(np.log(median), sigma)), 1, 128))
+        return random.integers(len(names), VOCABULARY_SIZE, size=length).tolist()
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for number, count in enumerate(num_turns.tolist()):
+            context = [turn() for _ in range(count)]
+            yield {
+                "pair_id": number,
+                "dialogue_id": f"d{number // 20}",
+                "position": number % 20 + 1,
+                "speaker": f"u{number % NUM_SPEAKERS}",
+                "partner": f"u{(number + 1) % NUM_SPEAKERS}",
+                "context_ids": [id for ids in context for id in ids],
+                "context_lengths": [len(ids) for ids in context],
+                "context_speakers": [(count - place) % 2 for place in range(count)],
+                "response_ids": turn(),
+                "time": None,
+            }
+
+    (part,) = write_shards(rows(), directory / "part", schema(VOCABULARY_SIZE, fingerprint))
+    return part, fingerprint
+
+
+def make_corpus(source: Path, part: dict[str, Any], directory: Path, num_pairs: int) -> None:
+    """A prepared corpus whose parts are all links of the one part."""
+    parts = []
+    split = directory / "pretrain" / "train"
+    split.mkdir(parents=True)
+    (directory / "tokenizer").symlink_to(source / "tokenizer")
+    for number in range(num_pairs // PAIRS_PER_PART):
+        name = f"part-{number:05d}.parquet"
+        os.link(source / "part" / part["file"], split / name)
+        parts.append({**part, "file": name})
+    (directory / "manifest.json").write_text(json.dumps({"splits": {"pretrain/train": parts}}))
+
+
+def measure(directory: Path, pairs_to_time: int, tokens_per_batch: int) -> dict[str, float]:
+    """All columns for one corpus, in this process."""
+    from datamodules.batches import IGNORED
+    from datamodules.prompts import PromptTemplate, load_prompts
+    from datamodules.reply_pairs import PairStream
+    from datamodules.token_pairs import ShardReader
+
+    held = peak_memory()
+
+    def opened() -> PairStream:
+        reader = ShardReader(directory, "pretrain/train")
+        prompts = load_prompts(PromptTemplate(), directory, None)
+        return PairStream(reader, prompts, 64, tokens_per_batch, shuffle=True)
+
+    def window_sizes(stream: PairStream) -> Iterator[tuple[int, int]]:
+        for epoch in range(1_000_000):
+            for window in stream.windows(epoch):
+                yield stream.num_batches(window), sum(stream.reader.group_sizes[group] for group in window)
+
+    began = time.perf_counter()
+    stream = opened()
+    batches = (batch for epoch in range(1_000_000) for batch in stream.batches(epoch))
+    next(batches)
+    start = time.perf_counter() - began
+
+    sizes = window_sizes(stream)
+    for _ in range(next(sizes)[0] - 1):
+        next(batches)
+    num_pairs = 0
+    began = time.perf_counter()
+    while num_pairs < pairs_to_time:
+        num_batches, pairs_in_window = next(sizes)
+        num_pairs += pairs_in_window
+        for _ in range(num_batches):
+            next(batches)
+    rate = num_pairs / (time.perf_counter() - began)
+
+    tokens = positions = 0  # of one more window, counted while no clock runs
+    for _ in range(next(sizes)[0]):
+        batch = next(batches)
+        tokens += int(batch.attention_mask.sum() + (batch.labels != IGNORED).sum())
+        positions += batch.input_ids.numel() + batch.labels.numel()
+
+    began = time.perf_counter()
+    stream = opened()
+    next(stream.batches(0, stream.num_batches_in_epoch(0) // 2))
+    resume = time.perf_counter() - began
+    return {
+        "rate": rate,
+        "density": tokens / positions,
+        "start": start,
+        "resume": resume,
+        "memory": peak_memory() - held,
+    }
+
+
+def main() -> None:
+    """Writes the corpora, measures each in turn, prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[100_000, 1_000_000, 10_000_000], help="reply pairs")
+    parser.add_argument("--repetitions", type=int, default=3, help="fresh processes for each size")
+    parser.add_argument("--pairs", type=int, default=500_000, help="pairs timed in each process, at least")
+    parser.add_argument("--tokens-per-batch", type=int, default=4096)
+    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        print(json.dumps(measure(arguments.measure, arguments.pairs, arguments.tokens_per_batch)))
+        return
+    if wrong := [size for size in arguments.sizes if size < PAIRS_PER_PART or size % PAIRS_PER_PART]:
+        parser.error(f"sizes must be multiples of {PAIRS_PER_PART:,}, got {wrong}")
+    settings = ["--pairs", str(arguments.pairs), "--tokens-per-batch", str(arguments.tokens_per_batch)]
+    results: dict[int, list[dict[str, float]]] = {size: [] for size in arguments.sizes}
+    with tempfile.TemporaryDirectory() as temporary:
+        source = Path(temporary)
+        part, _ = write_part(source)
+        for size in arguments.sizes:
+            make_corpus(source, part, source / str(size), size)
+        for _ in range(arguments.repetitions):
+            for size in arguments.sizes:
+                command = [sys.executable, "-m", "benchmarks.reply_pairs", "--measure", str(source / str(size))]
+                run = subprocess.run(command + settings, stdout=subprocess.PIPE, check=True, text=True)
+                results[size].append(json.loads(run.stdout))
+                print(f"{size:,} pairs: {run.stdout.strip()}", file=sys.stderr)
+    columns = {"rate": 0, "density": 2, "start": 2, "resume": 2, "memory": 0}
+    rows = [
+        [f"{size:,}", *(spread([run[name] for run in runs], digits) for name, digits in columns.items())]
+        for size, runs in results.items()
+    ]
+    print(table(["pairs in the corpus", "pairs/s", "non-padding", "start, s", "resume, s", "memory, MB"], rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,18 @@
+"""Writes the adapter of every user who is done, as PEFT directories, at once and whole."""
+
+from __future__ import annotations
+
+from lightning import Callback, Trainer
+
+from lightning_modules.adapter_files import save_adapter
+from lightning_modules.user_lora import UserLora
+
+
+class AdapterCheckpoint(Callback):
+    """After each validation, writes finished users to `<run>/adapters/<user>/`."""
+
+    def on_validation_end(self, trainer: Trainer, pl_module: UserLora) -> None:
+        for finished in pl_module.take_finished():
+            save_adapter(
+                pl_module.adapters_directory, finished.user, pl_module.lora_config, finished.weights, finished.card
+            )

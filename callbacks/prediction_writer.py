@@ -1,0 +1,68 @@
+"""Writes predictions as JSONL: `user, pair_id, context, reference, candidates, nll, tokens`, a line a reply pair."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, TextIO
+
+from lightning import Callback, Trainer
+
+from datamodules.batches import IGNORED, Seq2SeqBatch
+from lightning_modules.seq2seq import Predictions, ReplyModule
+
+
+class PredictionWriter(Callback):
+    """Writes `<run>/predictions.jsonl` and beside it `predictions.card.json`, which says what they are of.
+
+    The file gets its name only when it is complete.
+    """
+
+    def __init__(self) -> None:
+        self.file: TextIO | None = None
+
+    def on_predict_start(self, trainer: Trainer, pl_module: ReplyModule) -> None:
+        self.path = Path(trainer.default_root_dir) / "predictions.jsonl"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.file = self.path.with_suffix(".partial").open("w", encoding="utf-8")
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: ReplyModule,
+        outputs: Predictions,
+        batch: Seq2SeqBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        data = trainer.datamodule
+        decode = data.prompts.tokenizer.decode
+        for row, pair_id in enumerate(batch.pair_id.tolist()):
+            if pair_id < 0:
+                continue
+            labels = batch.labels[row]
+            line: dict[str, Any] = {
+                "user": data.users[int(batch.user_index[row])],
+                "pair_id": pair_id,
+                "context": data.prompts.turns(batch.input_ids[row].tolist()),
+                "reference": decode(labels[labels != IGNORED].tolist()),
+                "candidates": [decode(ids) for ids in outputs.candidates[row].tolist()],
+                "nll": float(outputs.nll[row]),
+                "tokens": int(outputs.tokens[row]),
+            }
+            self.file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def on_predict_end(self, trainer: Trainer, pl_module: ReplyModule) -> None:
+        self.file.close()
+        card = {
+            "system": type(pl_module).__name__,
+            "split": trainer.datamodule.splits["test"].reader.fingerprint,
+            "backbone": pl_module.backbone_fingerprint,
+            "decoding": vars(pl_module.decoding),
+        }
+        card_path = self.path.with_name("predictions.card.json")
+        card_path.with_suffix(".partial").write_text(json.dumps(card, indent=1) + "\n")
+        os.replace(card_path.with_suffix(".partial"), card_path)
+        os.replace(self.path.with_suffix(".partial"), self.path)
+        print(f"predictions are in {self.path}")

@@ -1,0 +1,61 @@
+"""Shows at each validation what the model says to a few fixed contexts, on the console and in the logger."""
+
+from __future__ import annotations
+
+from lightning import Callback, Trainer
+from lightning.pytorch.loggers import WandbLogger
+
+from datamodules.batches import IGNORED, Seq2SeqBatch
+from lightning_modules.generation import generate
+from lightning_modules.seq2seq import ReplyModule
+
+
+class SampleReplies(Callback):
+    """Replies to the first reply pairs of the validation data.
+
+    The contexts are what real people wrote. They go to the console, and to a W&B logger only when its mode is
+    not online, or when `share` allows it.
+
+    Args:
+        num_samples: contexts shown.
+        share: also send them to an online W&B run.
+    """
+
+    def __init__(self, num_samples: int = 3, share: bool = False) -> None:
+        self.num_samples = num_samples
+        self.share = share
+        self.rows: list[list[str]] = []
+
+    def on_validation_start(self, trainer: Trainer, pl_module: ReplyModule) -> None:
+        self.rows = []
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: ReplyModule,
+        outputs: None,
+        batch: Seq2SeqBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if batch_idx or trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        prompts = trainer.datamodule.prompts
+        candidates = generate(pl_module.model, batch, pl_module.decoding)
+        for row in range(min(self.num_samples, len(batch.pair_id))):
+            turns = prompts.turns(batch.input_ids[row].tolist())
+            labels = batch.labels[row]
+            self.rows.append(
+                [
+                    " / ".join(text for _, text in turns),
+                    prompts.tokenizer.decode(labels[labels != IGNORED].tolist()),
+                    prompts.tokenizer.decode(candidates[row, 0].tolist()),
+                ]
+            )
+
+    def on_validation_end(self, trainer: Trainer, pl_module: ReplyModule) -> None:
+        for context, reference, reply in self.rows:
+            print(f"  … {context[-100:]}\n    said:  {reference[:100]}\n    model: {reply[:100]}")
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger) and self.rows and (self.share or logger.experiment.settings._offline):
+                logger.log_text("replies", columns=["context", "said", "model"], data=self.rows)

@@ -1,0 +1,86 @@
+"""The batch contract: one type for training, validation and generation.
+
+Shapes: b rows, s input positions, t label positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from datamodules.ragged import Ragged
+
+IGNORED = -100
+"""Label of padding; prompt and context are never in the labels at all."""
+
+LENGTH_MULTIPLE = 4
+"""Lengths are padded to a multiple of this. Matrix kernels are built for each new shape: on a CPU with 16-bit
+matrix products half a training step went into building them, before lengths and rows were rounded."""
+
+
+class Seq2SeqBatch(NamedTuple):
+    """Reply pairs as padded tensors.
+
+    `user_index` counts within the DataModule's `users` (-1: nobody in particular), and rows of one user stand
+    together; `pair_id` is -1 for a row that only fills up its user's share and has no labels.
+    """
+
+    input_ids: Tensor  # (b, s) int64
+    attention_mask: Tensor  # (b, s) int64
+    labels: Tensor  # (b, t) int64, IGNORED on padding
+    user_index: Tensor  # (b,) int64
+    pair_id: Tensor  # (b,) int64
+
+
+def collate(
+    inputs: Ragged, targets: Ragged, rows: np.ndarray, user_index: np.ndarray, pair_id: np.ndarray, pad_id: int = 0
+) -> Seq2SeqBatch:
+    """Pads the chosen rows to the longest of them, rounded up to a multiple of `LENGTH_MULTIPLE`.
+
+    Args:
+        inputs: what the encoder reads, for all rows there are.
+        targets: what the decoder learns, for all rows there are.
+        rows: which of them make the batch; -1 makes an empty row, which has no labels.
+        user_index: user of each row of the batch, empty ones included.
+        pair_id: ids of all rows there are.
+        pad_id: id of the padding token.
+    """
+    empty = rows < 0
+    rows = np.where(empty, rows.max(), rows)
+    input_ids = inputs.pad(rows, pad_id, LENGTH_MULTIPLE)
+    lengths = np.where(empty, 1, inputs.lengths[rows])  # one visible position, so that attention stays finite
+    attention_mask = (np.arange(input_ids.shape[1]) < lengths[:, None]).astype(np.int64)
+    labels = targets.pad(rows, IGNORED, LENGTH_MULTIPLE)
+    labels[empty] = IGNORED
+    return Seq2SeqBatch(
+        torch.from_numpy(input_ids),
+        torch.from_numpy(attention_mask),
+        torch.from_numpy(labels),
+        torch.from_numpy(user_index.astype(np.int64)),
+        torch.from_numpy(np.where(empty, -1, pair_id[rows])),
+    )
+
+
+@dataclass
+class WholePass(IterableDataset):
+    """The same batches each time they are asked for, from the first one on: validation and test.
+
+    Args:
+        batches: begins a pass.
+        num_batches: how many batches a pass has.
+    """
+
+    batches: Callable[[], Iterator[Seq2SeqBatch]]
+    num_batches: int
+
+    def __len__(self) -> int:
+        return self.num_batches
+
+    def __iter__(self) -> Iterator[Seq2SeqBatch]:
+        return self.batches()

@@ -1,0 +1,26 @@
+"""Published and own data sets as records: one reader a file, no torch.
+
+In: the files of a corpus in their own layout. Out: `Dialogue`, `Post`, `Turn` and `Profile` records, and
+`Drops`, the account of what was left out. Not its job: splits, reply pairs, tokens.
+"""
+
+from .chitchat import ChitChat
+from .jpersona_chat import JPersonaChat
+from .jsonl import Jsonl
+from .persona_chat import PersonaChat
+from .real_persona_chat import RealPersonaChat
+from .records import Corpus, Dialogue, Drops, Post, Profile, Turn
+
+__all__ = [
+    "ChitChat",
+    "Corpus",
+    "Dialogue",
+    "Drops",
+    "JPersonaChat",
+    "Jsonl",
+    "PersonaChat",
+    "Post",
+    "Profile",
+    "RealPersonaChat",
+    "Turn",
+]

@@ -1,0 +1,160 @@
+"""PersonaChatJP (JPersonaChat): Japanese small talk between people who were each given a persona.
+
+In: the published workbook `japanese_persona_chat.xlsx`. Sheet `ペルソナリスト` has the columns `No`,
+`ペルソナID`, `A` and `B`, where A and B hold one persona's sentences each, a sentence a line. Sheet `対話`
+has the columns `No`, `ペルソナID`, `speaker` (or `話者`, ...), which is A or B, and `発話`.
+Out: dialogues of two people, and their personas as profiles.
+
+Sugiyama et al., 2021; NTT publishes it at https://github.com/nttcslab/japanese-dialog-transformers
+Terms: see the licence there; NTT publishes it for evaluation and verification.
+
+- The header row is found by the names of the columns; rows above it, empty rows and other columns are
+  ignored.
+- Consecutive rows with the same `No` and the same `ペルソナID` are one dialogue. An empty cell in these
+  two columns means what the row above says, so a number that stands in a dialogue's first row only will
+  do; a new number without a `ペルソナID` is malformed.
+- A dialogue's id is `No:ペルソナID`. A speaker is a persona in the pair `ペルソナID`, such as `PP1:A`: the
+  corpus does not say who wrote, and a persona has too few turns for an adapter.
+- A profile's attributes are the persona's sentences, `persona_1`, `persona_2`, ...; their origin is
+  `declared`, although the persona was handed out.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+from .records import Corpus, Dialogue, Drops, Malformed, Profile, Turn, two_people
+
+PERSONA_SHEET, DIALOGUE_SHEET = "ペルソナリスト", "対話"
+SIDES = ("A", "B")
+OTHER_NAMES = {"話者": "speaker", "話者id": "speaker", "発話者": "speaker"}
+
+
+class JPersonaChat(Corpus):
+    """Reads the published workbook of PersonaChatJP.
+
+    Args:
+        path: `japanese_persona_chat.xlsx`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def files(self) -> list[Path]:
+        """The workbook."""
+        if not self.path.is_file():
+            raise FileNotFoundError(
+                f"{self.path} not found; PersonaChatJP is the .xlsx that "
+                "https://github.com/nttcslab/japanese-dialog-transformers links to"
+            )
+        return [self.path]
+
+    def dialogues(self, drops: Drops) -> Iterator[Dialogue]:
+        """Yields the dialogues in the order of the rows; what is malformed is counted by row."""
+        ids: set[str] = set()
+        for (no, persona), rows in groupby(self._utterances(), key=lambda utterance: utterance[:2]):
+            drops.seen()
+            id = f"{no}:{persona}"
+            try:
+                messages = [_message(*row) for row in rows]
+                if id in ids:
+                    raise Malformed("duplicate id", f"dialogue {id}: got more rows later, expected them together")
+            except Malformed as error:
+                drops.add(error.reason, f"{DIALOGUE_SHEET} {error}")
+                continue
+            ids.add(id)
+            dialogue = two_people(id, messages, "jpersona_chat", drops)
+            if dialogue is not None:
+                yield dialogue
+
+    def profiles(self) -> Iterator[Profile]:
+        """Yields both personas of each pair; ValueError names the row of a pair without a new id."""
+        known: set[str] = set()
+        for number, cells in self._rows(PERSONA_SHEET, ("No", "ペルソナID", *SIDES)):
+            persona = cells["ペルソナID"]
+            if not persona or persona in known:
+                got = f"{persona} for the second time" if persona else "no ペルソナID"
+                raise ValueError(f"{self.path}: sheet {PERSONA_SHEET}, row {number}: got {got}, expected a new one")
+            known.add(persona)
+            for side in SIDES:
+                sentences = [" ".join(line.split()) for line in cells[side].splitlines() if line.strip()]
+                attributes = {f"persona_{i}": sentence for i, sentence in enumerate(sentences, start=1)}
+                if attributes:
+                    yield Profile(f"{persona}:{side}", attributes, "declared")
+
+    def _utterances(self) -> Iterator[tuple[str, str, int, str, str]]:
+        """Yields `No`, `ペルソナID`, row number, speaker and text of the rows that say something."""
+        no = persona = ""
+        for number, cells in self._rows(DIALOGUE_SHEET, ("No", "ペルソナID", "speaker", "発話")):
+            if cells["No"] not in ("", no):
+                no, persona = cells["No"], ""
+            persona = cells["ペルソナID"] or persona
+            if cells["speaker"] or cells["発話"]:
+                yield no, persona, number, unicodedata.normalize("NFKC", cells["speaker"]).upper(), cells["発話"]
+
+    def _rows(self, sheet: str, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
+        """Yields the number and the named cells of each row below the header; empty rows are left out."""
+        (path,) = self.files
+        workbook = _open(path)
+        try:
+            if sheet not in workbook.sheetnames:
+                raise ValueError(f"{path}: got the sheets {', '.join(workbook.sheetnames)}; expected a sheet {sheet}")
+            workbook[sheet].reset_dimensions()  # the size that a file states for itself may be wrong
+            column_of: dict[str, int] = {}
+            first: list[str] = []
+            for number, values in enumerate(workbook[sheet].iter_rows(values_only=True), start=1):
+                cells = [_text(value) for value in values]
+                if column_of:
+                    if any(cells):
+                        yield number, {name: "".join(cells[at : at + 1]) for name, at in column_of.items()}
+                    continue
+                names = [_name(cell) for cell in cells]
+                first = first or [cell[:20] for cell in cells if cell]
+                if {column.casefold() for column in columns} <= set(names):
+                    column_of = {column: names.index(column.casefold()) for column in columns}
+            if not column_of:
+                raise ValueError(
+                    f"{path}: sheet {sheet}: got no row with the column names {', '.join(columns)}; "
+                    f"its first row has {', '.join(first) or 'nothing'}"
+                )
+        finally:
+            workbook.close()
+
+
+def _open(path: Path) -> Any:
+    try:
+        from openpyxl import load_workbook
+        from openpyxl.utils.exceptions import InvalidFileException
+    except ImportError:
+        raise ImportError("reading PersonaChatJP needs the package openpyxl: pip install openpyxl") from None
+    try:
+        return load_workbook(path, read_only=True, data_only=True)
+    except (InvalidFileException, BadZipFile, KeyError) as error:
+        raise ValueError(f"{path}: got {error}, expected an .xlsx workbook") from None
+
+
+def _text(value: object) -> str:
+    """A cell as text; Excel keeps whole numbers as floats."""
+    if value is None:
+        return ""
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
+
+
+def _name(cell: str) -> str:
+    """A column's name whatever its width and case: Ｎｏ. is no."""
+    name = unicodedata.normalize("NFKC", cell).strip(" .").casefold()
+    return OTHER_NAMES.get(name, name)
+
+
+def _message(no: str, persona: str, number: int, side: str, text: str) -> Turn:
+    if not no or not persona:
+        raise Malformed("no dialogue", f"row {number}: got No {no!r} and ペルソナID {persona!r}, expected both")
+    if side not in SIDES:
+        raise Malformed("unknown speaker", f"row {number}: got {side[:20]!r} for the speaker, expected A or B")
+    return Turn(f"{persona}:{side}", text)

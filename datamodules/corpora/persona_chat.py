@@ -1,0 +1,139 @@
+"""PERSONA-CHAT: English small talk between crowd workers who were each given a persona.
+
+In: text files as ParlAI writes them. Every line begins with its number, which restarts at 1 with each
+dialogue; the two texts of a turn are separated by a tab (written <TAB> here):
+
+    1 your persona: i like to ski.
+    2 partner's persona: i am a nurse.
+    3 hello there<TAB>hi , how was work ?<TAB><TAB>a candidate|another candidate
+
+Out: dialogues of two people, and their personas as profiles. The reward column and the candidates are
+not read. Zhang et al., ACL 2018; ParlAI (https://parl.ai) downloads it with `--task personachat`.
+
+People have no identity beyond one dialogue here, so a speaker is `FILE:N:self` or `FILE:N:partner`, N
+being the dialogue's number in its file: nobody has the history an adapter needs. A profile's attributes
+are the persona's sentences, `persona_1`, `persona_2`, ...; their origin is `declared`, although the
+persona was handed out. A `self` file says only what `self` is like; a `both` file says it of both.
+
+Some releases tell each dialogue twice, once from either side (then the one who speaks first answers the
+utterance `__SILENCE__`, which is no text, and the last turn is missing); the files of one split
+(`train_self_original.txt`, `train_both_original.txt`, ...) tell the same dialogues again. Only the first
+telling is yielded, the others are dropped and counted, so that no dialogue is in training and in test.
+
+Terms: see the licence that comes with your copy; its mirrors state different ones.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from .records import Corpus, Dialogue, Drops, Malformed, Profile, Turn, two_people
+
+NUMBERED = re.compile(r"(\d+) (.*)")
+PERSONAS = {"your persona:": "self", "partner's persona:": "partner"}
+SILENCE = "__SILENCE__"
+
+
+class PersonaChat(Corpus):
+    """Reads PERSONA-CHAT in ParlAI's text form.
+
+    Args:
+        path: one file, or a directory whose `*.txt` files are all read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def files(self) -> list[Path]:
+        """The one file, or the text files of the directory by name."""
+        files = sorted(self.path.glob("*.txt")) if self.path.is_dir() else [self.path]
+        if not files or not files[0].is_file():
+            what = f"no *.txt in {self.path}" if self.path.is_dir() else f"{self.path} not found"
+            raise FileNotFoundError(f"{what}; PERSONA-CHAT comes with ParlAI (https://parl.ai, task personachat)")
+        return files
+
+    def dialogues(self, drops: Drops) -> Iterator[Dialogue]:
+        """Yields each dialogue where it is first told; what is malformed is counted by line."""
+        whole: set[tuple[str, ...]] = set()
+        without_last: set[tuple[str, ...]] = set()
+        for path, id, lines in self._episodes():
+            drops.seen()
+            try:
+                messages, _ = _parse(id, lines)
+            except Malformed as error:
+                drops.add(error.reason, f"{path.name}:{error}")
+                continue
+            dialogue = two_people(id, messages, "persona_chat", drops)
+            if dialogue is None:
+                continue
+            texts = tuple(turn.text for turn in dialogue.turns)
+            if texts in whole or texts in without_last or texts[:-1] in whole:
+                drops.add("an earlier dialogue told again", id)
+                continue
+            whole.add(texts)
+            without_last.add(texts[:-1])
+            yield dialogue
+
+    def profiles(self) -> Iterator[Profile]:
+        """Yields the personas of every dialogue, one profile for each side that has one."""
+        for _, id, lines in self._episodes():
+            try:
+                _, personas = _parse(id, lines)
+            except Malformed:
+                continue  # `dialogues` accounts for it
+            for side, sentences in personas.items():
+                attributes = {f"persona_{number}": sentence for number, sentence in enumerate(sentences, start=1)}
+                yield Profile(f"{id}:{side}", attributes, "declared")
+
+    def _episodes(self) -> Iterator[tuple[Path, str, list[tuple[int, bytes]]]]:
+        """Yields the file, the id and the numbered lines of one dialogue after the other."""
+        for path in self.files:
+            for ordinal, lines in enumerate(_split(path), start=1):
+                yield path, f"{path.name}:{ordinal}", lines
+
+
+def _split(path: Path) -> Iterator[list[tuple[int, bytes]]]:
+    lines: list[tuple[int, bytes]] = []
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, start=1):
+            if raw.startswith(b"1 ") and lines:
+                yield lines
+                lines = []
+            if raw.strip():
+                lines.append((number, raw))
+    if lines:
+        yield lines
+
+
+def _parse(id: str, lines: list[tuple[int, bytes]]) -> tuple[list[Turn], dict[str, list[str]]]:
+    """The messages of one dialogue and the persona sentences of each side that has some."""
+    messages: list[Turn] = []
+    personas: dict[str, list[str]] = {}
+    for expected, (line, raw) in enumerate(lines, start=1):
+        text = _text(line, raw, expected)
+        prefix = next((prefix for prefix in PERSONAS if text.startswith(prefix)), None)
+        if prefix is not None:
+            personas.setdefault(PERSONAS[prefix], []).append(" ".join(text.removeprefix(prefix).split()))
+            continue
+        partner, tab, rest = text.partition("\t")
+        if not tab:
+            raise Malformed("no reply", f"{line}: got no tab, expected the partner's utterance, a tab and the reply")
+        messages.append(Turn(f"{id}:partner", "" if partner == SILENCE else partner))
+        messages.append(Turn(f"{id}:self", rest.partition("\t")[0]))
+    return messages, personas
+
+
+def _text(line: int, raw: bytes, expected: int) -> str:
+    """What a line says after its number, which must be the expected one."""
+    try:
+        text = raw.decode("utf-8-sig").strip("\r\n")
+    except UnicodeDecodeError as error:
+        raise Malformed("not UTF-8", f"{line}: got {error.reason}, expected UTF-8") from None
+    match = NUMBERED.fullmatch(text)
+    if match is None or int(match[1]) != expected:
+        got = "no number" if match is None else f"the number {match[1][:9]}"
+        raise Malformed("wrong line number", f"{line}: got {got} at the beginning of the line, expected {expected}")
+    return match[2]

@@ -1,0 +1,174 @@
+"""The records every corpus reader produces, and the account of what it had to leave out.
+
+In: nothing but plain values. Out: `Post`, `Turn`, `Dialogue`, `Profile`, the `Corpus` interface and `Drops`.
+Not its job: tokens, splits, prompts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+EXAMPLES_PER_REASON = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """One message by one author at one time; `reply_to` is the id of the post it answers."""
+
+    author: str
+    text: str
+    time: datetime | None = None
+    reply_to: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one person said until the other one spoke."""
+
+    speaker: str
+    text: str
+    time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """Alternating turns of exactly two people; `id` is unique within `source`."""
+
+    id: str
+    turns: tuple[Turn, ...]
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Attributes of one user. A missing attribute is unknown, never guessed.
+
+    `origin` is one of `declared`, `distant` and `inferred`.
+    """
+
+    user: str
+    attributes: Mapping[str, str]
+    origin: str
+
+
+class Malformed(ValueError):
+    """What was read is not what the layout of a corpus promises.
+
+    Readers raise it inside and turn it into a counted drop; its text says what was got and what was
+    expected, in terms of keys, types and places, and never quotes what somebody said.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+@dataclass
+class Drops:
+    """Counts what was read and what was left out, by reason.
+
+    Nothing leaves a corpus without a line in here: readers call `seen` for every dialogue they
+    meet and `add` for every one that they leave out.
+    """
+
+    num_seen: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    def seen(self) -> None:
+        """Counts one dialogue that was met, usable or not."""
+        self.num_seen += 1
+
+    def add(self, reason: str, where: str = "") -> None:
+        """Counts one dropped dialogue; `where` is its file and line or its id, never its text."""
+        self.reasons[reason] += 1
+        if where and len(self.examples[reason]) < EXAMPLES_PER_REASON:
+            self.examples[reason].append(where)
+
+    @property
+    def num_dropped(self) -> int:
+        """How many of the dialogues that were met have been left out."""
+        return sum(self.reasons.values())
+
+    def stop_above(self, max_share: float) -> None:
+        """Raises ValueError when more than `max_share` of what was seen has been dropped."""
+        if self.num_dropped > max_share * self.num_seen:
+            raise ValueError(
+                f"{self.num_dropped} of {self.num_seen} dialogues would be dropped, more than the allowed share "
+                f"{max_share:g}:\n{self}\nMend the input, or raise max_dropped if this is what the data are like."
+            )
+
+    def __str__(self) -> str:
+        lines = []
+        for reason, count in self.reasons.most_common():
+            examples = self.examples.get(reason)
+            lines.append(f"  {count:>8,} {reason}" + (f" (such as {'; '.join(examples)})" if examples else ""))
+        return "\n".join(lines) or "  nothing dropped"
+
+
+class Corpus(ABC):
+    """A published data set, read from its own files in their own layout."""
+
+    @property
+    @abstractmethod
+    def files(self) -> list[Path]:
+        """The files that are read; FileNotFoundError says where to get one that is missing."""
+
+    @abstractmethod
+    def dialogues(self, drops: Drops) -> Iterator[Dialogue]:
+        """Yields every usable dialogue in a fixed order and accounts for the others in `drops`."""
+
+    def profiles(self) -> Iterator[Profile]:
+        """Yields what the corpus declares about its speakers; by default nothing."""
+        return iter(())
+
+    def fingerprint(self) -> str:
+        """SHA-256 over names and contents of the files, so that prepared data know where they came from."""
+        digest = hashlib.sha256()
+        for path in sorted(self.files):
+            digest.update(path.name.encode())
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()
+
+
+def merge_turns(messages: Iterable[Turn]) -> tuple[Turn, ...]:
+    """Joins consecutive messages of one person into one turn, with the time of the first of them.
+
+    White space is folded to single spaces; messages without text are left out.
+    """
+    turns: list[Turn] = []
+    for message in messages:
+        text = " ".join(message.text.split())
+        if not text:
+            continue
+        if turns and turns[-1].speaker == message.speaker:
+            turns[-1] = Turn(message.speaker, f"{turns[-1].text} {text}", turns[-1].time)
+        else:
+            turns.append(Turn(message.speaker, text, message.time))
+    return tuple(turns)
+
+
+def two_people(id: str, messages: Iterable[Turn], source: str, drops: Drops, where: str = "") -> Dialogue | None:
+    """The dialogue made of these messages, or None, accounted for, where it is not one of two people.
+
+    `where` is the place that the account names, by default the dialogue's id.
+    """
+    where = where or id
+    turns = merge_turns(messages)
+    num_people = len({turn.speaker for turn in turns})
+    if not turns:
+        drops.add("no text", where)
+    elif num_people == 1:
+        drops.add("one person only", where)
+    elif num_people > 2:
+        drops.add("more than two people", where)
+    else:
+        return Dialogue(id, turns, source)
+    return None

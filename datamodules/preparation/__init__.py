@@ -1,0 +1,1 @@
+"""From records to token shards: splits, reply pairs, tokenizer, Parquet. No torch, no lightning."""

@@ -1,0 +1,223 @@
+"""Preparation as a whole: a corpus in, one finished directory out.
+
+In: a `Corpus`. Out, below `output`:
+
+    manifest.json                       settings, counts, drops by reason, fingerprints; written last
+    tokenizer/                          for `AutoTokenizer.from_pretrained`
+    profiles.parquet                    user, attribute, value, origin; only if the corpus declares any
+    pretrain/{train,validation}/        token shards of everybody who is not a target user
+    users/{train,validation,test}/      token shards of the target users, in time order
+
+Everything is written to `<output>.partial` and renamed when it is complete, so that a killed
+preparation leaves nothing that looks finished; the next one starts anew.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tokenizers import Tokenizer
+
+from datamodules.corpora.records import Corpus, Dialogue, Drops
+
+from .pairs import reply_pairs
+from .shards import schema, shard_row, write_shards
+from .splits import SplitRule, split_dialogues, stable_hash
+from .tokenizer import convert, harmless, save_tokenizer, tokenizer_fingerprint, train_sentencepiece
+
+MANIFEST_VERSION = 1
+
+
+@dataclass
+class Preparation:
+    """Turns a corpus into token shards, once; a second run finds the work done and says so.
+
+    Args:
+        corpus: the reader of a published data set, for example `datamodules.corpora.ChitChat`.
+        output: directory of the prepared data.
+        splits: who is a target user and how their dialogues are divided.
+        vocabulary_size: pieces of the tokenizer (32,000 in the authors' earlier public model; not stated in
+            the paper).
+        max_context_turns: turns kept before a response (about 4 in that earlier model; not stated in the paper).
+        max_turn_tokens: ids kept of one turn, from its beginning; the rest is cut and counted.
+        max_dropped: share of dialogues that may be dropped before preparation stops.
+        normalisation: Unicode form of all text; NFKC makes full-width and half-width forms one.
+    """
+
+    corpus: Corpus
+    output: Path
+    splits: SplitRule = field(default_factory=SplitRule)
+    vocabulary_size: int = 8000
+    max_context_turns: int = 4
+    max_turn_tokens: int = 128
+    max_dropped: float = 0.01
+    normalisation: str = "NFKC"
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the content of the output, as plain values."""
+        values = {name: value for name, value in vars(self).items() if name not in ("corpus", "output", "splits")}
+        return {"corpus": type(self.corpus).__name__, **values, "splits": asdict(self.splits)}
+
+    def run(self) -> dict[str, Any]:
+        """Prepares the corpus unless that is done; returns the manifest.
+
+        Raises:
+            ValueError: other settings or another source made the finished directory, too much had to be
+                dropped, or another preparation is at work on it.
+        """
+        if (self.output / "manifest.json").is_file():
+            manifest = read_manifest(self.output)
+            self._refuse_other_settings(manifest["settings"])
+            self._refuse_other_source(manifest["source_fingerprint"])
+            print(f"{self.output} is prepared already: {_summary(manifest)}")
+            return manifest
+        with _alone(self.output):
+            if self.output.exists():
+                raise ValueError(
+                    f"{self.output} exists but is no prepared corpus (no manifest.json); choose another output"
+                )
+            partial = self.output.with_name(self.output.name + ".partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            manifest = self._write(partial)
+            partial.rename(self.output)
+            print(f"{self.output} is prepared: {_summary(manifest)}")
+            return manifest
+
+    def _refuse_other_settings(self, settings: dict[str, Any]) -> None:
+        ours = json.loads(json.dumps(self.settings()))
+        differing = [
+            f"{key} was {settings.get(key)}, now {ours.get(key)}"
+            for key in sorted(ours.keys() | settings.keys())
+            if ours.get(key) != settings.get(key)
+        ]
+        if differing:
+            raise ValueError(
+                f"{self.output} was prepared with other settings ({'; '.join(differing)}); "
+                "give another output, or delete that directory to prepare it anew"
+            )
+
+    def _refuse_other_source(self, fingerprint: str) -> None:
+        try:
+            ours = self.corpus.fingerprint()
+        except FileNotFoundError:  # what is prepared serves without its source
+            return
+        if ours != fingerprint:
+            files = ", ".join(str(path) for path in self.corpus.files)
+            raise ValueError(
+                f"{self.output} was prepared from other files than {files}, or from an older state of them; give "
+                "another output, or delete that directory to prepare it anew"
+            )
+
+    def _write(self, directory: Path) -> dict[str, Any]:
+        drops = Drops()
+        print("reading dialogues ...")
+        dialogues = [self._normalised(dialogue) for dialogue in self.corpus.dialogues(drops)]
+        print(f"{len(dialogues):,} of {drops.num_seen:,} dialogues are used; dropped:\n{drops}")
+        drops.stop_above(self.max_dropped)
+        if not dialogues:
+            raise ValueError(f"{', '.join(str(path) for path in self.corpus.files)}: not one usable dialogue")
+        targets, splits = split_dialogues(dialogues, self.splits)
+        print("training the tokenizer ...")
+        # Where every person is a target user there is no pre-training split; then their training turns serve.
+        learnt_from = splits["pretrain/train"] or splits["users/train"]
+        texts = (turn.text for dialogue, _ in learnt_from for turn in dialogue.turns)
+        tokenizer = convert(train_sentencepiece(texts, self.vocabulary_size))
+        save_tokenizer(tokenizer, directory / "tokenizer")
+        fingerprint = tokenizer_fingerprint(directory / "tokenizer")
+        columns = schema(tokenizer.get_vocab_size(), fingerprint)
+        counts: Counter[str] = Counter()
+        parts = {}
+        for name, members in splits.items():
+            print(f"writing {name} ...")
+            rows = (row for dialogue, author in members for row in self._rows(dialogue, author, tokenizer, counts))
+            if name == "pretrain/train":  # shuffled once and for all, so that a window of it is a fair sample
+                rows = iter(sorted(rows, key=lambda row: stable_hash(self.splits.seed, row["pair_id"])))
+            parts[name] = write_shards(rows, directory / name, columns)
+        manifest = {
+            "version": MANIFEST_VERSION,
+            "settings": self.settings(),
+            "source_fingerprint": self.corpus.fingerprint(),
+            "tokenizer_fingerprint": fingerprint,
+            "vocabulary_size": tokenizer.get_vocab_size(),
+            "target_users": targets,
+            "num_dialogues": len(dialogues),
+            "dropped": dict(drops.reasons),
+            "turns_cut": counts["turns cut"],
+            "profiles": self._write_profiles(directory / "profiles.parquet"),
+            "splits": parts,
+        }
+        (directory / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        return manifest
+
+    def _normalised(self, dialogue: Dialogue) -> Dialogue:
+        def normalise(text: str) -> str:
+            return harmless(" ".join(unicodedata.normalize(self.normalisation, text).split()))
+
+        turns = tuple(replace(turn, text=normalise(turn.text)) for turn in dialogue.turns)
+        return replace(dialogue, turns=turns)
+
+    def _rows(
+        self, dialogue: Dialogue, author: str | None, tokenizer: Tokenizer, counts: Counter[str]
+    ) -> Iterator[dict[str, Any]]:
+        encodings = tokenizer.encode_batch([turn.text for turn in dialogue.turns])
+        counts["turns cut"] += sum(len(encoding.ids) > self.max_turn_tokens for encoding in encodings)
+        ids = [encoding.ids[: self.max_turn_tokens] for encoding in encodings]
+        speakers = [turn.speaker for turn in dialogue.turns]
+        for pair in reply_pairs(dialogue, author, self.max_context_turns):
+            yield shard_row(pair, ids, speakers)
+
+    def _write_profiles(self, path: Path) -> int:
+        rows = [
+            {"user": profile.user, "attribute": attribute, "value": value, "origin": profile.origin}
+            for profile in self.corpus.profiles()
+            for attribute, value in profile.attributes.items()
+        ]
+        if rows:
+            pq.write_table(pa.Table.from_pylist(rows), path)
+        return len({row["user"] for row in rows})
+
+
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """The manifest of a prepared corpus; FileNotFoundError says how to make one."""
+    path = directory / "manifest.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no prepared corpus in {directory}; make it with: lightning prepare --config experiments/<corpus>.yaml"
+        )
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def num_pairs(manifest: dict[str, Any], split: str) -> int:
+    """Reply pairs in a split, by its manifest."""
+    return sum(group[0] for part in manifest["splits"][split] for group in part["row_groups"])
+
+
+def _summary(manifest: dict[str, Any]) -> str:
+    pairs = ", ".join(f"{num_pairs(manifest, split):,} {split}" for split in manifest["splits"])
+    return f"{len(manifest['target_users'])} target users; reply pairs: {pairs}"
+
+
+@contextmanager
+def _alone(output: Path) -> Iterator[None]:
+    """Holds a lock beside the directory, so that two preparations never write the same one."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with output.with_name(output.name + ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"another preparation is at work on {output}; wait for it, or give another output"
+            ) from None
+        yield

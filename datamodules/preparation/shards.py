@@ -1,0 +1,101 @@
+"""Token shards: reply pairs as Parquet, with what a reader needs to plan its batches.
+
+In: reply pairs and the ids of each turn. Out: `part-*.parquet` and the description of each part.
+Not its job: profiles and prompts, which are put in front when a batch is made.
+
+Columns of a shard, one row a reply pair:
+
+    pair_id           int64         63-bit hash of dialogue and position
+    dialogue_id       string
+    position          int32         index of the response in its dialogue
+    speaker           string        author of the response
+    partner           string        the other one
+    context_ids       list<uint16>  ids of the context turns, oldest first (uint32 above 65,536 pieces)
+    context_lengths   list<uint16>  ids in each context turn
+    context_speakers  list<uint8>   author of each context turn: 0 the speaker, 1 the partner
+    response_ids      list<uint16>  ids of the response, without an end token
+    time              timestamp     of the response, or null
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .pairs import ReplyPair
+
+ROWS_PER_GROUP = 8192
+ROWS_PER_PART = 64 * ROWS_PER_GROUP
+FINGERPRINT_KEY = b"tokenizer_fingerprint"
+
+
+def schema(vocabulary_size: int, fingerprint: str) -> pa.Schema:
+    """The columns above; ids take two bytes when the vocabulary allows, and every file names its tokenizer."""
+    ids = pa.list_(pa.uint16() if vocabulary_size <= 65_536 else pa.uint32())
+    return pa.schema(
+        {
+            "pair_id": pa.int64(),
+            "dialogue_id": pa.string(),
+            "position": pa.int32(),
+            "speaker": pa.string(),
+            "partner": pa.string(),
+            "context_ids": ids,
+            "context_lengths": pa.list_(pa.uint16()),
+            "context_speakers": pa.list_(pa.uint8()),
+            "response_ids": ids,
+            "time": pa.timestamp("ms", tz="UTC"),
+        },
+        metadata={FINGERPRINT_KEY: fingerprint.encode()},
+    )
+
+
+def shard_row(pair: ReplyPair, turn_ids: Sequence[Sequence[int]], turn_speakers: Sequence[str]) -> dict[str, Any]:
+    """One row of a shard from the ids and authors of all turns of the pair's dialogue."""
+    context = range(pair.position - pair.num_context, pair.position)
+    return {
+        "pair_id": pair.id,
+        "dialogue_id": pair.dialogue_id,
+        "position": pair.position,
+        "speaker": pair.speaker,
+        "partner": pair.partner,
+        "context_ids": [id for position in context for id in turn_ids[position]],
+        "context_lengths": [len(turn_ids[position]) for position in context],
+        "context_speakers": [int(turn_speakers[position] != pair.speaker) for position in context],
+        "response_ids": turn_ids[pair.position],
+        "time": pair.time,
+    }
+
+
+def write_shards(rows: Iterable[Mapping[str, Any]], directory: Path, schema: pa.Schema) -> list[dict[str, Any]]:
+    """Writes the rows in their order.
+
+    Returns:
+        For each part its `file`, `sha256` and `row_groups`: a list of [pairs, context tokens, response tokens].
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    parts = []
+    for number, part_rows in enumerate(_batches(rows, ROWS_PER_PART)):
+        path = directory / f"part-{number:05d}.parquet"
+        groups = []
+        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+            for group_rows in _batches(part_rows, ROWS_PER_GROUP):
+                table = pa.Table.from_pylist(group_rows, schema=schema)
+                writer.write_table(table, row_group_size=ROWS_PER_GROUP)
+                tokens = [len(table[name].combine_chunks().values) for name in ("context_ids", "response_ids")]
+                groups.append([len(group_rows), *tokens])
+        parts.append(
+            {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "row_groups": groups}
+        )
+    return parts
+
+
+def _batches(rows: Iterable[Mapping[str, Any]], size: int) -> Iterator[list[Mapping[str, Any]]]:
+    iterator = iter(rows)
+    while batch := list(islice(iterator, size)):
+        yield batch

@@ -1,0 +1,205 @@
+"""The prompt: the one place that knows what the encoder reads. No torch.
+
+In: profiles, and the context turns of reply pairs as token ids. Out: the ids of the encoder's input:
+
+    [<|speaker profile|> text] [<|partner profile|> text]  <|partner|> turn  <|speaker|> turn  ...  </s>
+
+`none` has no profile, `psp` (persona speaker prompt) the speaker's, `ppp` (persona pair prompt) both
+people's (Otsuka et al. 2024; the literal strings are not stated in the paper). Each context turn is
+preceded by the marker of its author; "speaker" is the person who is about to speak.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tokenizers import Tokenizer
+
+from datamodules.preparation.tokenizer import (
+    EOS,
+    PARTNER,
+    PARTNER_PROFILE,
+    SPEAKER,
+    SPEAKER_PROFILE,
+    harmless,
+    load_tokenizer,
+)
+from datamodules.ragged import Ragged, join
+from datamodules.token_pairs import TokenPairs
+
+Attributes = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class PromptTemplate:
+    """How a profile is written. All wording is ours; it is not stated in the paper.
+
+    Args:
+        style: `none`, `psp` (the speaker's profile) or `ppp` (the speaker's and the partner's).
+        attribute_format: one attribute, with `{attribute}` and `{value}`.
+        separator: what stands between two attributes.
+        attributes: which attributes, in this order; None takes all, in alphabetical order.
+    """
+
+    style: Literal["none", "psp", "ppp"] = "none"
+    attribute_format: str = "{attribute}: {value}"
+    separator: str = ", "
+    attributes: tuple[str, ...] | None = None
+
+    def render(self, profile: Attributes) -> str:
+        """The profile as text; an attribute that is missing is left out, an empty profile is empty."""
+        names = sorted(profile) if self.attributes is None else [name for name in self.attributes if name in profile]
+        return self.separator.join(self.attribute_format.format(attribute=name, value=profile[name]) for name in names)
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """Reply pairs as the model sees them, a row a pair."""
+
+    inputs: Ragged  # what the encoder reads
+    targets: Ragged  # what the decoder learns
+    pair_id: np.ndarray  # (rows,)
+
+    @property
+    def costs(self) -> np.ndarray:
+        """Tokens of each pair, inputs and labels together."""
+        return self.inputs.lengths + self.targets.lengths
+
+
+class Prompts:
+    """Profile prompts as token ids, each person's tokenised once.
+
+    Args:
+        template: how a profile is written.
+        tokenizer: the backbone's tokenizer.
+        profiles: user → attributes; people without an entry have an empty profile.
+    """
+
+    def __init__(
+        self, template: PromptTemplate, tokenizer: Tokenizer, profiles: Mapping[str, Attributes] | None = None
+    ) -> None:
+        self.template = template
+        self.tokenizer = tokenizer
+        self.profiles = profiles or {}
+        self.markers = np.array([tokenizer.token_to_id(SPEAKER), tokenizer.token_to_id(PARTNER)], dtype=np.int32)
+        self.eos = tokenizer.token_to_id(EOS)
+        self._cache: dict[tuple[str, str], list[int]] = {}
+
+    def profile_ids(self, user: str, marker: str) -> list[int]:
+        """Marker and profile text of one person; nothing where nothing is known of them."""
+        key = (user, marker)
+        if key not in self._cache:
+            text = harmless(self.template.render(self.profiles.get(user, {})))
+            self._cache[key] = [self.tokenizer.token_to_id(marker), *self.tokenizer.encode(text).ids] if text else []
+        return self._cache[key]
+
+    def report_missing(self, people: Collection[str], whose: str) -> None:
+        """Prints how many of these people have no profile, where the prompt has profiles at all."""
+        if self.template.style != "none":
+            missing = sum(person not in self.profiles for person in people)
+            print(f"{missing:,} of {len(people):,} {whose} have no profile: theirs is empty")
+
+    def prefixes(self, speakers: Iterable[str], partners: Iterable[str]) -> Ragged:
+        """The profile part of the input, a row for each (speaker, partner)."""
+        rows = []
+        for speaker, partner in zip(speakers, partners, strict=True):
+            ids = [] if self.template.style == "none" else self.profile_ids(speaker, SPEAKER_PROFILE)
+            rows.append(ids + self.profile_ids(partner, PARTNER_PROFILE) if self.template.style == "ppp" else ids)
+        return Ragged.from_lists(rows)
+
+    def render(self, pairs: TokenPairs, max_context_tokens: int) -> Rendered:
+        """Puts prompts in front of the contexts and end tokens behind the responses."""
+        both = np.stack([pairs.speaker, pairs.partner])
+        people, person = np.unique(both, axis=1, return_inverse=True)
+        prefixes = self.prefixes(
+            (pairs.speakers[index] for index in people[0]), (pairs.partners[index] for index in people[1])
+        ).take(person.ravel())
+        inputs = self.inputs(prefixes, pairs.context, pairs.context_lengths, pairs.context_speakers, max_context_tokens)
+        return Rendered(inputs, self.targets(pairs.response), pairs.pair_id)
+
+    def inputs(
+        self, prefixes: Ragged, context: Ragged, context_lengths: Ragged, context_speakers: Ragged, max_tokens: int
+    ) -> Ragged:
+        """What the encoder reads: prefix, the most recent part of the context with its markers, end token.
+
+        Args:
+            prefixes: profile part of each row.
+            context: ids of the context turns of each row, oldest first.
+            context_lengths: ids in each turn of each row.
+            context_speakers: author of each turn of each row, 0 the speaker and 1 the partner.
+            max_tokens: most ids of context and markers kept, from the end; a turn that is cut keeps its marker.
+        """
+        markers = self.markers[context_speakers.values]
+        turn_lengths = context_lengths.values.astype(np.int64) + 1
+        turn_starts = np.cumsum(turn_lengths) - turn_lengths
+        values = np.empty(turn_lengths.sum(), dtype=np.int32)
+        is_text = np.ones(len(values), dtype=bool)
+        is_text[turn_starts] = False
+        values[is_text] = context.values
+        values[turn_starts] = markers
+        lengths = context.lengths + context_lengths.lengths  # ids and one marker for each turn
+        turns = Ragged.from_lengths(values, lengths)
+        starts = np.maximum(turns.offsets[:-1], turns.offsets[1:] - max_tokens)
+        cut = np.flatnonzero(starts > turns.offsets[:-1])
+        if len(cut):
+            values[starts[cut]] = markers[np.searchsorted(turn_starts, starts[cut], side="right") - 1]
+            keep = np.arange(len(values)) >= np.repeat(starts, lengths)
+            turns = Ragged.from_lengths(values[keep], turns.offsets[1:] - starts)
+        ends = Ragged(np.full(len(turns), self.eos, dtype=np.int32), np.arange(len(turns) + 1, dtype=np.int64))
+        return join(prefixes, turns, ends)
+
+    def targets(self, responses: Ragged) -> Ragged:
+        """What the decoder learns: the response and an end token. Prompt and context are never in it."""
+        ends = Ragged(np.full(len(responses), self.eos, dtype=np.int32), np.arange(len(responses) + 1, dtype=np.int64))
+        return join(responses, ends)
+
+    def turns(self, input_ids: Iterable[int]) -> list[tuple[str, str]]:
+        """The context in an encoder input as (`speaker` or `partner`, text), oldest first, without the profile."""
+        names = {int(self.markers[0]): "speaker", int(self.markers[1]): "partner"}
+        turns: list[tuple[str, list[int]]] = []
+        for id in input_ids:
+            if id in names:
+                turns.append((names[id], []))
+            elif id == self.eos:
+                break
+            elif turns:
+                turns[-1][1].append(id)
+        return [(name, self.tokenizer.decode(ids)) for name, ids in turns]
+
+
+def load_prompts(template: PromptTemplate, prepared: Path, profiles: Path | None) -> Prompts:
+    """Prompts for a prepared corpus, with the profiles of a file, or those the corpus declares, or none."""
+    tokenizer = load_tokenizer(prepared / "tokenizer")
+    if template.style == "none":
+        return Prompts(template, tokenizer)
+    path = profiles or prepared / "profiles.parquet"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"prompt style {template.style!r} needs profiles, and there is no {path}; "
+            "give data.profiles=<profiles.parquet> or use the style none"
+        )
+    return Prompts(template, tokenizer, read_profiles(path))
+
+
+def read_profiles(path: Path) -> dict[str, dict[str, str]]:
+    """User → attributes from a `profiles.parquet` with the columns user, attribute, value."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no profiles in {path}")
+    try:
+        names = pq.read_schema(path).names
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{path} is damaged or truncated ({error}); write it anew") from None
+    missing = {"user", "attribute", "value"} - set(names)
+    if missing:
+        raise ValueError(f"{path} lacks the columns {sorted(missing)}; it has {names}")
+    profiles: dict[str, dict[str, str]] = defaultdict(dict)
+    for row in pq.read_table(path, columns=["user", "attribute", "value"]).to_pylist():
+        profiles[row["user"]][row["attribute"]] = row["value"]
+    return dict(profiles)

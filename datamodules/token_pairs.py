@@ -1,0 +1,125 @@
+"""Reads token shards: a few row groups at a time, straight from Parquet into flat arrays. No torch.
+
+In: the directory of a prepared corpus and a split. Out: `TokenPairs`.
+Not its job: the order of pairs, batches, prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from datamodules.preparation.prepare import read_manifest
+from datamodules.preparation.shards import FINGERPRINT_KEY
+from datamodules.preparation.tokenizer import tokenizer_fingerprint
+from datamodules.ragged import Ragged
+
+COLUMNS = (
+    "pair_id",
+    "speaker",
+    "partner",
+    "context_ids",
+    "context_lengths",
+    "context_speakers",
+    "response_ids",
+)
+
+
+@dataclass(frozen=True)
+class TokenPairs:
+    """Reply pairs as arrays, a row a pair."""
+
+    pair_id: np.ndarray  # (rows,) int64
+    speakers: list[str]  # names that `speaker` counts in
+    speaker: np.ndarray  # (rows,)
+    partners: list[str]  # names that `partner` counts in
+    partner: np.ndarray  # (rows,)
+    context: Ragged
+    context_lengths: Ragged
+    context_speakers: Ragged
+    response: Ragged
+
+    def __len__(self) -> int:
+        return len(self.pair_id)
+
+
+class ShardReader:
+    """The row groups of one split, opened when they are read.
+
+    Args:
+        directory: a prepared corpus.
+        split: for example `pretrain/train`.
+
+    Raises:
+        FileNotFoundError: no prepared corpus, or a part of it is missing.
+        ValueError: the split does not exist, or a shard was made with another tokenizer.
+    """
+
+    def __init__(self, directory: Path, split: str) -> None:
+        self.directory = directory
+        manifest = read_manifest(directory)
+        if split not in manifest["splits"]:
+            raise ValueError(f"{directory} has no split {split!r}; it has {sorted(manifest['splits'])}")
+        self.fingerprint = tokenizer_fingerprint(directory / "tokenizer")
+        parts = manifest["splits"][split]
+        self.groups: list[tuple[Path, int]] = []
+        self.group_sizes: list[int] = []
+        for part in parts:
+            path = directory / split / part["file"]
+            self._check(path, len(part["row_groups"]))
+            for number, group in enumerate(part["row_groups"]):
+                self.groups.append((path, number))
+                self.group_sizes.append(group[0])
+
+    def _check(self, path: Path, num_groups: int) -> None:
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is named in the manifest but missing; {self._mend}")
+        try:
+            metadata = pq.read_metadata(path)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise ValueError(f"{path} is damaged or truncated ({error}); {self._mend}") from None
+        if missing := set(COLUMNS) - set(metadata.schema.to_arrow_schema().names):
+            raise ValueError(f"{path} lacks the columns {sorted(missing)}; {self._mend}")
+        theirs = (metadata.metadata or {}).get(FINGERPRINT_KEY, b"none").decode()
+        if theirs != self.fingerprint:
+            raise ValueError(
+                f"{path} was made with tokenizer {theirs}, but {self.directory / 'tokenizer'} is {self.fingerprint}; "
+                f"{self._mend}"
+            )
+        if metadata.num_row_groups != num_groups:
+            raise ValueError(
+                f"{path} has {metadata.num_row_groups} row groups, the manifest says {num_groups}; {self._mend}"
+            )
+
+    @property
+    def _mend(self) -> str:
+        return f"delete {self.directory} and prepare it anew"
+
+    def read(self, groups: Sequence[int]) -> TokenPairs:
+        """Reads these row groups, in this order."""
+        tables = []
+        for group in groups:
+            path, number = self.groups[group]
+            try:
+                tables.append(pq.ParquetFile(path).read_row_group(number, columns=list(COLUMNS)))
+            except (pa.ArrowInvalid, OSError) as error:
+                raise ValueError(f"{path}, row group {number}, cannot be read ({error}); {self._mend}") from None
+        table = pa.concat_tables(tables)
+        speaker = table["speaker"].combine_chunks().dictionary_encode()
+        partner = table["partner"].combine_chunks().dictionary_encode()
+        return TokenPairs(
+            pair_id=table["pair_id"].to_numpy(),
+            speakers=speaker.dictionary.to_pylist(),
+            speaker=speaker.indices.to_numpy(),
+            partners=partner.dictionary.to_pylist(),
+            partner=partner.indices.to_numpy(),
+            context=Ragged.from_arrow(table["context_ids"]),
+            context_lengths=Ragged.from_arrow(table["context_lengths"]),
+            context_speakers=Ragged.from_arrow(table["context_speakers"]),
+            response=Ragged.from_arrow(table["response_ids"]),
+        )

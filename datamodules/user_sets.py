@@ -1,0 +1,324 @@
+"""The small user sets: batches in which every user has equally many rows, grouped by user.
+
+In: the user splits of a prepared corpus. Out: `Seq2SeqBatch` batches of several users.
+Not its job: who is still training; the module that trains says so with `next_round`.
+
+Each user's batches are formed from that user's rows alone, by seed, user and epoch. Which users share a
+batch is decided afterwards, by the shape of their next batches, so that there is little padding; it changes
+nothing for any of them. A pass of the training loader is one *round*: one epoch of each user who takes part.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader, IterableDataset
+
+from datamodules.batches import Seq2SeqBatch, WholePass, collate
+from datamodules.preparation.prepare import Preparation
+from datamodules.preparation.splits import stable_hash
+from datamodules.prompts import Prompts, PromptTemplate, Rendered, load_prompts
+from datamodules.token_pairs import ShardReader
+
+USERS_IN_MEMORY = 256
+LENGTH_RATIO = 1.3
+"""Target lengths in neighbouring bins differ by this factor."""
+MAX_BINS = 64
+CYCLES = 4
+
+
+class UserSplit:
+    """One split of the target users: where their rows are, and the rows of some of them.
+
+    Args:
+        directory: a prepared corpus.
+        split: for example `users/train`.
+    """
+
+    def __init__(self, directory: Path, split: str) -> None:
+        self.reader = ShardReader(directory, split)
+        self.num_turns: Counter[str] = Counter()
+        self.groups_of: dict[str, set[int]] = defaultdict(set)
+        for number, (path, group) in enumerate(self.reader.groups):
+            speakers = pq.ParquetFile(path).read_row_group(group, columns=["speaker"])["speaker"]
+            for entry in speakers.value_counts().to_pylist():
+                self.num_turns[entry["values"]] += entry["counts"]
+                self.groups_of[entry["values"]].add(number)
+
+    def load(self, users: Sequence[str], prompts: Prompts, max_context_tokens: int) -> UserRows:
+        """Reads the row groups in which these users have rows, and no others."""
+        groups = sorted(set().union(*(self.groups_of[user] for user in users)))
+        pairs = self.reader.read(groups)
+        index = {name: number for number, name in enumerate(pairs.speakers)}
+        rows = {user: np.flatnonzero(pairs.speaker == index[user]) for user in users}
+        return UserRows(prompts.render(pairs, max_context_tokens), rows)
+
+
+@dataclass(frozen=True)
+class UserRows:
+    """Rendered reply pairs, and which of them belong to whom."""
+
+    rendered: Rendered
+    rows: dict[str, np.ndarray]
+
+    def batches_of(self, user: str, size: int, seed: Sequence[int] | None) -> Iterator[tuple[int, np.ndarray]]:
+        """Yields one user's rows in batches of `size`, filled up with -1 where the rows end, each with its cell.
+
+        Rows of like length share a batch, because small batches are mostly padding otherwise. Cells say in which
+        order the batches come: lengths fall into bins, and an epoch passes through all bins `CYCLES` times. The
+        order of the cells is the same for all users of a seed, so that users are at batches of like shape.
+
+        Args:
+            user: one of `rows`.
+            size: rows of a batch.
+            seed: a seed and the number of the epoch; lengths are blurred by up to a fifth, so that the same rows do
+                not always meet. None: in the order of lengths.
+        """
+        rows = self.rows[user]
+        lengths = self.rendered.targets.lengths
+        blurred = lengths[rows].astype(float)
+        if seed is not None:
+            blurred *= np.random.default_rng([*seed, stable_hash(user)]).uniform(0.8, 1.2, len(rows))
+        rows = rows[np.argsort(blurred, kind="stable")]
+        batches = np.concatenate([rows, np.full(-len(rows) % size, -1)]).reshape(-1, size)
+        widths = np.where(batches < 0, 1, lengths[batches]).max(axis=1)
+        bins = np.round(np.log(widths) / math.log(LENGTH_RATIO)).astype(int)
+        if seed is None:
+            yield from zip(bins.tolist(), batches, strict=True)
+            return
+        order = np.random.default_rng(seed).random((CYCLES, MAX_BINS)).argsort(axis=1).argsort(axis=1)
+        by_bin = np.argsort(bins, kind="stable")
+        within = np.arange(len(bins)) - np.searchsorted(bins[by_bin], bins[by_bin])  # rank of a batch within its bin
+        cycle = (within + bins[by_bin]) % CYCLES
+        cells = cycle * MAX_BINS + order[cycle, bins[by_bin]]
+        for place in np.argsort(cells, kind="stable"):
+            yield int(cells[place]), batches[by_bin[place]]
+
+
+@dataclass(frozen=True)
+class RoundPlan:
+    """One epoch of each of some users, in batches of several users.
+
+    Args:
+        split: where the rows are.
+        prompts: turns pairs into inputs and labels.
+        max_context_tokens: ids of context kept.
+        users: names that `user_index` counts in.
+        epochs: user → number of the epoch, which decides the order of their rows; None: in the order of lengths.
+        rows_per_user: rows of each user in a batch.
+        users_per_batch: most users in a batch.
+        seed: of the order.
+    """
+
+    split: UserSplit
+    prompts: Prompts
+    max_context_tokens: int
+    users: Sequence[str]
+    epochs: Mapping[str, int | None]
+    rows_per_user: int
+    users_per_batch: int
+    seed: int
+
+    @cached_property
+    def blocks(self) -> list[list[str]]:
+        """Users that are in memory at the same time."""
+        members = [user for user in self.epochs if self.split.num_turns[user]]
+        return [members[start : start + USERS_IN_MEMORY] for start in range(0, len(members), USERS_IN_MEMORY)]
+
+    @cached_property
+    def num_batches(self) -> int:
+        """Batches of the whole round."""
+        return sum(len(self._steps(self._load(block))) for block in self.blocks)
+
+    def batches(self) -> Iterator[Seq2SeqBatch]:
+        """Yields the batches of the round."""
+        index = {user: number for number, user in enumerate(self.users)}
+        for block in self.blocks:
+            loaded = self._load(block)
+            rendered = loaded.rendered
+            for group in self._steps(loaded):
+                rows = np.concatenate([rows for _, rows in group])
+                people = np.repeat([index[user] for user, _ in group], self.rows_per_user)
+                yield collate(rendered.inputs, rendered.targets, rows, people, rendered.pair_id)
+
+    def _load(self, block: Sequence[str]) -> UserRows:
+        return self.split.load(block, self.prompts, self.max_context_tokens)
+
+    def _steps(self, loaded: UserRows) -> list[list[tuple[str, np.ndarray]]]:
+        """Puts users' batches of the same cell together, each user's in their own order, no user twice in a step."""
+        cells: dict[int, dict[str, list[np.ndarray]]] = defaultdict(lambda: defaultdict(list))
+        for user in loaded.rows:
+            epoch = self.epochs[user]
+            seed = None if epoch is None else [self.seed, epoch]
+            for cell, rows in loaded.batches_of(user, self.rows_per_user, seed):
+                cells[cell][user].append(rows)
+        lengths = loaded.rendered.targets.lengths
+        steps = []
+        for _, members in sorted(cells.items()):
+            for tick in range(max(len(batches) for batches in members.values())):
+                ready = [(user, batches[tick]) for user, batches in members.items() if tick < len(batches)]
+                ready.sort(key=lambda item: lengths[item[1][item[1] >= 0]].max())
+                steps += [
+                    ready[start : start + self.users_per_batch] for start in range(0, len(ready), self.users_per_batch)
+                ]
+        return steps
+
+
+class _Round(IterableDataset):
+    """Hands a plan's batches to Lightning and remembers how many it has handed out."""
+
+    def __init__(self, plan: RoundPlan, handed_out: int = 0) -> None:
+        self.plan = plan
+        self.handed_out = handed_out
+
+    def __len__(self) -> int:
+        return self.plan.num_batches  # the whole round, also after a resume
+
+    def __iter__(self) -> Iterator[Seq2SeqBatch]:
+        for number, batch in enumerate(self.plan.batches()):
+            if number >= self.handed_out:
+                self.handed_out += 1
+                yield batch
+
+
+class UserSets(LightningDataModule):
+    """The target users' reply pairs: one user, a list, those named in a file, or all.
+
+    Args:
+        preparation: how the corpus is prepared; done once, and skipped when it is done.
+        users: a user, a list of users, a text file with a user a line, or None for all target users.
+        prompt: none, psp or ppp, and its wording; as the backbone was trained with.
+        profiles: a `profiles.parquet`; None uses the one of the prepared corpus, if there is one.
+        rows_per_user: rows of each user in a batch, which is that user's batch size (not stated in the paper).
+        users_per_batch: most users in a batch; changes speed and memory, not results.
+        max_context_tokens: ids of context kept, from the end; as the backbone was trained with.
+        min_train_turns: a user with fewer training turns is refused.
+        seed: of the order of each user's rows.
+    """
+
+    def __init__(
+        self,
+        preparation: Preparation,
+        users: str | list[str] | None = None,
+        prompt: PromptTemplate | None = None,
+        profiles: Path | None = None,
+        rows_per_user: int = 8,
+        users_per_batch: int = 8,
+        max_context_tokens: int = 64,
+        min_train_turns: int = 20,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.preparation = preparation
+        self.wanted = users
+        self.prompt = prompt or PromptTemplate()
+        self.profiles = profiles
+        self.rows_per_user = rows_per_user
+        self.users_per_batch = users_per_batch
+        self.max_context_tokens = max_context_tokens
+        self.min_train_turns = min_train_turns
+        self.seed = seed
+        self.users: list[str] = []
+        self._epochs: dict[str, int] = {}
+        self._round: _Round | None = None
+        self._handed_out = 0
+
+    def prepare_data(self) -> None:
+        self.preparation.run()
+
+    def setup(self, stage: str) -> None:
+        if self.users:
+            return
+        directory = self.preparation.output
+        self.prompts = load_prompts(self.prompt, directory, self.profiles)
+        self.splits = {name: UserSplit(directory, f"users/{name}") for name in ("train", "validation", "test")}
+        self.users = self._chosen(sorted(self.splits["train"].num_turns))
+        self.prompts.report_missing(self.users, "users")
+        self._epochs = dict.fromkeys(self.users, 0)
+
+    def _chosen(self, known: list[str]) -> list[str]:
+        wanted = self.wanted
+        if isinstance(wanted, str):
+            path = Path(wanted)
+            lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else [wanted]
+            wanted = [line.strip() for line in lines if line.strip()]
+        chosen = sorted(set(known if wanted is None else wanted))
+        if not chosen:
+            raise ValueError(f"no users: data.users is {self.wanted!r}, {self.preparation.output} has {len(known)}")
+        if unknown := [user for user in chosen if user not in set(known)]:
+            raise ValueError(
+                f"unknown users {unknown}: {self.preparation.output} has {len(known)} target users, "
+                f"among them {known[:3]}; a file of users has one a line"
+            )
+        turns = self.splits["train"].num_turns
+        if few := {user: turns[user] for user in chosen if turns[user] < self.min_train_turns}:
+            raise ValueError(
+                f"too few training turns: {few}, but at least {self.min_train_turns} are asked for; "
+                "leave these users out, or lower data.min_train_turns"
+            )
+        return chosen
+
+    def num_train_batches(self, user: str) -> int:
+        """Optimizer steps of one epoch of this user."""
+        return math.ceil(self.splits["train"].num_turns[user] / self.rows_per_user)
+
+    def next_round(self, epochs: Mapping[str, int]) -> None:
+        """Says who takes part in the next pass of the training and validation loaders, and in which of their epochs."""
+        self._epochs = dict(epochs)
+        self._round = None
+        self._handed_out = 0
+
+    def _plan(self, split: str, epochs: Mapping[str, int | None]) -> RoundPlan:
+        return RoundPlan(
+            split=self.splits[split],
+            prompts=self.prompts,
+            max_context_tokens=self.max_context_tokens,
+            users=self.users,
+            epochs=epochs,
+            rows_per_user=self.rows_per_user,
+            users_per_batch=self.users_per_batch,
+            seed=self.seed,
+        )
+
+    def train_dataloader(self) -> DataLoader:
+        self._round = _Round(self._plan("train", self._epochs), self._handed_out)
+        return DataLoader(self._round, batch_size=None)
+
+    def val_dataloader(self) -> DataLoader:
+        return self._whole(self._plan("validation", dict.fromkeys(self._epochs)))
+
+    def test_dataloader(self) -> DataLoader:
+        return self._whole(self._plan("test", dict.fromkeys(self.users)))
+
+    def _whole(self, plan: RoundPlan) -> DataLoader:
+        return DataLoader(WholePass(plan.batches, len(plan)), batch_size=None)
+
+    def predict_dataloader(self) -> DataLoader:
+        return self.test_dataloader()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the round stands: who takes part, and how many of its batches are finished."""
+        batches = self._handed_out
+        if self._round is not None and self.trainer is not None:
+            progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
+            batches = self._round.handed_out - (progress.ready - progress.processed)
+        return {"epochs": self._epochs, "batches": batches, "users": self.users}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes the position over; raises ValueError where other users were chosen."""
+        if state_dict["users"] != self.users:
+            raise ValueError(
+                f"the checkpoint was made with {len(state_dict['users'])} users, this run has {len(self.users)} or "
+                "others; continue with the same users, or start anew in another run directory"
+            )
+        self._epochs = dict(state_dict["epochs"])
+        self._handed_out = state_dict["batches"]

@@ -1,0 +1,140 @@
+"""The picture of a table: what every single user gained.
+
+In: values that are already computed, users as rows. Out: a matplotlib `Figure` (no pyplot, no global state, any
+thread). Left: perplexity of the reference system and of the others, joined by a line. Right: similarity, with
+intervals. Users are sorted by their gain in perplexity, best on top. Labels are made ASCII, because matplotlib ships
+no Japanese font.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+REFERENCE_COLOR = "#6b7280"
+COLORS = ("#0f62a8", "#d2691e", "#1b8a5a", "#8e44ad", "#b8860b")  # told apart by most colour-blind readers
+LOG_ABOVE = 8.0  # largest / smallest perplexity from which a linear axis squeezes most users into one corner
+MAX_NAMED_USERS = 80
+
+
+@dataclass(frozen=True)
+class UserPanels:
+    """What the picture shows.
+
+    Attributes:
+        labels: One label per user.
+        perplexity: System -> `(users,)`; the first system is the reference.
+        similarity: System -> `(users, 3)`: value, low, high; low and high may be NaN. Changes against the reference,
+            or the values themselves if there is just one system.
+        perplexity_title: Overall result, over the left panel.
+        similarity_title: Overall result, over the right panel.
+        similarity_label: What the right axis shows.
+    """
+
+    labels: Sequence[str]
+    perplexity: dict[str, np.ndarray]
+    similarity: dict[str, np.ndarray]
+    perplexity_title: str
+    similarity_title: str
+    similarity_label: str
+
+
+def ascii_label(text: str) -> str:
+    """Replaces what the shipped font cannot draw by "?"."""
+    return text.encode("ascii", "replace").decode("ascii")
+
+
+def draw_users(panels: UserPanels, title: str) -> Figure:
+    """Draws both panels, one row per user.
+
+    Args:
+        panels: The values.
+        title: Headline of the figure.
+
+    Returns:
+        The figure; `save_png` writes it.
+    """
+    order = _by_gain(panels.perplexity)
+    num_users = len(order)
+    height = 2.2 + 0.26 * min(num_users, MAX_NAMED_USERS)
+    figure = Figure(figsize=(11.5, height), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1.05, 1.0))
+    _draw_perplexity(left, panels, order)
+    _draw_similarity(right, panels, order)
+    left.set_ylim(-0.7, num_users - 0.3)
+    if num_users <= MAX_NAMED_USERS:
+        left.set_yticks(range(num_users), [ascii_label(panels.labels[user]) for user in order])
+    else:
+        left.set_yticks([])
+        left.set_ylabel(f"{num_users} users")
+    for axis in (left, right):
+        axis.grid(axis="both", color="#e5e7eb", linewidth=0.7)
+        axis.set_axisbelow(True)
+        axis.spines[["top", "right", "left"]].set_visible(False)
+        axis.tick_params(axis="y", length=0)
+    figure.suptitle(ascii_label(title), fontsize=13, fontweight="bold")
+    handles, names = left.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
+    return figure
+
+
+def save_png(figure: Figure, path: Path, dpi: int = 150) -> None:
+    """Writes the figure as PNG."""
+    FigureCanvasAgg(figure).print_figure(path, format="png", dpi=dpi)
+
+
+def _by_gain(perplexity: dict[str, np.ndarray]) -> np.ndarray:
+    """Users from bottom to top: smallest relative gain of the second system first; one system: worst first."""
+    systems = list(perplexity.values())
+    return np.argsort(-systems[0] if len(systems) == 1 else systems[0] / systems[1], kind="stable")
+
+
+def _offsets(num_systems: int) -> np.ndarray:
+    return np.linspace(0.2, -0.2, num_systems) if num_systems > 1 else np.zeros(num_systems)
+
+
+def _draw_perplexity(axis: Axes, panels: UserPanels, order: np.ndarray) -> None:
+    rows = np.arange(len(order))
+    (reference, base), *others = panels.perplexity.items()
+    for index, ((name, values), offset) in enumerate(zip(others, _offsets(len(others)), strict=True)):
+        color = _color(index)
+        axis.hlines(rows + offset, base[order], values[order], color=color, alpha=0.35, linewidth=2.5)
+        axis.plot(values[order], rows + offset, "o", color=color, markersize=6, label=ascii_label(name))
+    axis.plot(
+        base[order], rows, "o", color="white", markeredgecolor=REFERENCE_COLOR, markeredgewidth=1.5, markersize=6,
+        label=ascii_label(reference),
+    )  # fmt: skip
+    values = np.concatenate(list(panels.perplexity.values()))
+    if values.max() > LOG_ABOVE * values.min():
+        axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.set_xlabel("perplexity (log scale, lower is better)" if axis.get_xscale() == "log" else
+                    "perplexity (lower is better)")  # fmt: skip
+    axis.set_title(ascii_label(panels.perplexity_title), fontsize=9.5, loc="left")
+
+
+def _draw_similarity(axis: Axes, panels: UserPanels, order: np.ndarray) -> None:
+    rows = np.arange(len(order))
+    is_change = len(panels.perplexity) > 1
+    offsets = _offsets(len(panels.similarity))
+    for index, (table, offset) in enumerate(zip(panels.similarity.values(), offsets, strict=True)):
+        color = _color(index) if is_change else REFERENCE_COLOR
+        value, low, high = table[order].T
+        axis.hlines(rows + offset, low, high, color=color, alpha=0.35, linewidth=2.5)
+        axis.plot(value, rows + offset, "o", color=color, markersize=6)
+    if is_change:
+        axis.axvline(0.0, color=REFERENCE_COLOR, linewidth=1.2)
+    axis.xaxis.set_major_locator(MaxNLocator(7))
+    axis.set_xlabel(ascii_label(panels.similarity_label))
+    axis.set_title(ascii_label(panels.similarity_title), fontsize=9.5, loc="left")
+
+
+def _color(index: int) -> str:
+    return COLORS[index % len(COLORS)]

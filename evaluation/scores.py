@@ -1,0 +1,139 @@
+"""The figures of a table: per user and overall, each with its interval.
+
+In: predictions of several systems over the same reply pairs. Out: `Score` records. Not its job: tables, files.
+Figures, per user and overall (micro: all turns pooled; macro: mean over users of the per-user figure):
+
+- perplexity = exp(sum nll / sum tokens);
+- similarity = mean over turns of the turn's mean cosine over its candidates;
+- ratio = perplexity / perplexity of the reference system; change = similarity - similarity of the reference system.
+
+Shapes: B resamples, S systems, 4 sums (nll, tokens, cosine, turns), 4 figures (`METRICS`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from evaluation.intervals import percentiles, resample_items, resample_users
+from evaluation.perplexity import perplexity
+from evaluation.predictions import Prediction, by_user
+from evaluation.similarity import TextEncoder
+from evaluation.text_metrics import Unit, corpus_figures
+
+METRICS = ("perplexity", "similarity", "perplexity_ratio", "similarity_change")
+COMPARISONS = METRICS[2:]
+MICRO, MACRO, CORPUS = "(micro)", "(macro)", "(corpus)"
+
+
+@dataclass(frozen=True)
+class Score:
+    """One line of `table.csv`.
+
+    Attributes:
+        system: Name of the system.
+        user: Full name of the user, or (micro), (macro), (corpus).
+        metric: Name of the figure; in the file similarities carry their encoder: "similarity:all-MiniLM-L6-v2".
+        value: The figure.
+        low: Lower end of the 95 % interval, None without interval.
+        high: Upper end.
+        n: What was averaged: turns of the user or of all users, users for (macro), replies for (corpus).
+    """
+
+    system: str
+    user: str
+    metric: str
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+def user_scores(systems: list[str], users: dict[str, np.ndarray], num_resamples: int, seed: int) -> list[Score]:
+    """Scores of every user, then the two overall rows.
+
+    Args:
+        systems: Names; the first is the reference the others are compared to.
+        users: What every turn adds to the sums, from `items_of_users`.
+        num_resamples: Bootstrap resamples for the intervals.
+        seed: Seed of the bootstrap.
+    """
+    scores = []
+    for user, items in users.items():
+        drawn = resample_items(items, _figures, num_resamples, seed)
+        scores += _row(systems, user, _figures(items.sum(axis=0)), drawn, len(items), users)
+    overall = _overall(np.stack([items.sum(axis=0) for items in users.values()]))  # (2, S, 4)
+    drawn = resample_users(list(users.values()), _overall, num_resamples, seed)  # (B, 2, S, 4)
+    sizes = {MICRO: sum(map(len, users.values())), MACRO: len(users)}
+    for index, (name, n) in enumerate(sizes.items()):
+        scores += _row(systems, name, overall[index], None if drawn is None else drawn[:, index], n, users)
+    return scores
+
+
+def _row(
+    systems: list[str], name: str, figures: np.ndarray, drawn: np.ndarray | None, n: int, users: dict[str, np.ndarray]
+) -> list[Score]:
+    """One row of the table: figures `(S, 4)`, drawn `(B, S, 4)`."""
+    low, high = (None, None) if drawn is None else percentiles(drawn)
+    scores = []
+    for s, (system, comparable) in enumerate(zip(systems, same_tokens(users), strict=True)):
+        for m, metric in enumerate(METRICS):
+            if (metric in COMPARISONS and s == 0) or (metric == "perplexity_ratio" and not comparable):
+                continue
+            ends = (None, None) if low is None else (float(low[s, m]), float(high[s, m]))
+            scores.append(Score(system, name, metric, float(figures[s, m]), *ends, n))
+    return scores
+
+
+def corpus_scores(predictions: Mapping[str, Sequence[Prediction]], unit: Unit) -> list[Score]:
+    """Diversity, length ratio and chrF of every system over all its replies; without intervals."""
+    scores = []
+    for name, records in predictions.items():
+        replies, references = _reply_pairs(records)
+        figures = corpus_figures(replies, references, unit)
+        scores += [Score(name, CORPUS, key, value, None, None, len(replies)) for key, value in figures.items()]
+    return scores
+
+
+def items_of_users(predictions: dict[str, list[Prediction]], text_encoder: TextEncoder) -> dict[str, np.ndarray]:
+    """What every turn adds to the sums, per user: `(turns, S, 4)`."""
+    sums = {}
+    for name, records in predictions.items():
+        cosines = iter(text_encoder.cosines(*_reply_pairs(records)))
+        for p in records:
+            sums[name, p.user, p.pair_id] = p.nll, p.tokens, np.mean([next(cosines) for _ in p.candidates]), 1.0
+    reference = next(iter(predictions.values()))
+    return {
+        user: np.array([[sums[name, user, p.pair_id] for name in predictions] for p in pairs], dtype=np.float64)
+        for user, pairs in by_user(reference).items()
+    }
+
+
+def _reply_pairs(records: Sequence[Prediction]) -> tuple[list[str], list[str]]:
+    """Every candidate with its own reference, in order."""
+    return [reply for p in records for reply in p.candidates], [p.reference for p in records for _ in p.candidates]
+
+
+def same_tokens(users: dict[str, np.ndarray]) -> np.ndarray:
+    """Per system: do its label token counts equal those of the reference system, turn by turn?"""
+    tokens = np.concatenate(list(users.values()))[:, :, 1]  # (turns, S)
+    return (tokens == tokens[:, :1]).all(axis=0)
+
+
+def _figures(sums: np.ndarray) -> np.ndarray:
+    """Sums `(..., S, 4)` to figures `(..., S, 4)`."""
+    nll, tokens, cosine, turns = np.moveaxis(sums, -1, 0)
+    return _against_reference(np.stack([perplexity(nll, tokens), cosine / turns], axis=-1))
+
+
+def _overall(sums: np.ndarray) -> np.ndarray:
+    """Sums per user `(..., users, S, 4)` to figures `(..., 2, S, 4)`: micro, macro."""
+    macro = _figures(sums)[..., :2].mean(axis=-3)
+    return np.stack([_figures(sums.sum(axis=-3)), _against_reference(macro)], axis=-3)
+
+
+def _against_reference(values: np.ndarray) -> np.ndarray:
+    """Perplexity and similarity `(..., S, 2)`, then ratio and change against the first system."""
+    ratio = values[..., 0] / values[..., :1, 0]
+    change = values[..., 1] - values[..., :1, 1]
+    return np.concatenate([values, ratio[..., None], change[..., None]], axis=-1)

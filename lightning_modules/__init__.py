@@ -1,0 +1,24 @@
+"""LightningModules, the models they wrap, and the command line.
+
+The modules are loaded on demand, so that `lightning --help` does not wait for all of them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .seq2seq import ProfileSeq2Seq
+    from .user_lora import UserLora
+    from .user_tuning import UserTuning
+
+__all__ = ["ProfileSeq2Seq", "UserLora", "UserTuning"]
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    modules = {"ProfileSeq2Seq": "seq2seq", "UserLora": "user_lora", "UserTuning": "user_tuning"}
+    if name not in modules:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{modules[name]}"), name)

@@ -1,0 +1,76 @@
+"""One user's adapter as files: PEFT's own directory, and a card that says whose it is and of which backbone.
+
+    adapters/<user>/adapter_config.json, adapter_model.safetensors     loaded by `peft.PeftModel.from_pretrained`
+    adapters/<user>/card.json                                          user, backbone, settings, validation loss
+
+A directory is written under a temporary name and renamed, so that one that exists is complete.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from torch import Tensor
+
+from .directories import replace_directory
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
+WEIGHTS = "adapter_model.safetensors"
+
+
+def adapter_directory(adapters: Path, user: str) -> Path:
+    """Where a user's adapter lives; any name is safe, and no two names meet."""
+    return adapters / quote(user, safe="").replace(".", "%2E")
+
+
+def save_adapter(
+    adapters: Path, user: str, config: LoraConfig, weights: Mapping[str, Tensor], card: Mapping[str, Any]
+) -> Path:
+    """Writes one adapter; an earlier one of the same user is replaced."""
+    from safetensors.torch import save_file
+
+    directory = adapter_directory(adapters, user)
+    partial = directory.with_name(directory.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    config.save_pretrained(str(partial))
+    save_file(dict(weights), partial / WEIGHTS, metadata={"format": "pt"})
+    (partial / "card.json").write_text(json.dumps({"user": user, **card}, indent=1, ensure_ascii=False) + "\n")
+    replace_directory(partial, directory)
+    return directory
+
+
+def read_card(adapters: Path, user: str) -> dict[str, Any] | None:
+    """The card of a user's finished adapter, or None where there is no adapter."""
+    path = adapter_directory(adapters, user) / "card.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def load_adapter(adapters: Path, user: str, backbone_fingerprint: str) -> dict[str, Tensor]:
+    """The weights of a user's adapter, as PEFT names them.
+
+    Raises:
+        FileNotFoundError: this user has no adapter here.
+        ValueError: the adapter was trained on another backbone.
+    """
+    from safetensors.torch import load_file
+
+    card = read_card(adapters, user)
+    if card is None:
+        raise FileNotFoundError(
+            f"no adapter of user {user!r} in {adapters}; train it with: lightning fit --config <the same experiment>, "
+            "or name the directory that has it with --model.adapters"
+        )
+    if card["backbone"] != backbone_fingerprint:
+        raise ValueError(
+            f"the adapter in {adapter_directory(adapters, user)} belongs to backbone {card['backbone']}, "
+            f"but model.init_from is backbone {backbone_fingerprint}; use the one it was trained on"
+        )
+    return load_file(adapter_directory(adapters, user) / WEIGHTS)

@@ -1,0 +1,228 @@
+"""The one command: `lightning fit|validate|test|predict --config experiments/X.yaml`, and `prepare` and `table`.
+
+In: YAML files and flags. Out: a run directory, `runs/<name>/`, with checkpoints, artefacts, logs and a run card.
+This is where the rooms meet: it may import all of them. Not its job: anything that is not about running.
+
+The run's name is that of the experiment file, followed by what the flags change in it: `lora_r12`, and
+`lora_r12,rank=8` for `--model.rank=8`; so neither an ablation nor a sweep writes over another run. `--run`
+overrides it. The same command again continues a run that was stopped and leaves a finished one alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+# Telemetry off, runs stay on this machine unless WANDB_MODE=online or a sweep agent says otherwise, and room for
+# the matrix kernels of all batch shapes (about a fifth of a CPU training step). Read when torch is imported.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4096")
+if "WANDB_SWEEP_ID" not in os.environ:
+    os.environ.setdefault("WANDB_MODE", "offline")
+
+from jsonargparse import set_parsing_settings  # noqa: E402
+from lightning import Trainer  # noqa: E402
+from lightning.pytorch.callbacks import ModelCheckpoint  # noqa: E402
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI  # noqa: E402
+from lightning.pytorch.loggers import CSVLogger  # noqa: E402
+from omegaconf.errors import OmegaConfBaseException  # noqa: E402
+
+OUR_PACKAGES = ("callbacks", "datamodules", "evaluation", "lightning_modules")
+RUNS = Path("runs")
+TRAINER_KEYS_OF_A_RUN = (
+    "accumulate_grad_batches",
+    "gradient_clip_val",
+    "limit_train_batches",
+    "max_epochs",
+    "max_steps",
+    "overfit_batches",
+    "precision",
+)
+HARMLESS_WARNINGS = (
+    ".*does not have many workers.*",  # collation is far faster than a training step
+    ".*Your `IterableDataset` has `__len__` defined.*",  # true only of several workers, and there are none
+    ".*your dataloader is not resumable.*",  # the data module is
+    ".*Checkpoint directory .* exists and is not empty.*",
+    ".*LeafSpec.*",
+)
+PARSER_SETTINGS = {"parser_mode": "omegaconf+", "allow_abbrev": False}
+DESCRIPTION = (
+    "User-specific dialogue models. Each command takes --config experiments/<name>.yaml and any flag over it. "
+    "Besides the trainer's commands below: `lightning prepare` (corpus to token shards) and `lightning table` "
+    "(predictions to a table)."
+)
+
+
+class UserDialogueCLI(LightningCLI):
+    """LightningCLI with run directories, automatic resume and a run card."""
+
+    def __init__(self, args: Sequence[str]) -> None:
+        self.arguments = list(args)
+        super().__init__(
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,  # built too early: before an adapter is attached
+            load_from_checkpoint_support=False,
+            save_config_callback=None,  # the run card keeps the configuration
+            seed_everything_default=0,
+            parser_kwargs={"description": DESCRIPTION, **PARSER_SETTINGS, **_for_each_subcommand(PARSER_SETTINGS)},
+            args=self.arguments,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--run", type=str | None, default=None, help="Name of the run directory below runs/.")
+        parser.add_argument(
+            "--checkpoint_every", type=float, default=60.0, help="Seconds of training between checkpoints."
+        )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The resolved configuration of the subcommand, as plain values."""
+        parser = self._parser(self.subcommand)
+        return json.loads(parser.dump(self.config[self.subcommand], format="json", skip_none=False))
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
+        self.run_directory = RUNS / (config.run or self._run_name())
+        config.trainer.default_root_dir = str(self.run_directory)
+        _send_logs_to(self.run_directory, config.trainer.logger)
+        if self.subcommand == "fit" and not config.trainer.fast_dev_run:
+            self._continue_or_leave()
+
+    def _run_name(self) -> str:
+        config = self.config[self.subcommand]
+        files = [Path(str(path)) for path in config.config or []]
+        if not files:
+            return "unnamed"
+        only_files = [argument for path in files for argument in ("--config", str(path))]
+        without_flags = self.parser.parse_args([self.subcommand, *only_files])[self.subcommand]
+        parser = self._parser(self.subcommand)
+        before = run_settings(json.loads(parser.dump(without_flags, format="json", skip_none=False)))
+        changes = [
+            f"{key.rpartition('.')[2]}={value}"
+            for key, value in sorted(run_settings(self.settings).items())
+            if before.get(key) != value
+        ]
+        name = ",".join(["+".join(path.stem for path in files), *changes])
+        return re.sub(r"[^\w.,+=-]+", "-", name)[:120]
+
+    def _continue_or_leave(self) -> None:
+        """Compares with the run card that is there: refuses other settings, leaves a finished run, resumes."""
+        path = self.run_directory / "fit.card.json"
+        if not path.is_file():
+            return
+        card = json.loads(path.read_text())
+        theirs, ours = run_settings(card["config"]), run_settings(self.settings)
+        if differing := [
+            f"{key} was {theirs.get(key)}, now {ours.get(key)}"
+            for key in sorted(theirs.keys() | ours.keys())
+            if theirs.get(key) != ours.get(key)
+        ]:
+            raise ValueError(
+                f"{self.run_directory} was trained with other settings ({'; '.join(differing)}); "
+                "give another --run, or delete that directory"
+            )
+        if card["status"] == "finished":
+            print(f"{self.run_directory} is finished already and is used as it is; delete it to train anew")
+            raise SystemExit(0)
+        checkpoint = self.run_directory / "checkpoints" / "last.ckpt"
+        if checkpoint.is_file() and self.config.fit.ckpt_path is None:
+            print(f"continuing from {checkpoint}")
+            self.config.fit.ckpt_path = str(checkpoint)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        from callbacks import RunCard
+
+        callbacks = list(self._get(self.config_init, "trainer").get("callbacks") or [])
+        if self.subcommand == "fit":
+            every = timedelta(seconds=self.config.fit.checkpoint_every)
+            directory = self.run_directory / "checkpoints"
+            callbacks.append(
+                ModelCheckpoint(
+                    directory, filename="last", train_time_interval=every, enable_version_counter=False, save_top_k=1
+                )
+            )
+        callbacks.append(RunCard(self.settings))
+        if self.config[self.subcommand].trainer.logger in (None, True):
+            kwargs["logger"] = CSVLogger(self.run_directory, name="logs")
+        return super().instantiate_trainer(callbacks=callbacks, **kwargs)
+
+
+def run_settings(config: dict[str, Any]) -> dict[str, Any]:
+    """What decides the weights a run gives, flattened to `{dotted key: value}`; how it decodes does not."""
+    trainer = {key: config["trainer"].get(key) for key in TRAINER_KEYS_OF_A_RUN}
+    chosen = {"model": config.get("model"), "data": config.get("data"), "seed": config.get("seed_everything")}
+    flat = _flatten({**chosen, "trainer": trainer})
+    return {key: value for key, value in flat.items() if ".decoding" not in key and not key.endswith("__path__")}
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict) and value:
+        return {k: v for key, item in value.items() for k, v in _flatten(item, f"{prefix}.{key}".strip(".")).items()}
+    return {prefix: value}
+
+
+def _for_each_subcommand(settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {name: dict(settings) for name in LightningCLI.subcommands()}
+
+
+def _send_logs_to(directory: Path, loggers: Any) -> None:
+    """Points loggers that were given no directory of their own at the run directory."""
+    for logger in loggers if isinstance(loggers, list) else [loggers]:
+        arguments = getattr(logger, "init_args", None)
+        if arguments is not None and arguments.get("save_dir") in (".", None):
+            arguments.save_dir = str(directory)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line; mistakes of the person at the keyboard end in one line, not in a traceback."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    sys.argv = sys.argv[:1]  # LightningCLI warns where it gets arguments twice
+    set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+    for message in HARMLESS_WARNINGS:
+        warnings.filterwarnings("ignore", message)
+    try:
+        if arguments and arguments[0] in ("prepare", "table"):
+            run_tool(arguments[0], arguments[1:])
+        else:
+            UserDialogueCLI(arguments)
+    except OmegaConfBaseException as error:
+        sys.exit(f"error: {getattr(error, 'full_key', None)}: {error}")
+    except (ValueError, FileNotFoundError) as error:
+        if not _raised_by_us(error):
+            raise
+        sys.exit(f"error: {error}")
+
+
+def run_tool(name: str, arguments: Sequence[str]) -> None:
+    """`prepare` and `table`: a class whose arguments are the flags, and its `run`."""
+    if name == "prepare":
+        from datamodules.preparation.prepare import Preparation as tool
+    else:
+        from evaluation.table import Table as tool
+    parser = LightningArgumentParser(prog=f"lightning {name}", description=tool.__doc__, **PARSER_SETTINGS)
+    parser.add_argument("--config", "-c", action="config", help="YAML file with these settings.")
+    parser.add_class_arguments(tool)
+    config = parser.parse_args(list(arguments))
+    config.pop("config", None)
+    tool(**vars(parser.instantiate_classes(config))).run()
+
+
+def _raised_by_us(error: BaseException) -> bool:
+    """Whether the innermost frame is our own code: then the message was written for a person."""
+    root = Path(__file__).parents[1]
+    raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+    return any(raised_in.is_relative_to(root / package) for package in OUR_PACKAGES)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""Learning-rate schedules that are told the number of steps by the module that uses them.
+
+Any scheduler whose second argument is a number of steps fits as well, for example
+`torch.optim.lr_scheduler.CosineAnnealingLR`.
+"""
+
+from __future__ import annotations
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+
+def warmup_linear(step: int, num_steps: int, warmup_share: float) -> float:
+    """Factor on the learning rate: up over the first `warmup_share` of the steps, then down to 0 behind the last."""
+    warmup = warmup_share * num_steps
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return max(0.0, (num_steps - step) / max(1.0, num_steps - warmup))
+
+
+class WarmupLinear(LambdaLR):
+    """Linear warm-up, then linear decay to zero (not stated in the paper).
+
+    Args:
+        optimizer: whose learning rate is scheduled.
+        num_steps: optimizer steps of the whole training.
+        warmup_share: share of them in which the rate rises.
+    """
+
+    def __init__(self, optimizer: Optimizer, num_steps: int, warmup_share: float = 0.04) -> None:
+        super().__init__(optimizer, lambda step: warmup_linear(step, num_steps, warmup_share))

@@ -1,0 +1,157 @@
+"""`ProfileSeq2Seq`: the encoder-decoder that learns to reply with a profile as prompt; and steps all modules share.
+
+In: `Seq2SeqBatch`. Out: a backbone (written by `callbacks.BackboneExport`), perplexity, predictions.
+Not its job: one user's adapter (`user_lora.py`, `user_tuning.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import SumMetric
+
+from datamodules.batches import IGNORED, Seq2SeqBatch
+from datamodules.prompts import PromptTemplate
+
+from .backbone import Size, load_backbone, new_model
+from .generation import Decoding, generate
+from .likelihood import reply_states, row_nll, summed_nll
+
+if TYPE_CHECKING:
+    from transformers import T5ForConditionalGeneration
+
+OptimizerFactory = Callable[[Iterable], Optimizer]
+SchedulerFactory = Callable[[Optimizer, int], LRScheduler]
+
+
+class Predictions(NamedTuple):
+    """What `predict_step` returns for a batch; rows as in the batch."""
+
+    candidates: Tensor  # (rows, num_candidates, length) int64
+    nll: Tensor  # (rows,) float32, nats, of the reference
+    tokens: Tensor  # (rows,) int64
+
+
+class ReplyModule(LightningModule):
+    """Validation, test and prediction of anything that wraps a T5: perplexity from two sums, and generation.
+
+    A subclass sets `model` in `configure_model`.
+    """
+
+    def __init__(self, decoding: Decoding | None) -> None:
+        super().__init__()
+        self.decoding = decoding or Decoding()
+        self.model: T5ForConditionalGeneration | None = None
+        self.nll = SumMetric()
+        self.tokens = SumMetric()
+        self.strict_loading = False
+
+    def row_nll(self, batch: Seq2SeqBatch) -> tuple[Tensor, Tensor]:
+        """Summed negative log-likelihood in nats and label tokens of every row, both (rows,)."""
+        return row_nll(self.model, batch)
+
+    def validation_step(self, batch: Seq2SeqBatch, batch_idx: int) -> None:
+        nll, tokens = self.row_nll(batch)
+        self.nll.update(nll.sum())
+        self.tokens.update(tokens.sum())
+
+    def test_step(self, batch: Seq2SeqBatch, batch_idx: int) -> None:
+        self.validation_step(batch, batch_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_perplexity("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_perplexity("test")
+
+    def _log_perplexity(self, stage: str) -> None:
+        loss = self.nll.compute() / self.tokens.compute()  # reduced over batches and ranks, divided once
+        self.log_dict({f"{stage}/loss": loss, f"{stage}/perplexity": loss.exp()}, prog_bar=True)
+        self.nll.reset()
+        self.tokens.reset()
+
+    def predict_step(self, batch: Seq2SeqBatch, batch_idx: int) -> Predictions:
+        nll, tokens = self.row_nll(batch)
+        return Predictions(generate(self.model, batch, self.decoding), nll, tokens)
+
+    def require_prompt(self, prompt: PromptTemplate, source: Path) -> None:
+        """Raises ValueError where the data put another prompt in front than the backbone was trained with."""
+        data_prompt = self.trainer.datamodule.prompts.template
+        if data_prompt != prompt:
+            raise ValueError(
+                f"the backbone in {source} was trained with {prompt}, but the data module has {data_prompt}; "
+                "set data.prompt to the backbone's, or init_from to another backbone"
+            )
+
+
+class ProfileSeq2Seq(ReplyModule):
+    """Pre-trains a backbone on reply pairs (Otsuka et al. 2024; see README for what the paper does not state).
+
+    Args:
+        size: `base` is the paper's 222M parameters, `small` serves the quickstart, `tiny` the tests.
+        init_from: directory of a backbone to go on from, instead of random weights; its size wins.
+        optimizer: gets the parameters. Adafactor with parameter-scaled steps, because plain AdamW trains T5
+            badly (not stated in the paper).
+        lr_scheduler: gets the optimizer and the number of steps; called after every step.
+        dropout: of the new model. Below one pass over the data there is nothing to regularise (not stated).
+        decoding: how replies are generated.
+    """
+
+    def __init__(
+        self,
+        size: Size = "small",
+        init_from: Path | None = None,
+        optimizer: OptimizerFactory | None = None,
+        lr_scheduler: SchedulerFactory | None = None,
+        dropout: float = 0.0,
+        decoding: Decoding | None = None,
+    ) -> None:
+        super().__init__(decoding)
+        self.size = size
+        self.init_from = init_from
+        self.optimizer = optimizer
+        self.lr_scheduler = lr_scheduler
+        self.dropout = dropout
+        self.backbone_fingerprint: str | None = None
+
+    def configure_model(self) -> None:
+        if self.model is not None:
+            return
+        if self.init_from is None:
+            tokenizer = self.trainer.datamodule.prompts.tokenizer
+            self.model = new_model(self.size, tokenizer.get_vocab_size(), self.dropout)
+        else:
+            backbone = load_backbone(self.init_from)
+            self.require_prompt(backbone.prompt, self.init_from)
+            self.model, self.backbone_fingerprint = backbone.model, backbone.fingerprint
+            self.model.train()
+
+    def on_train_batch_start(self, batch: Seq2SeqBatch, batch_idx: int) -> None:
+        # Dropout's random numbers depend on the step alone, so that a resumed run draws the same ones.
+        torch.manual_seed(self.global_step * self.trainer.world_size + self.global_rank)
+
+    def training_step(self, batch: Seq2SeqBatch, batch_idx: int) -> Tensor:
+        nll = summed_nll(self.model, reply_states(self.model, batch), batch.labels)
+        loss = nll / (batch.labels != IGNORED).sum()
+        self.log("train/loss", loss.detach(), prog_bar=True)
+        return loss
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        if self.optimizer is None:
+            raise ValueError("training needs model.optimizer, for example class_path: torch.optim.Adafactor")
+        optimizer = self.optimizer(parameters)
+        if self.lr_scheduler is None:
+            return {"optimizer": optimizer}
+        num_steps = self.trainer.estimated_stepping_batches
+        if num_steps in (-1, float("inf")):
+            raise ValueError("the learning-rate schedule needs an end: set trainer.max_steps or trainer.max_epochs")
+        scheduler = self.lr_scheduler(optimizer, int(num_steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -1,0 +1,197 @@
+"""LoRA adapters of many users side by side on one frozen model.
+
+In: a model, a PEFT `LoraConfig`, batches whose rows are grouped by user. Out: everyone's own adapter applied
+in two batched products per matrix; PEFT state dicts. Not its job: learning, files.
+
+All numbers of one user's adapter stand in one row of one matrix, so that taking it out, putting it back,
+clipping its gradient and moving its moments are each a single operation on a row.
+
+Shapes: u users in a batch, k slots, p numbers in one adapter, r rank, m rows and positions of one user.
+
+    W x + s B A x    with A (r, d_in), B (d_out, r), s = alpha / r, or alpha / sqrt(r) with rsLoRA
+    (Hu et al. 2022; 2 d r numbers for a square matrix, as in Otsuka et al. 2024)
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
+PEFT_PREFIX = "base_model.model."
+
+
+class GroupedLoraLinear(nn.Module):
+    """A frozen linear layer with one low-rank update for each user of the batch.
+
+    Args:
+        base: the layer that is adapted; it keeps its weights.
+        scaling: factor s of the update.
+    """
+
+    def __init__(self, base: nn.Linear, scaling: float) -> None:
+        super().__init__()
+        self.base = base
+        self.scaling = scaling
+        self.a: Tensor | None = None  # (u, r, d_in)
+        self.b: Tensor | None = None  # (u, d_out, r)
+
+    @property
+    def weight(self) -> Tensor:
+        """The frozen weight, which T5 looks at to choose a dtype."""
+        return self.base.weight
+
+    def forward(self, x: Tensor) -> Tensor:  # (u * rows, length, d_in)
+        y = self.base(x)
+        if self.a is None:
+            return y
+        num_users = len(self.a)
+        low = torch.bmm(x.reshape(num_users, -1, x.shape[-1]), self.a.mT)  # (u, m, r)
+        grouped = y.reshape(num_users, -1, y.shape[-1])  # (u, m, d_out)
+        return torch.baddbmm(grouped, low, self.b.mT, alpha=self.scaling).view_as(y)
+
+
+@dataclass(frozen=True)
+class Site:
+    """One adapted matrix: its name in the model and where A and B stand in a row."""
+
+    name: str
+    layer: GroupedLoraLinear
+    d_in: int
+    d_out: int
+
+
+class StackedLora(nn.Module):
+    """Adapters of up to `num_slots` users on one model.
+
+    Args:
+        model: is frozen, and its target layers are replaced in place.
+        config: PEFT's own; rank, alpha, rsLoRA and target modules are used.
+        num_slots: adapters held at the same time.
+
+    Raises:
+        ValueError: rank below 1, an option this module does not have, or an entry of `target_modules` that
+            matches nothing (PEFT would pass over it in silence).
+    """
+
+    def __init__(self, model: nn.Module, config: LoraConfig, num_slots: int) -> None:
+        super().__init__()
+        _refuse_unsupported(config)
+        self.rank = config.r
+        self.scaling = config.lora_alpha / (math.sqrt(config.r) if config.use_rslora else config.r)
+        model.requires_grad_(False)
+        self.sites = []
+        for name in target_names(model, config.target_modules):
+            base = model.get_submodule(name)
+            layer = GroupedLoraLinear(base, self.scaling)
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, layer)
+            self.sites.append(Site(name, layer, base.in_features, base.out_features))
+        self.sizes = [self.rank * size for site in self.sites for size in (site.d_in, site.d_out)]
+        self.rows = nn.Parameter(torch.zeros(num_slots, sum(self.sizes)))  # (k, p)
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers in one user's adapter: r (d_in + d_out) for each adapted matrix."""
+        return sum(self.sizes)
+
+    def initial_row(self, seed: int) -> Tensor:
+        """A new adapter: A as PEFT initialises it (Kaiming uniform), B zero, from this seed alone; (p,)."""
+        random = torch.Generator().manual_seed(seed)
+        pieces = []
+        for site in self.sites:
+            a = torch.empty(self.rank, site.d_in)
+            nn.init.kaiming_uniform_(a, a=math.sqrt(5), generator=random)
+            pieces += [a.flatten(), torch.zeros(site.d_out * self.rank)]
+        return torch.cat(pieces)
+
+    def activate(self, rows: Tensor | None) -> None:
+        """Applies these adapters, (u, p), to batches with the same users in the same order; None: the bare model."""
+        if rows is None:
+            for site in self.sites:
+                site.layer.a = site.layer.b = None
+            return
+        device = rows.device.type
+        if torch.is_autocast_enabled(device):  # one cast instead of one for every matrix
+            rows = rows.to(torch.get_autocast_dtype(device))
+        pieces = iter(rows.split(self.sizes, dim=1))
+        for site in self.sites:
+            site.layer.a = next(pieces).view(-1, self.rank, site.d_in)
+            site.layer.b = next(pieces).view(-1, site.d_out, self.rank)
+
+    def to_peft(self, row: Tensor) -> dict[str, Tensor]:
+        """One adapter, (p,), as the state dict that PEFT keeps in `adapter_model.safetensors`."""
+        pieces = iter(row.detach().cpu().split(self.sizes))
+        state = {}
+        for site in self.sites:
+            key = PEFT_PREFIX + site.name
+            state[f"{key}.lora_A.weight"] = next(pieces).view(self.rank, site.d_in).clone()
+            state[f"{key}.lora_B.weight"] = next(pieces).view(site.d_out, self.rank).clone()
+        return state
+
+    def from_peft(self, state: Mapping[str, Tensor]) -> Tensor:
+        """The row, (p,), of an adapter in PEFT's format; ValueError where it is made for other matrices."""
+        pieces = []
+        expected = {}
+        for site in self.sites:
+            key = PEFT_PREFIX + site.name
+            expected[f"{key}.lora_A.weight"] = (self.rank, site.d_in)
+            expected[f"{key}.lora_B.weight"] = (site.d_out, self.rank)
+        found = {key: tuple(value.shape) for key, value in state.items()}
+        if found != expected:
+            differing = sorted(key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key))
+            key = differing[0]
+            raise ValueError(
+                f"the adapter does not fit: {len(differing)} tensors differ, such as {key}: "
+                f"found {found.get(key, 'nothing')}, expected {expected.get(key, 'nothing')}; "
+                "set rank and target_modules to those it was trained with"
+            )
+        pieces = [state[key].flatten().float() for key in expected]
+        return torch.cat(pieces)
+
+
+def target_names(model: nn.Module, target_modules: str | list[str] | set[str]) -> list[str]:
+    """Names of the linear layers that PEFT's `target_modules` means, in the model's order.
+
+    An entry matches a layer of that name or one whose name ends in `.entry`; a string is a regular expression
+    for the whole name. Every entry must match.
+    """
+    linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if isinstance(target_modules, str):
+        matches = {target_modules: [name for name in linears if re.fullmatch(target_modules, name)]}
+    else:
+        matches = {
+            entry: [name for name in linears if name == entry or name.endswith("." + entry)]
+            for entry in target_modules
+        }
+    if empty := sorted(entry for entry, names in matches.items() if not names):
+        kinds = sorted({name.rpartition(".")[2] for name in linears})
+        raise ValueError(f"target_modules {empty} match nothing in this model; its linear layers are called {kinds}")
+    chosen = {name for names in matches.values() for name in names}
+    if "lm_head" in chosen:
+        raise ValueError("lm_head shares its weights with the embedding and cannot be adapted; leave it out")
+    return [name for name in linears if name in chosen]
+
+
+def _refuse_unsupported(config: LoraConfig) -> None:
+    if config.r < 1:
+        raise ValueError(f"rank must be 1 or more, got {config.r}")
+    unsupported = {
+        "use_dora": config.use_dora,
+        "lora_dropout": config.lora_dropout,
+        "bias": config.bias != "none",
+        "rank_pattern": config.rank_pattern,
+        "alpha_pattern": config.alpha_pattern,
+        "modules_to_save": config.modules_to_save,
+        "init_lora_weights": config.init_lora_weights is not True,
+    }
+    if used := [name for name, value in unsupported.items() if value]:
+        raise ValueError(f"{used} cannot be trained for many users at once; use UserTuning, one user at a time")

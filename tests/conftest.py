@@ -1,0 +1,151 @@
+"""Fixtures that several rooms share: an invented corpus, that corpus prepared, and a tokenizer written by hand.
+
+All people and texts are invented. Who changes a prepared directory copies it first.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from datamodules.corpora import Corpus, Dialogue, Drops, Profile, Turn
+from datamodules.preparation import shards
+from datamodules.preparation.prepare import Preparation
+from datamodules.preparation.splits import SplitRule
+
+WORDS = (
+    "<pad> </s> <unk> <|speaker|> <|partner|> <|speaker_profile|> <|partner_profile|> "  # 0 to 6
+    "hi tea coffee yes no more please thanks "  # 7 to 14
+    "age city : , old young osaka"  # 15 to 21
+)
+TARGET_USERS = ("ada", "ben", "cleo", "dan")
+OTHERS = tuple(f"guest {number}" for number in range(10))
+FAVOURITES = {
+    "ada": "astronomy stars telescope comet orbit",
+    "ben": "bread sourdough oven flour butter",
+    "cleo": "猫 かわいい にゃー 庭 魚",
+    "dan": "drums rhythm band 🥁 loud",
+}
+COMMON = "yes no maybe today tomorrow we you they like want see hear good bad very much it is was there".split()
+
+
+class InventedCorpus(Corpus):
+    """Four people with 60 turns each in ten dialogues, and ten guests who talk with them and with each other.
+
+    Dialogues come in no order of time.
+    """
+
+    @property
+    def files(self) -> list[Path]:
+        return []
+
+    def dialogues(self, drops: Drops) -> Iterator[Dialogue]:
+        rng = random.Random(1)
+        plan = [(user, guest, 6) for user in TARGET_USERS for guest in OTHERS]
+        plan += [(OTHERS[number], OTHERS[number - shift], 8) for number in range(10) for shift in (1, 2, 3)]
+        days = rng.sample(range(len(plan)), len(plan))
+        for number, ((first, second, num_each), day) in enumerate(zip(plan, days, strict=True)):
+            drops.seen()
+            start = datetime(2024, 1, 1, tzinfo=UTC) + timedelta(days=day)
+            turns = tuple(
+                Turn(person, _sentence(person, rng), start + timedelta(minutes=minute))
+                for minute, person in enumerate((second, first) * num_each)
+            )
+            yield Dialogue(f"d{number}", turns, "invented")
+
+    def profiles(self) -> Iterator[Profile]:
+        yield Profile("ada", {"city": "Osaka", "age": "20-29"}, "declared")
+        yield Profile("ben", {"city": "Kyoto"}, "declared")
+        yield Profile("guest 0", {"age": "30-39"}, "declared")
+
+
+def _sentence(person: str, rng: random.Random) -> str:
+    favourites = FAVOURITES.get(person, "weather rain sun wind snow").split()
+    words = [rng.choice(favourites if rng.random() < 0.5 else COMMON) for _ in range(rng.randint(1, 9))]
+    return " ".join(words) + rng.choice([".", "?", "!", ""])
+
+
+@pytest.fixture(scope="session")
+def invented_corpus() -> InventedCorpus:
+    """The invented corpus as its reader; target users are ada, ben, cleo and dan."""
+    return InventedCorpus()
+
+
+@pytest.fixture(scope="session")
+def split_rule() -> SplitRule:
+    """The rule that makes ada, ben, cleo and dan the target users of the invented corpus."""
+    return SplitRule(num_target_users=4, min_turns=50, max_turns=65, min_dialogues=10, pretrain_validation_share=0.2)
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory, invented_corpus: InventedCorpus, split_rule: SplitRule) -> Path:
+    """The invented corpus, prepared once for all tests: leave it as it is."""
+    output = tmp_path_factory.mktemp("data") / "invented"
+    Preparation(invented_corpus, output, split_rule, vocabulary_size=400).run()
+    return output
+
+
+@pytest.fixture(scope="session")
+def in_small_groups(
+    tmp_path_factory: pytest.TempPathFactory, invented_corpus: InventedCorpus, split_rule: SplitRule
+) -> Preparation:
+    """The invented corpus prepared in row groups of 20 and parts of 5 groups, so that there are many of both."""
+    output = tmp_path_factory.mktemp("data") / "in_small_groups"
+    preparation = Preparation(invented_corpus, output, split_rule, vocabulary_size=400)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards, "ROWS_PER_GROUP", 20)
+        patch.setattr(shards, "ROWS_PER_PART", 100)
+        preparation.run()
+    return preparation
+
+
+@pytest.fixture
+def preparation(prepared: Path, invented_corpus: InventedCorpus, split_rule: SplitRule) -> Preparation:
+    """The finished preparation in `prepared`; its `run` finds the work done."""
+    return Preparation(invented_corpus, prepared, split_rule, vocabulary_size=400)
+
+
+@pytest.fixture(scope="session")
+def invented_jsonl(tmp_path_factory: pytest.TempPathFactory, invented_corpus: InventedCorpus) -> Path:
+    """The same dialogues as a file for the reader `Jsonl`, for tests that start another process."""
+    path = tmp_path_factory.mktemp("jsonl") / "invented.jsonl"
+    with path.open("w", encoding="utf-8") as file:
+        for dialogue in invented_corpus.dialogues(Drops()):
+            turns = [
+                {"speaker": turn.speaker, "text": turn.text, "time": turn.time.isoformat() if turn.time else None}
+                for turn in dialogue.turns
+            ]
+            file.write(json.dumps({"id": dialogue.id, "turns": turns}, ensure_ascii=False) + "\n")
+    return path
+
+
+@pytest.fixture(scope="session")
+def word_tokenizer() -> Tokenizer:
+    """A tokenizer written by hand: a word an id, in the order of `WORDS`."""
+    words = [word.replace("_", " ") for word in WORDS.split()]
+    vocabulary = {word: id for id, word in enumerate(words)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.add_special_tokens(words[:7])
+    return tokenizer
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone(tmp_path_factory: pytest.TempPathFactory, prepared: Path) -> Path:
+    """A random backbone of the size `tiny` for the prepared corpus: leave it as it is."""
+    import torch
+
+    from datamodules.prompts import PromptTemplate
+    from lightning_modules.backbone import new_model, save_backbone
+
+    torch.manual_seed(0)
+    model = new_model("tiny", Tokenizer.from_file(str(prepared / "tokenizer" / "tokenizer.json")).get_vocab_size())
+    directory = tmp_path_factory.mktemp("runs") / "tiny" / "backbone"
+    save_backbone(model, prepared / "tokenizer", PromptTemplate(), directory)
+    return directory

@@ -1,0 +1,134 @@
+"""The records: turns are merged, people counted, drops accounted for, contents fingerprinted."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import FrozenInstanceError
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+import datamodules.corpora as corpora
+from datamodules.corpora.records import Corpus, Dialogue, Drops, Malformed, Turn, merge_turns, two_people
+
+MORNING, NOON = datetime(2024, 5, 1, 8), datetime(2024, 5, 1, 12)
+
+
+def test_merge_turns_joins_one_persons_messages_and_keeps_the_first_time() -> None:
+    messages = [
+        Turn("a", " good\n morning ", MORNING),
+        Turn("a", "sleep　well?", NOON),
+        Turn("b", "   ", NOON),
+        Turn("a", "hello?", NOON),
+        Turn("b", "yes", NOON),
+    ]
+    assert merge_turns(messages) == (Turn("a", "good morning sleep well? hello?", MORNING), Turn("b", "yes", NOON))
+
+
+def test_merge_turns_without_text_has_the_time_of_the_first_message_with_text() -> None:
+    assert merge_turns([Turn("a", "", MORNING), Turn("a", "hi", NOON)]) == (Turn("a", "hi", NOON),)
+
+
+def test_two_people_make_a_dialogue() -> None:
+    drops = Drops()
+    dialogue = two_people("7", [Turn("a", "hi"), Turn("b", "ho"), Turn("a", "hm")], "here", drops)
+    assert dialogue == Dialogue("7", (Turn("a", "hi"), Turn("b", "ho"), Turn("a", "hm")), "here")
+    assert drops.num_dropped == 0
+
+
+@pytest.mark.parametrize(
+    ("speakers", "text", "reason"),
+    [
+        ("ab", " ", "no text"),
+        ("", "", "no text"),
+        ("aa", "hi", "one person only"),
+        ("abc", "hi", "more than two people"),
+    ],
+)
+def test_other_numbers_of_people_are_counted(speakers: str, text: str, reason: str) -> None:
+    drops = Drops()
+    assert two_people("7", [Turn(speaker, text) for speaker in speakers], "here", drops) is None
+    assert drops.reasons == {reason: 1}
+    assert drops.examples == {reason: ["7"]}
+
+
+def test_the_account_names_the_place_if_there_is_a_better_one_than_the_id() -> None:
+    drops = Drops()
+    two_people("7", [], "here", drops, "mine.jsonl:3")
+    assert drops.examples == {"no text": ["mine.jsonl:3"]}
+
+
+def test_drops_keep_all_counts_and_three_examples() -> None:
+    drops = Drops()
+    for number in range(5):
+        drops.add("no text", f"f:{number}")
+    drops.add("rare")
+    assert str(drops) == "         5 no text (such as f:0; f:1; f:2)\n         1 rare"
+    assert drops.num_dropped == 6
+    assert str(Drops()) == "  nothing dropped"
+
+
+def test_stop_above_allows_the_share_and_no_more() -> None:
+    drops = Drops()
+    for _ in range(10):
+        drops.seen()
+    drops.add("no text", "f:1")
+    drops.stop_above(0.1)
+    drops.add("no text", "f:2")
+    with pytest.raises(
+        ValueError, match=r"2 of 10 dialogues would be dropped.*share 0\.1:\n.*f:1; f:2.*\n.*max_dropped"
+    ):
+        drops.stop_above(0.1)
+
+
+def test_malformed_carries_its_reason() -> None:
+    error = Malformed("wrong type", "got a list, expected a string")
+    assert (error.reason, str(error)) == ("wrong type", "got a list, expected a string")
+
+
+class Files(Corpus):
+    """A corpus of whatever files it is given."""
+
+    def __init__(self, *paths: Path) -> None:
+        self.paths = paths
+
+    @property
+    def files(self) -> list[Path]:
+        """The files."""
+        return list(self.paths)
+
+    def dialogues(self, drops: Drops) -> Iterator[Dialogue]:
+        """Yields nothing."""
+        return iter(())
+
+
+def test_fingerprint_depends_on_names_and_contents_and_not_on_the_folder(tmp_path: Path) -> None:
+    paths = []
+    for folder, name, content in [("x", "f", "1"), ("y", "f", "1"), ("z", "g", "1"), ("w", "f", "2")]:
+        (tmp_path / folder).mkdir()
+        paths.append(tmp_path / folder / name)
+        paths[-1].write_text(content)
+    first, copy, renamed, changed = (Files(path).fingerprint() for path in paths)
+    assert first == copy
+    assert len({first, renamed, changed}) == 3
+    assert list(Files().profiles()) == []
+
+
+def test_records_are_frozen() -> None:
+    with pytest.raises(FrozenInstanceError):
+        Turn("a", "hi").text = "ho"  # type: ignore[misc]
+
+
+def test_everything_is_exported() -> None:
+    assert set(corpora.__all__) == {
+        *("ChitChat", "Jsonl", "PersonaChat", "JPersonaChat", "RealPersonaChat"),
+        *("Corpus", "Dialogue", "Drops", "Post", "Profile", "Turn"),
+    }
+    assert all(hasattr(corpora, name) for name in corpora.__all__)
+
+
+def test_importing_the_corpora_imports_neither_torch_nor_openpyxl() -> None:
+    code = "import sys, datamodules.corpora; print([m for m in ('torch', 'lightning', 'openpyxl') if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

@@ -1,0 +1,326 @@
+"""Preparation as a whole: what it writes, what it refuses, and that a kill leaves no trace."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from datamodules.corpora import Corpus, Dialogue, Drops, Jsonl, Turn
+from datamodules.preparation.prepare import Preparation, num_pairs, read_manifest
+from datamodules.preparation.splits import SplitRule
+from datamodules.preparation.tokenizer import load_tokenizer
+
+
+class Listed(Corpus):
+    """Dialogues that a test gives, with some drops."""
+
+    def __init__(self, dialogues: list[Dialogue], num_dropped: int = 0, source: Path | None = None) -> None:
+        self.listed = dialogues
+        self.num_dropped = num_dropped
+        self.source = source
+
+    @property
+    def files(self) -> list[Path]:
+        if self.source is not None and not self.source.is_file():
+            raise FileNotFoundError(f"{self.source} not found")
+        return [self.source] if self.source else []
+
+    def dialogues(self, drops: Drops) -> Iterator[Dialogue]:
+        for number in range(self.num_dropped):
+            drops.seen()
+            drops.add("no text", f"line {number}")
+        for dialogue in self.listed:
+            drops.seen()
+            yield dialogue
+
+
+def dialogue(id: str, *texts: str) -> Dialogue:
+    turns = tuple(Turn(("ada", "ben")[number % 2], text) for number, text in enumerate(texts))
+    return Dialogue(id, turns, "invented")
+
+
+def preparation_of(corpus: Corpus, output: Path, **settings: Any) -> Preparation:
+    rule = SplitRule(num_target_users=0, pretrain_validation_share=0.0)
+    return Preparation(corpus, output, rule, vocabulary_size=300, **settings)
+
+
+def few(num: int = 10) -> list[Dialogue]:
+    return [dialogue(f"talk {number}", "hello there", "good morning", "tea please") for number in range(num)]
+
+
+def hashes(directory: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
+
+
+# ---- what it writes
+
+
+def test_the_manifest_counts_and_names(prepared: Path, preparation: Preparation) -> None:
+    manifest = read_manifest(prepared)
+    assert manifest["target_users"] == ["ada", "ben", "cleo", "dan"]
+    # Ten dialogues of six own responses each: eight, one and one dialogue of each of four people.
+    assert [num_pairs(manifest, f"users/{name}") for name in ("train", "validation", "test")] == [192, 24, 24]
+    # 30 dialogues of 16 turns, in which the first turn answers nothing.
+    assert sum(num_pairs(manifest, f"pretrain/{name}") for name in ("train", "validation")) == 30 * 15
+    assert manifest["num_dialogues"] == 70
+    assert manifest["settings"]["corpus"] == "InventedCorpus"
+    assert manifest["settings"]["splits"]["num_target_users"] == 4
+    assert manifest["vocabulary_size"] == load_tokenizer(prepared / "tokenizer").get_vocab_size()
+    for split, parts in manifest["splits"].items():
+        for part in parts:
+            content = (prepared / split / part["file"]).read_bytes()
+            assert part["sha256"] == hashlib.sha256(content).hexdigest()
+    assert not prepared.with_name("invented.partial").exists()
+
+
+def test_no_pair_is_in_two_splits(prepared: Path) -> None:
+    ids = [
+        id
+        for split in read_manifest(prepared)["splits"]
+        for id in pq.read_table(prepared / split)["pair_id"].to_pylist()
+    ]
+    assert len(ids) == len(set(ids)) == 240 + 450
+
+
+def test_pre_training_pairs_are_shuffled_and_those_of_users_in_time_order(prepared: Path) -> None:
+    pretrain = pq.read_table(prepared / "pretrain/train")["dialogue_id"].to_pylist()
+    assert sum(a == b for a, b in zip(pretrain, pretrain[1:], strict=False)) < len(pretrain) / 4
+    users = pq.read_table(prepared / "users/train")
+    for user in ("ada", "ben", "cleo", "dan"):
+        times = [time for time, speaker in zip(users["time"], users["speaker"], strict=True) if speaker.as_py() == user]
+        assert [time.as_py() for time in times] == sorted(time.as_py() for time in times)
+
+
+def test_profiles_are_written_a_row_an_attribute(prepared: Path) -> None:
+    assert pq.read_table(prepared / "profiles.parquet").to_pylist() == [
+        {"user": "ada", "attribute": "city", "value": "Osaka", "origin": "declared"},
+        {"user": "ada", "attribute": "age", "value": "20-29", "origin": "declared"},
+        {"user": "ben", "attribute": "city", "value": "Kyoto", "origin": "declared"},
+        {"user": "guest 0", "attribute": "age", "value": "30-39", "origin": "declared"},
+    ]
+    assert read_manifest(prepared)["profiles"] == 3
+
+
+def test_without_profiles_there_is_no_file_of_them(tmp_path: Path) -> None:
+    preparation_of(Listed(few()), tmp_path / "out").run()
+    assert not (tmp_path / "out" / "profiles.parquet").exists()
+
+
+def test_the_tokenizer_has_seen_only_the_pre_training_split(prepared: Path) -> None:
+    vocabulary = load_tokenizer(prepared / "tokenizer").get_vocab()  # 猫 is said by cleo, telescope by ada
+    assert not [piece for piece in vocabulary if "猫" in piece or "telescope" in piece]
+    assert [piece for piece in vocabulary if "weather" in piece or "rain" in piece]
+
+
+def test_where_everybody_is_a_target_user_their_training_turns_make_the_tokenizer(tmp_path: Path) -> None:
+    talk = [dialogue(f"d{number}", "apple banana", "cherry", "apple", "banana cherry") for number in range(12)]
+    rule = SplitRule(num_target_users=2, min_turns=1, max_turns=100, min_dialogues=1)
+    manifest = Preparation(Listed(talk), tmp_path / "out", rule, vocabulary_size=300).run()
+    assert manifest["splits"]["pretrain/train"] == []
+    assert num_pairs(manifest, "users/train") > 0
+
+
+def test_long_turns_are_cut_from_the_end_and_counted(tmp_path: Path) -> None:
+    talk = [dialogue(f"d{number}", "hi", "one two three four five six seven", "yes") for number in range(5)]
+    manifest = preparation_of(Listed(talk), tmp_path / "out", max_turn_tokens=3).run()
+    tokenizer = load_tokenizer(tmp_path / "out" / "tokenizer")
+    full = tokenizer.encode("one two three four five six seven").ids
+    rows = pq.read_table(tmp_path / "out/pretrain/train").to_pylist()
+    assert len(full) > 3
+    assert {tuple(row["response_ids"]) for row in rows if row["position"] == 1} == {tuple(full[:3])}
+    assert manifest["turns_cut"] >= 5
+
+
+def test_texts_are_normalised_and_white_space_folded(tmp_path: Path) -> None:
+    talk = [dialogue(f"d{number}", "hi", "ＡＢＣ　１２３ ｶﾞ\u00a0x") for number in range(5)]
+    preparation_of(Listed(talk), tmp_path / "out").run()
+    tokenizer = load_tokenizer(tmp_path / "out" / "tokenizer")
+    rows = pq.read_table(tmp_path / "out/pretrain/train").to_pylist()
+    assert {tokenizer.decode(row["response_ids"]) for row in rows} == {"ABC 123 ガ x"}
+
+
+@pytest.mark.parametrize("typed", ["<|speaker|>", "</s>", "＜/s＞", "<|speaker  profile|>"])
+def test_a_marker_that_somebody_typed_is_no_marker(tmp_path: Path, typed: str) -> None:
+    talk = [dialogue(f"d{number}", f"a {typed} b", f"{typed}{typed}", "yes") for number in range(5)]
+    preparation_of(Listed(talk), tmp_path / "out").run()
+    for row in pq.read_table(tmp_path / "out/pretrain/train").to_pylist():
+        assert min(row["context_ids"] + row["response_ids"]) > 6  # 0 to 6 are padding, end, unknown and markers
+
+
+# ---- once, and alone
+
+
+def test_a_second_run_finds_the_work_done(
+    prepared: Path, preparation: Preparation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in prepared.rglob("*")}
+    manifest = preparation.run()
+    assert manifest == read_manifest(prepared)
+    assert {path: path.stat().st_mtime_ns for path in prepared.rglob("*")} == before
+    assert capsys.readouterr().out == (
+        f"{prepared} is prepared already: 4 target users; reply pairs: 375 pretrain/train, 75 pretrain/validation, "
+        "192 users/train, 24 users/validation, 24 users/test\n"
+    )
+
+
+def test_the_same_corpus_gives_the_same_files(prepared: Path, preparation: Preparation, tmp_path: Path) -> None:
+    replace(preparation, output=tmp_path / "again").run()
+    assert hashes(tmp_path / "again") == hashes(prepared)
+
+
+def test_other_settings_are_refused_and_named(prepared: Path, preparation: Preparation) -> None:
+    changed = replace(preparation, vocabulary_size=500, splits=replace(preparation.splits, seed=3))
+    with pytest.raises(ValueError, match="prepared with other settings") as error:
+        changed.run()
+    assert "vocabulary_size was 400, now 500); give another output, or delete" in str(error.value)
+    assert "'seed': 0}, now {" in str(error.value)
+    assert "max_turn_tokens" not in str(error.value)
+
+
+def test_another_kind_of_corpus_is_refused(preparation: Preparation) -> None:
+    with pytest.raises(ValueError, match="corpus was InventedCorpus, now Listed"):
+        replace(preparation, corpus=Listed(few())).run()
+
+
+def test_changed_input_is_refused_and_missing_input_is_not_needed(tmp_path: Path) -> None:
+    source = tmp_path / "chats.txt"
+    source.write_text("first")
+    preparation = preparation_of(Listed(few(), source=source), tmp_path / "out")
+    preparation.run()
+    source.write_text("second")
+    with pytest.raises(ValueError, match="out was prepared from other files than .*chats.txt, or from an older state"):
+        preparation.run()
+    source.unlink()
+    assert preparation.run()["num_dialogues"] == 10
+
+
+def test_a_directory_that_is_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
+    with pytest.raises(
+        ValueError, match=r"thesis exists but is no prepared corpus \(no manifest.json\); choose another"
+    ):
+        preparation_of(Listed(few()), tmp_path / "thesis").run()
+    assert (tmp_path / "thesis" / "chapter.tex").read_text() == "years of work"
+
+
+def test_two_preparations_at_once_are_refused(tmp_path: Path) -> None:
+    with (tmp_path / "out.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match="another preparation is at work on .*out; wait for it, or give another"):
+            preparation_of(Listed(few()), tmp_path / "out").run()
+    preparation_of(Listed(few()), tmp_path / "out").run()
+
+
+def test_what_is_finished_is_used_by_several_at_once(prepared: Path, preparation: Preparation) -> None:
+    with prepared.with_name("invented.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert preparation.run()["num_dialogues"] == 70
+
+
+# ---- bad input
+
+
+def test_drops_are_printed_and_stop_preparation_above_the_share(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = Listed(few(10), num_dropped=2)
+    with pytest.raises(
+        ValueError, match="2 of 12 dialogues would be dropped, more than the allowed share 0.1"
+    ) as error:
+        preparation_of(corpus, tmp_path / "out", max_dropped=0.1).run()
+    assert "raise max_dropped" in str(error.value)
+    assert not (tmp_path / "out").exists()
+    manifest = preparation_of(corpus, tmp_path / "out", max_dropped=0.2).run()
+    assert manifest["dropped"] == {"no text": 2}
+    assert (
+        "10 of 12 dialogues are used; dropped:\n         2 no text (such as line 0; line 1)" in capsys.readouterr().out
+    )
+
+
+def test_an_empty_corpus_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.jsonl").write_text("\n")
+    with pytest.raises(ValueError, match="mine.jsonl: not one usable dialogue"):
+        preparation_of(Jsonl(tmp_path / "mine.jsonl"), tmp_path / "out").run()
+    assert not (tmp_path / "out").exists()
+
+
+def test_too_few_people_leave_nothing_behind(tmp_path: Path) -> None:
+    preparation = Preparation(Listed(few()), tmp_path / "out", SplitRule(num_target_users=3), vocabulary_size=300)
+    with pytest.raises(ValueError, match="3 target users asked for, but only 0 of 2 people"):
+        preparation.run()
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_manifest_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="make it with: lightning prepare --config"):
+        read_manifest(tmp_path)
+
+
+# ---- kill -9
+
+STOPPING_PLACES = {
+    "after the tokenizer": "save_tokenizer",
+    "between two splits": "write_shards",
+    "before the manifest": "Preparation._write_profiles",
+}
+SCRIPT = """
+import sys, time
+from pathlib import Path
+import datamodules.preparation.prepare as prepare
+from datamodules.corpora import Jsonl
+from datamodules.preparation.splits import SplitRule
+
+source, output, rule, place = Path(sys.argv[1]), Path(sys.argv[2]), eval(sys.argv[3]), sys.argv[4]
+if place:
+    owner, _, name = place.rpartition(".")
+    owner = getattr(prepare, owner) if owner else prepare
+    original = getattr(owner, name)
+    def stop_here(*arguments):
+        result = original(*arguments)
+        print("HERE", flush=True)
+        time.sleep(60)
+        return result
+    setattr(owner, name, stop_here)
+prepare.Preparation(Jsonl(source), output, rule, vocabulary_size=400).run()
+"""
+
+
+@pytest.mark.parametrize("place", STOPPING_PLACES.values(), ids=STOPPING_PLACES)
+def test_kill_and_run_again_gives_what_an_undisturbed_run_gives(
+    invented_jsonl: Path, undisturbed: Path, split_rule: SplitRule, tmp_path: Path, place: str
+) -> None:
+    output = tmp_path / "out"
+    command = [sys.executable, "-c", SCRIPT, str(invented_jsonl), str(output), repr(split_rule), place]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert any(line == "HERE\n" for line in process.stdout)
+        os.kill(process.pid, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert not output.exists()
+    assert output.with_name("out.partial").is_dir()
+    Preparation(Jsonl(invented_jsonl), output, split_rule, vocabulary_size=400).run()
+    assert hashes(output) == hashes(undisturbed)
+    assert not output.with_name("out.partial").exists()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(invented_jsonl: Path, split_rule: SplitRule, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("undisturbed") / "out"
+    Preparation(Jsonl(invented_jsonl), output, split_rule, vocabulary_size=400).run()
+    return output

@@ -1,0 +1,221 @@
+"""Prompts, written out by hand with the word tokenizer of conftest.
+
+Its ids: 1 end, 2 unknown, 3 <|speaker|>, 4 <|partner|>, 5 <|speaker profile|>, 6 <|partner profile|>,
+7 hi, 8 tea, 9 coffee, 10 yes, 11 no, 12 more, 13 please, 14 thanks, 15 age, 16 city, 17 ':', 18 ',', 19 old,
+20 young, 21 osaka.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tokenizers import Tokenizer
+
+from datamodules.prompts import Prompts, PromptTemplate, load_prompts, read_profiles
+from datamodules.ragged import Ragged
+from datamodules.token_pairs import ShardReader, TokenPairs
+
+PROFILES = {"ada": {"city": "osaka", "age": "young"}, "ben": {"age": "old"}}
+ADA = [15, 17, 20, 18, 16, 17, 21]  # age: young, city: osaka
+BEN = [15, 17, 19]  # age: old
+
+
+def lists(ragged: Ragged) -> list[list[int]]:
+    return [ragged.values[start:end].tolist() for start, end in zip(ragged.offsets, ragged.offsets[1:], strict=False)]
+
+
+def pairs() -> TokenPairs:
+    """ben: "hi" - ada: "tea please" - ben: "yes more" - ada: "thanks"; and one of cleo to ada."""
+    return TokenPairs(
+        pair_id=np.array([100, 200, 300]),
+        speakers=["ada", "ben", "cleo"],
+        speaker=np.array([0, 1, 2]),
+        partners=["ben", "ada"],
+        partner=np.array([0, 1, 1]),
+        context=Ragged.from_lists([[7, 8, 13, 10, 12], [7, 8, 13], [9]]),
+        context_lengths=Ragged.from_lists([[1, 2, 2], [1, 2], [1]]),
+        context_speakers=Ragged.from_lists([[1, 0, 1], [0, 1], [1]]),
+        response=Ragged.from_lists([[14], [10, 12], [11, 11, 11]]),
+    )
+
+
+def prompts(tokenizer: Tokenizer, style: str, **template: object) -> Prompts:
+    return Prompts(PromptTemplate(style, **template), tokenizer, PROFILES)
+
+
+CONTEXTS = [
+    [4, 7, 3, 8, 13, 4, 10, 12, 1],
+    [3, 7, 4, 8, 13, 1],
+    [4, 9, 1],
+]
+
+
+def test_none_by_hand(word_tokenizer: Tokenizer) -> None:
+    rendered = prompts(word_tokenizer, "none").render(pairs(), 64)
+    assert lists(rendered.inputs) == CONTEXTS
+    assert lists(rendered.targets) == [[14, 1], [10, 12, 1], [11, 11, 11, 1]]
+    assert rendered.pair_id.tolist() == [100, 200, 300]
+    assert rendered.costs.tolist() == [9 + 2, 6 + 3, 3 + 4]
+
+
+def test_psp_by_hand(word_tokenizer: Tokenizer) -> None:
+    rendered = prompts(word_tokenizer, "psp").render(pairs(), 64)
+    # Nothing is known of cleo: no marker either.
+    assert lists(rendered.inputs) == [[5, *ADA, *CONTEXTS[0]], [5, *BEN, *CONTEXTS[1]], CONTEXTS[2]]
+    assert lists(rendered.targets) == [[14, 1], [10, 12, 1], [11, 11, 11, 1]]
+
+
+def test_ppp_by_hand(word_tokenizer: Tokenizer) -> None:
+    rendered = prompts(word_tokenizer, "ppp").render(pairs(), 64)
+    assert lists(rendered.inputs) == [
+        [5, *ADA, 6, *BEN, *CONTEXTS[0]],
+        [5, *BEN, 6, *ADA, *CONTEXTS[1]],
+        [6, *ADA, *CONTEXTS[2]],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("max_tokens", "context"),
+    [
+        (8, [4, 7, 3, 8, 13, 4, 10, 12]),
+        (7, [4, 3, 8, 13, 4, 10, 12]),  # of the oldest turn only the marker is left
+        (6, [3, 8, 13, 4, 10, 12]),  # cut between two turns
+        (5, [3, 13, 4, 10, 12]),  # the turn that is cut keeps its marker and its end
+        (4, [3, 4, 10, 12]),
+        (3, [4, 10, 12]),
+        (2, [4, 12]),
+        (1, [4]),
+    ],
+)
+def test_truncation_keeps_the_end_and_the_marker_of_the_cut_turn(
+    word_tokenizer: Tokenizer, max_tokens: int, context: list[int]
+) -> None:
+    rendered = prompts(word_tokenizer, "psp").render(pairs(), max_tokens)
+    assert lists(rendered.inputs)[0] == [5, *ADA, *context, 1]  # profile and end token are never cut
+    assert lists(rendered.targets) == [[14, 1], [10, 12, 1], [11, 11, 11, 1]]
+
+
+def slow_input(turns: list[list[int]], speakers: list[int], max_tokens: int, prefix: list[int]) -> list[int]:
+    ids = [(id, 3 + who) for turn, who in zip(turns, speakers, strict=True) for id in (3 + who, *turn)]
+    kept = ids[-max_tokens:]
+    first = kept[0][1] if len(kept) < len(ids) else kept[0][0]
+    return [*prefix, first, *(id for id, _ in kept[1:]), 1]
+
+
+def test_random_contexts_against_a_slow_implementation(word_tokenizer: Tokenizer) -> None:
+    rng = random.Random(0)
+    made = prompts(word_tokenizer, "none")
+    for _ in range(100):
+        rows = [
+            [[rng.randrange(7, 22) for _ in range(rng.choice([0, 1, 2, 5]))] for _ in range(rng.randint(1, 4))]
+            for _ in range(6)
+        ]
+        authors = [[rng.randrange(2) for _ in turns] for turns in rows]
+        prefixes = [[rng.randrange(7, 22)] * rng.randrange(3) for _ in rows]
+        max_tokens = rng.randint(1, 12)
+        inputs = made.inputs(
+            Ragged.from_lists(prefixes),
+            Ragged.from_lists([[id for turn in turns for id in turn] for turns in rows]),
+            Ragged.from_lists([[len(turn) for turn in turns] for turns in rows]),
+            Ragged.from_lists(authors),
+            max_tokens,
+        )
+        assert lists(inputs) == [
+            slow_input(turns, who, max_tokens, prefix)
+            for turns, who, prefix in zip(rows, authors, prefixes, strict=True)
+        ]
+
+
+def test_a_profile_is_rendered_by_the_template() -> None:
+    profile = {"city": "Osaka", "age": "20-29", "job": "baker"}
+    assert PromptTemplate("psp").render(profile) == "age: 20-29, city: Osaka, job: baker"
+    chosen = PromptTemplate("psp", "{attribute}={value}", " | ", attributes=("job", "hobby", "age"))
+    assert chosen.render(profile) == "job=baker | age=20-29"  # in this order; a missing one is left out
+    assert chosen.render({"hobby": "chess"}) == "hobby=chess"
+    assert chosen.render({}) == chosen.render({"city": "Osaka"}) == ""
+
+
+def test_a_profile_without_the_wanted_attributes_leaves_no_marker(word_tokenizer: Tokenizer) -> None:
+    rendered = prompts(word_tokenizer, "ppp", attributes=("city",)).render(pairs(), 64)
+    assert lists(rendered.inputs)[:2] == [[5, 16, 17, 21, *CONTEXTS[0]], [6, 16, 17, 21, *CONTEXTS[1]]]
+
+
+def test_a_marker_in_a_profile_is_no_marker(word_tokenizer: Tokenizer) -> None:
+    made = Prompts(PromptTemplate("psp"), word_tokenizer, {"ada": {"age": "<|speaker|> old"}})
+    ids = made.profile_ids("ada", "<|speaker profile|>")
+    assert ids[:3] == [5, 15, 17]
+    assert ids[-1] == 19
+    assert 3 not in ids
+
+
+def test_turns_gives_the_context_back(word_tokenizer: Tokenizer) -> None:
+    made = prompts(word_tokenizer, "ppp")
+    inputs = lists(made.render(pairs(), 64).inputs)
+    assert made.turns([*inputs[0], 0, 0]) == [("partner", "hi"), ("speaker", "tea please"), ("partner", "yes more")]
+    assert made.turns(inputs[2]) == [("partner", "coffee")]
+
+
+# ---- files
+
+
+def test_prompts_of_a_prepared_corpus(prepared: Path) -> None:
+    made = load_prompts(PromptTemplate("psp"), prepared, None)
+    assert made.profiles["ada"] == {"city": "Osaka", "age": "20-29"}
+    pairs = ShardReader(prepared, "users/test").read([0])
+    decode = made.tokenizer.decode
+    for row, ids in enumerate(lists(made.render(pairs, 64).inputs)):
+        text = decode(ids, skip_special_tokens=False)
+        expected = {"ada": "<|speaker profile|> age: 20-29, city: Osaka<|", "ben": "<|speaker profile|> city: Kyoto<|"}
+        assert text.startswith(expected.get(pairs.speakers[pairs.speaker[row]], ("<|partner|>", "<|speaker|>")))
+
+
+def test_profiles_of_a_file_win_over_those_of_the_corpus(prepared: Path, tmp_path: Path) -> None:
+    path = tmp_path / "mine.parquet"
+    pq.write_table(pa.table({"user": ["ada"], "attribute": ["job"], "value": ["baker"]}), path)
+    assert load_prompts(PromptTemplate("psp"), prepared, path).profiles == {"ada": {"job": "baker"}}
+    assert load_prompts(PromptTemplate("none"), prepared, path).profiles == {}
+
+
+def test_a_style_with_profiles_needs_profiles(prepared: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(prepared, tmp_path / "copy")
+    (copy / "profiles.parquet").unlink()
+    with pytest.raises(
+        FileNotFoundError,
+        match="prompt style 'ppp' needs profiles, and there is no .*profiles.parquet; give data.profiles=.* style none",
+    ):
+        load_prompts(PromptTemplate("ppp"), copy, None)
+    with pytest.raises(FileNotFoundError, match="there is no .*nowhere.parquet"):
+        load_prompts(PromptTemplate("psp"), prepared, tmp_path / "nowhere.parquet")
+    with pytest.raises(FileNotFoundError, match="no profiles in .*nowhere.parquet"):
+        read_profiles(tmp_path / "nowhere.parquet")
+    assert load_prompts(PromptTemplate("none"), copy, None).profiles == {}
+
+
+def test_profiles_with_a_missing_column(tmp_path: Path) -> None:
+    path = tmp_path / "profiles.parquet"
+    pq.write_table(pa.table({"user": ["ada"], "age": ["20"]}), path)
+    with pytest.raises(ValueError, match=r"lacks the columns \['attribute', 'value'\]; it has \['user', 'age'\]"):
+        read_profiles(path)
+
+
+def test_truncated_profiles(prepared: Path, tmp_path: Path) -> None:
+    path = tmp_path / "profiles.parquet"
+    path.write_bytes((prepared / "profiles.parquet").read_bytes()[:-20])
+    with pytest.raises(ValueError, match="profiles.parquet is damaged or truncated"):
+        read_profiles(path)
+
+
+@pytest.mark.parametrize(
+    ("style", "printed"), [("psp", "2 of 4 users have no profile: theirs is empty\n"), ("none", "")]
+)
+def test_people_without_profile_are_counted(
+    word_tokenizer: Tokenizer, style: str, printed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts(word_tokenizer, style).report_missing(["ada", "ben", "cleo", "dan"], "users")
+    assert capsys.readouterr().out == printed

@@ -1,0 +1,489 @@
+"""The stream of reply pairs: everything once, in balanced batches, and resumed exactly."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from datamodules import ReplyPairs, reply_pairs
+from datamodules.batches import IGNORED, Seq2SeqBatch
+from datamodules.preparation.prepare import Preparation
+from datamodules.preparation.splits import SplitRule
+from datamodules.prompts import PromptTemplate, Rendered, load_prompts
+from datamodules.ragged import Ragged
+from datamodules.reply_pairs import PairStream
+from datamodules.token_pairs import ShardReader
+
+TRAIN = "pretrain/train"
+Ids = list[int]
+
+
+@pytest.fixture
+def stream(in_small_groups: Preparation) -> Callable[..., PairStream]:
+    """Makes a stream over 375 pairs in 19 row groups, hence in three windows."""
+
+    def make(split: str = TRAIN, **changes: Any) -> PairStream:
+        directory = in_small_groups.output
+        settings = {"max_context_tokens": 64, "tokens_per_batch": 900, "shuffle": True, **changes}
+        prompts = load_prompts(PromptTemplate(), directory, None)
+        return PairStream(ShardReader(directory, split), prompts, **settings)
+
+    return make
+
+
+def ids_of(batches: Any) -> list[Ids]:
+    return [batch.pair_id.tolist() for batch in batches]
+
+
+def flat(batches: list[Ids]) -> Ids:
+    return [id for batch in batches for id in batch]
+
+
+def all_ids(preparation: Preparation, split: str = TRAIN) -> Ids:
+    return sorted(pq.read_table(preparation.output / split)["pair_id"].to_pylist())
+
+
+# ---- what an epoch holds
+
+
+@pytest.mark.parametrize("tokens_per_batch", [1, 20, 40, 300, 900, 5000, 10**9])
+def test_every_pair_once_in_every_epoch(
+    stream: Callable[..., PairStream], in_small_groups: Preparation, tokens_per_batch: int
+) -> None:
+    whole = stream(tokens_per_batch=tokens_per_batch)
+    for epoch in range(3):
+        batches = ids_of(whole.batches(epoch))
+        assert sorted(flat(batches)) == all_ids(in_small_groups)
+        assert all(batches)  # none is empty, also where one pair costs more than a batch may
+        assert len(batches) == whole.num_batches_in_epoch(epoch) == whole.num_batches_in_epoch(0)
+
+
+def test_epochs_and_seeds_have_orders_of_their_own(stream: Callable[..., PairStream]) -> None:
+    orders = [flat(ids_of(stream(seed=seed).batches(epoch))) for seed in (0, 1) for epoch in (0, 1)]
+    assert len({tuple(order) for order in orders}) == 4
+    assert flat(ids_of(stream(seed=1).batches(1))) == orders[3]
+    batches = [{frozenset(batch) for batch in ids_of(stream().batches(epoch))} for epoch in (0, 1)]
+    assert len(batches[0] & batches[1]) <= 1  # other batches, not only another order of the same
+
+
+def test_without_shuffling_every_epoch_is_the_same(stream: Callable[..., PairStream]) -> None:
+    still = stream(shuffle=False)
+    assert ids_of(still.batches(0)) == ids_of(still.batches(5))
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 8])
+@pytest.mark.parametrize("tokens_per_batch", [50, 900, 10**9])
+def test_ranks_share_the_epoch_evenly(
+    stream: Callable[..., PairStream], in_small_groups: Preparation, world_size: int, tokens_per_batch: int
+) -> None:
+    ranks = [stream(rank=rank, world_size=world_size, tokens_per_batch=tokens_per_batch) for rank in range(world_size)]
+    of_rank = [ids_of(rank.batches(1)) for rank in ranks]
+    assert {len(batches) for batches in of_rank} == {ranks[0].num_batches_in_epoch(1)}
+    assert sorted(flat([batch for batches in of_rank for batch in batches])) == all_ids(in_small_groups)
+    assert all(batch for batches in of_rank for batch in batches)
+
+
+def test_any_position_is_reached_without_the_ones_before(stream: Callable[..., PairStream]) -> None:
+    whole = ids_of(stream().batches(2))
+    for start in range(len(whole) + 1):
+        assert ids_of(stream().batches(2, start)) == whole[start:]
+    of_rank = ids_of(stream(rank=1, world_size=2).batches(2))
+    assert ids_of(stream(rank=1, world_size=2).batches(2, 4)) == of_rank[4:]
+
+
+def test_only_the_windows_that_are_needed_are_read(
+    stream: Callable[..., PairStream], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[list[int]] = []
+    original = ShardReader.read
+    monkeypatch.setattr(ShardReader, "read", lambda self, groups: read.append(groups) or original(self, groups))
+    some = stream()
+    assert [len(window) for window in some.windows(0)] in ([7, 6, 6], [6, 7, 6], [6, 6, 7])
+    start = some.num_batches(some.windows(0)[0])
+    next(some.batches(0, start))
+    assert read == [[0], some.windows(0)[1]]  # the first row group tells what a pair costs
+
+
+def test_a_short_last_group_is_never_a_window_of_its_own(
+    stream: Callable[..., PairStream], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reply_pairs, "GROUPS_PER_WINDOW", 9)  # 19 groups, and the last has 15 pairs
+    some = stream()
+    for epoch in range(8):
+        windows = some.windows(epoch)
+        assert sorted(len(window) for window in windows) == [6, 6, 7]
+        assert sorted(group for window in windows for group in window) == list(range(19))
+    assert len({str(some.windows(epoch)) for epoch in range(8)}) > 2
+
+
+# ---- what a batch holds
+
+
+def test_rows_are_the_pairs_of_the_shards(stream: Callable[..., PairStream], in_small_groups: Preparation) -> None:
+    rows = {row["pair_id"]: row for row in pq.read_table(in_small_groups.output / TRAIN).to_pylist()}
+    for batch in stream(max_context_tokens=1000).batches(0):
+        assert batch.user_index.tolist() == [-1] * len(batch.pair_id)
+        assert (batch.input_ids[batch.attention_mask == 0] == 0).all()
+        for row, id in enumerate(batch.pair_id.tolist()):
+            pair = rows[id]
+            expected, at = [], 0
+            for length, who in zip(pair["context_lengths"], pair["context_speakers"], strict=True):
+                expected += [3 + who, *pair["context_ids"][at : at + length]]
+                at += length
+            assert batch.input_ids[row][batch.attention_mask[row] == 1].tolist() == [*expected, 1]
+            labels = batch.labels[row]
+            assert labels[labels != IGNORED].tolist() == [*pair["response_ids"], 1]
+            assert (labels[len(pair["response_ids"]) + 1 :] == IGNORED).all()
+
+
+def tokens(batch: Seq2SeqBatch) -> int:
+    return int(batch.attention_mask.sum() + (batch.labels != IGNORED).sum())
+
+
+def test_the_token_budget_is_roughly_kept(stream: Callable[..., PairStream]) -> None:
+    for budget in (400, 900):
+        sizes = [tokens(batch) for batch in stream(tokens_per_batch=budget).batches(0)]
+        assert 0.75 * budget < np.mean(sizes) <= 1.1 * budget
+        assert max(sizes) < 1.35 * budget
+
+
+def rendered(num_rows: int) -> Rendered:
+    rng = np.random.default_rng(0)
+    inputs, targets = (
+        Ragged.from_lengths(np.zeros(lengths.sum(), dtype=np.int32), lengths)
+        for lengths in (rng.integers(3, 65, num_rows), rng.integers(2, 30, num_rows))
+    )
+    return Rendered(inputs, targets, np.arange(num_rows))
+
+
+def padding(window: Rendered, batches: list[np.ndarray]) -> float:
+    space = sum(
+        len(rows) * int(lengths[rows].max())
+        for rows in batches
+        for lengths in (window.inputs.lengths, window.targets.lengths)
+    )
+    return 1 - int(window.costs.sum()) / space
+
+
+def test_rows_of_like_lengths_share_a_batch(stream: Callable[..., PairStream]) -> None:
+    window = rendered(20_000)
+    batches = stream().cut(window, 200, [0])
+    in_any_order = np.array_split(np.random.default_rng(0).permutation(20_000), 200)
+    assert padding(window, in_any_order) > 0.4
+    assert padding(window, batches) < 0.1
+    costs = [int(window.costs[rows].sum()) for rows in batches]
+    assert max(costs) < 1.15 * np.mean(costs)
+    assert min(costs) > 0.85 * np.mean(costs)
+    assert np.mean([len(rows) % 8 == 0 for rows in batches]) > 0.99  # kernels are built for each new shape
+
+
+# ---- resuming, through Lightning
+
+
+class Recorder(LightningModule):
+    """Learns nothing and remembers which pairs it was given."""
+
+    def __init__(self, asks_for_steps: bool = False) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.asks_for_steps = asks_for_steps
+        self.seen: list[Ids] = []
+        self.lengths_of_epochs: list[int] = []
+        self.validated: list[list[Ids]] = []
+
+    def training_step(self, batch: Seq2SeqBatch, batch_idx: int) -> torch.Tensor:
+        self.seen.append(batch.pair_id.tolist())
+        return self.weight * 1.0
+
+    def on_train_epoch_end(self) -> None:
+        self.lengths_of_epochs.append(len(self.seen) - sum(self.lengths_of_epochs))
+
+    def on_validation_epoch_start(self) -> None:
+        self.validated.append([])
+
+    def validation_step(self, batch: Seq2SeqBatch, batch_idx: int) -> None:
+        self.validated[-1].append(batch.pair_id.tolist())
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        if self.asks_for_steps:
+            assert self.trainer.estimated_stepping_batches > 0
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class Killed(Exception):
+    """Stands for the end of a process."""
+
+
+class KillAt(Callback):
+    """Saves a checkpoint in one hook, when `num_batches` are done, and ends the run there."""
+
+    def __init__(self, hook: str, num_batches: int, path: Path) -> None:
+        self.num_batches = num_batches
+        self.path = path
+        setattr(self, hook, self._stop)
+
+    def _stop(self, trainer: Trainer, module: Recorder, *_: Any) -> None:
+        if len(module.seen) >= self.num_batches and not trainer.sanity_checking:
+            trainer.save_checkpoint(self.path)
+            raise Killed
+
+
+def trainer(*callbacks: Callback, **settings: Any) -> Trainer:
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    checkpoints = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
+    defaults = {"max_epochs": 3, "num_sanity_val_steps": 0, "use_distributed_sampler": False, "limit_val_batches": 0}
+    settings = {**quiet, "enable_checkpointing": checkpoints, **defaults, **settings}
+    return Trainer(callbacks=list(callbacks), **settings)
+
+
+def fit(preparation: Preparation, *callbacks: Callback, ckpt_path: Path | None = None, **settings: Any) -> Recorder:
+    """A run in fresh objects; it ends early where a callback kills it."""
+    module = Recorder(settings.pop("asks_for_steps", False))
+    data = ReplyPairs(preparation, tokens_per_batch=settings.pop("tokens_per_batch", 1300))
+    try:
+        trainer(*callbacks, **settings).fit(module, data, ckpt_path=ckpt_path, weights_only=False)
+    except Killed:
+        pass
+    return module
+
+
+@pytest.fixture(scope="module")
+def undisturbed(in_small_groups: Preparation) -> list[Ids]:
+    return fit(in_small_groups).seen
+
+
+def epoch_length(undisturbed: list[Ids]) -> int:
+    return len(undisturbed) // 3
+
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+    pytest.mark.filterwarnings("ignore:.*IterableDataset. has .__len__. defined"),
+    pytest.mark.filterwarnings("ignore:.*not resumable"),
+]
+
+
+def test_the_undisturbed_run_is_three_whole_epochs(undisturbed: list[Ids], in_small_groups: Preparation) -> None:
+    length = epoch_length(undisturbed)
+    assert length >= 9
+    for epoch in range(3):
+        assert sorted(flat(undisturbed[epoch * length : (epoch + 1) * length])) == all_ids(in_small_groups)
+
+
+# In epochs and batches: the first, in the middle, the last but one, the last, the first of the second, the last of it.
+PLACES = [(0, 1), (0, 5), (1, -1), (1, 0), (1, 1), (2, 0), (2, 4), (3, -1)]
+
+
+@pytest.mark.parametrize("asks_for_steps", [False, True])
+@pytest.mark.parametrize(("epochs", "batches"), PLACES)
+def test_resume_after_a_batch_is_exact(
+    in_small_groups: Preparation,
+    undisturbed: list[Ids],
+    tmp_path: Path,
+    epochs: int,
+    batches: int,
+    asks_for_steps: bool,
+) -> None:
+    num_batches = epochs * epoch_length(undisturbed) + batches
+    run = partial(fit, in_small_groups, asks_for_steps=asks_for_steps)
+    before = run(KillAt("on_train_batch_end", num_batches, tmp_path / "x.ckpt")).seen
+    after = run(ckpt_path=tmp_path / "x.ckpt").seen
+    assert len(before) == num_batches
+    assert before + after == undisturbed
+
+
+@pytest.mark.parametrize("asks_for_steps", [False, True])
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_resume_after_an_epoch_is_exact(
+    in_small_groups: Preparation, undisturbed: list[Ids], tmp_path: Path, epochs: int, asks_for_steps: bool
+) -> None:
+    num_batches = epochs * epoch_length(undisturbed)
+    run = partial(fit, in_small_groups, asks_for_steps=asks_for_steps)
+    before = run(KillAt("on_train_epoch_end", num_batches, tmp_path / "x.ckpt")).seen
+    after = run(ckpt_path=tmp_path / "x.ckpt").seen
+    assert len(before) == num_batches
+    assert before + after == undisturbed
+
+
+@pytest.mark.parametrize("hook", ["on_validation_start", "on_validation_end", "on_train_batch_end"])
+@pytest.mark.parametrize("num_batches", [4, 5, 8, 12])
+def test_resume_is_exact_with_validation_in_between(
+    in_small_groups: Preparation, undisturbed: list[Ids], tmp_path: Path, hook: str, num_batches: int
+) -> None:
+    run = partial(fit, in_small_groups, limit_val_batches=1.0, val_check_interval=4, num_sanity_val_steps=1)
+    before = run(KillAt(hook, num_batches, tmp_path / "x.ckpt")).seen
+    after = run(ckpt_path=tmp_path / "x.ckpt").seen
+    assert num_batches <= len(before) < num_batches + 4
+    assert before + after == undisturbed
+
+
+def test_resume_from_lightnings_own_checkpoint_is_exact(
+    in_small_groups: Preparation, undisturbed: list[Ids], tmp_path: Path
+) -> None:
+    saver = ModelCheckpoint(tmp_path, filename="last", every_n_train_steps=4, enable_version_counter=False)
+    fit(in_small_groups, saver, KillAt("on_train_batch_end", 7, tmp_path / "other.ckpt"))
+    assert fit(in_small_groups, ckpt_path=tmp_path / "last.ckpt").seen == undisturbed[4:]
+
+
+def test_a_batch_whose_step_was_interrupted_is_taken_again(
+    in_small_groups: Preparation, undisturbed: list[Ids], tmp_path: Path
+) -> None:
+    run = fit(in_small_groups, KillAt("on_before_optimizer_step", 6, tmp_path / "x.ckpt"))
+    assert len(run.seen) == 6
+    assert fit(in_small_groups, ckpt_path=tmp_path / "x.ckpt").seen == undisturbed[5:]
+
+
+def test_resuming_twice_is_exact(in_small_groups: Preparation, undisturbed: list[Ids], tmp_path: Path) -> None:
+    first = fit(in_small_groups, KillAt("on_train_batch_end", 3, tmp_path / "1.ckpt")).seen
+    kill = KillAt("on_train_batch_end", 4, tmp_path / "2.ckpt")
+    second = fit(in_small_groups, kill, ckpt_path=tmp_path / "1.ckpt").seen
+    third = fit(in_small_groups, ckpt_path=tmp_path / "2.ckpt").seen
+    assert first + second + third == undisturbed
+
+
+def test_loaders_that_are_made_anew_go_on(in_small_groups: Preparation, undisturbed: list[Ids], tmp_path: Path) -> None:
+    run = partial(fit, in_small_groups, reload_dataloaders_every_n_epochs=1)
+    assert run().seen == undisturbed
+    before = run(KillAt("on_train_batch_end", 5, tmp_path / "x.ckpt")).seen
+    assert before + run(ckpt_path=tmp_path / "x.ckpt").seen == undisturbed
+
+
+def test_lightnings_epochs_are_the_streams_epochs(in_small_groups: Preparation) -> None:
+    # 60 tokens a batch: so many batches that windows of other sizes would give epochs of other lengths.
+    module = fit(in_small_groups, tokens_per_batch=60, max_epochs=4)
+    assert len(set(module.lengths_of_epochs)) == 1
+    assert len(module.lengths_of_epochs) == 4
+
+
+@pytest.mark.parametrize("limit", [2, 1.0])
+def test_every_validation_sees_the_same_batches(in_small_groups: Preparation, limit: float) -> None:
+    module = fit(in_small_groups, limit_val_batches=limit, num_sanity_val_steps=1, tokens_per_batch=600)
+    assert len(module.validated) == 4  # once to check that it runs, and after each epoch
+    sanity, *validated = module.validated
+    assert validated[0][:1] == sanity
+    assert validated[0] == validated[1] == validated[2]
+    if limit == 1.0:
+        assert sorted(flat(validated[0])) == all_ids(in_small_groups, "pretrain/validation")
+
+
+@pytest.mark.parametrize(("key", "theirs"), [("world_size", 4), ("tokenizer", "0123456789abcdef")])
+def test_a_checkpoint_of_another_run_is_refused(in_small_groups: Preparation, key: str, theirs: Any) -> None:
+    data = ReplyPairs(in_small_groups)
+    data.setup("fit")
+    data.train_dataloader()
+    state = {**data.state_dict(), key: theirs}
+    with pytest.raises(ValueError, match=f"the checkpoint was made with {key} {theirs}, this run has"):
+        ReplyPairs(in_small_groups).load_state_dict(state)
+
+
+SCRIPT = """
+import json, sys, warnings
+from pathlib import Path
+import datamodules  # before tests/datamodules can be found by that name
+sys.path[:0] = {paths!r}
+warnings.filterwarnings("ignore")
+from conftest import InventedCorpus
+from test_reply_pairs import Callback, Recorder, trainer
+from datamodules import ReplyPairs
+from datamodules.preparation.prepare import Preparation
+from datamodules.preparation.splits import SplitRule
+
+out = Path({out!r})
+
+class Stop(Callback):
+    def __init__(self, name, num_batches):
+        self.name, self.num_batches = name, num_batches
+    def on_train_batch_end(self, trainer, module, *_):
+        if len(module.seen) == self.num_batches:
+            trainer.save_checkpoint(out / "x.ckpt")
+            trainer.should_stop = True
+    def on_train_end(self, trainer, module):
+        (out / f"{{self.name}}-{{trainer.global_rank}}.json").write_text(json.dumps(module.seen))
+
+for name, num_batches, ckpt_path in (("before", 3, None), ("after", None, out / "x.ckpt")):
+    data = ReplyPairs(Preparation(InventedCorpus(), Path({prepared!r}), {rule!r}, 400), tokens_per_batch=1300)
+    run = trainer(Stop(name, num_batches), max_epochs=2, strategy="ddp_fork", devices=2)
+    run.fit(Recorder(), data, ckpt_path=ckpt_path, weights_only=False)
+"""
+
+
+def test_two_processes_resume_exactly(in_small_groups: Preparation, split_rule: SplitRule, tmp_path: Path) -> None:
+    here = Path(__file__).parent
+    directory = in_small_groups.output
+    paths = [str(here), str(here.parent)]
+    script = SCRIPT.format(paths=paths, rule=split_rule, out=str(tmp_path), prepared=str(directory))
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr[-3000:]
+    prompts = load_prompts(PromptTemplate(), directory, None)
+    everything = []
+    for rank in (0, 1):
+        alone = PairStream(ShardReader(directory, TRAIN), prompts, 64, 1300, shuffle=True, rank=rank, world_size=2)
+        before, after = (json.loads((tmp_path / f"{name}-{rank}.json").read_text()) for name in ("before", "after"))
+        assert len(before) == 3
+        assert before + after == ids_of(alone.batches(0)) + ids_of(alone.batches(1))
+        everything += before + after
+    assert sorted(flat(everything)) == sorted(all_ids(in_small_groups) * 2)
+
+
+# ---- bad input
+
+
+def test_a_corpus_without_pre_training_pairs_is_refused(in_small_groups: Preparation, tmp_path: Path) -> None:
+    copy = shutil.copytree(in_small_groups.output, tmp_path / "copy")
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["splits"][TRAIN] = []
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match="copy has no reply pairs in pretrain/train, because target users take part"):
+        ReplyPairs(replace(in_small_groups, output=copy)).setup("fit")
+
+
+def test_without_held_out_pairs_there_is_no_validation(in_small_groups: Preparation, tmp_path: Path) -> None:
+    copy = shutil.copytree(in_small_groups.output, tmp_path / "copy")
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["splits"]["pretrain/validation"] = []
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    data = ReplyPairs(replace(in_small_groups, output=copy))
+    data.setup("fit")
+    assert list(data.val_dataloader()) == []
+    assert len(data.val_dataloader()) == 0
+
+
+def test_fewer_pairs_than_processes_are_refused(stream: Callable[..., PairStream]) -> None:
+    with pytest.raises(ValueError, match="reply pairs cannot be shared by 500 processes; use fewer"):
+        stream(world_size=500).num_batches_in_epoch(0)
+
+
+def test_missing_profiles_are_counted(in_small_groups: Preparation, capsys: pytest.CaptureFixture[str]) -> None:
+    data = ReplyPairs(in_small_groups, PromptTemplate("psp"))
+    data.setup("fit")
+    pairs = ShardReader(in_small_groups.output, TRAIN).read([0])
+    people = {*pairs.speakers, *pairs.partners}
+    missing = len(people - {"guest 0"})
+    assert f"{missing} of {len(people)} people in the first row group have no profile" in capsys.readouterr().out
+
+
+def test_prompts_are_put_in_front(in_small_groups: Preparation) -> None:
+    data = ReplyPairs(in_small_groups, PromptTemplate("psp"), max_context_tokens=1000)
+    data.setup("fit")
+    rows = {row["pair_id"]: row for row in pq.read_table(in_small_groups.output / TRAIN).to_pylist()}
+    prompt = [5, *data.prompts.tokenizer.encode("age: 30-39").ids]
+    of_guest = 0
+    for batch in data.train_dataloader():
+        for ids, id in zip(batch.input_ids.tolist(), batch.pair_id.tolist(), strict=True):
+            of_guest += rows[id]["speaker"] == "guest 0"
+            assert (ids[: len(prompt)] == prompt) == (rows[id]["speaker"] == "guest 0")
+    assert of_guest > 10

@@ -1,0 +1,385 @@
+"""User sets: equal shares in every batch, everything once a round, and nobody changes anybody's batches."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from lightning import Callback, LightningModule, Trainer
+
+from datamodules import UserSets, user_sets
+from datamodules.batches import IGNORED, Seq2SeqBatch
+from datamodules.preparation.prepare import Preparation
+from datamodules.prompts import PromptTemplate
+
+USERS = ["ada", "ben", "cleo", "dan"]
+Ids = list[int]
+
+
+def data_of(preparation: Preparation, **settings: Any) -> UserSets:
+    data = UserSets(preparation, **settings)
+    data.setup("fit")
+    return data
+
+
+@pytest.fixture(params=["one row group", "many row groups"])
+def corpus(request: pytest.FixtureRequest) -> Preparation:
+    return request.getfixturevalue("preparation" if request.param == "one row group" else "in_small_groups")
+
+
+@pytest.fixture
+def uneven(preparation: Preparation, tmp_path: Path) -> Preparation:
+    """Users with 48, 30, 21 and 9 training pairs, and dan without any for validation."""
+    copy = shutil.copytree(preparation.output, tmp_path / "uneven")
+    manifest = json.loads((copy / "manifest.json").read_text())
+    for split, kept in (
+        ("users/train", {"ada": 48, "ben": 30, "cleo": 21, "dan": 9}),
+        ("users/validation", {"ada": 6, "ben": 3, "cleo": 1, "dan": 0}),
+    ):
+        path = copy / split / "part-00000.parquet"
+        table, seen, rows = pq.read_table(path), Counter(), []
+        for number, user in enumerate(table["speaker"].to_pylist()):
+            seen[user] += 1
+            rows += [number] if seen[user] <= kept[user] else []
+        pq.write_table(table.take(rows), path)
+        manifest["splits"][split][0]["row_groups"] = [[len(rows), 0, 0]]
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    return replace(preparation, output=copy)
+
+
+def pairs_of(preparation: Preparation, split: str) -> dict[str, set[int]]:
+    table = pq.read_table(preparation.output / "users" / split)
+    pairs: dict[str, set[int]] = {user: set() for user in USERS}
+    for user, id in zip(table["speaker"].to_pylist(), table["pair_id"].to_pylist(), strict=True):
+        pairs[user].add(id)
+    return pairs
+
+
+def by_user(batches: Iterable[Seq2SeqBatch], users: list[str], filled: bool = False) -> dict[str, list[Ids]]:
+    """Each user's own batches as pair ids, in their order; with `filled`, also the -1 of rows that fill up."""
+    own: dict[str, list[Ids]] = {}
+    for batch in batches:
+        rows: dict[str, Ids] = {}
+        for index, id in zip(batch.user_index.tolist(), batch.pair_id.tolist(), strict=True):
+            rows.setdefault(users[index], []).extend([id] if filled or id >= 0 else [])
+        for user, ids in rows.items():
+            own.setdefault(user, []).append(ids)
+    return own
+
+
+# ---- a round
+
+
+def test_each_user_has_equally_many_rows_in_a_batch_and_they_stand_together(uneven: Preparation) -> None:
+    data = data_of(uneven, min_train_turns=1, rows_per_user=4, users_per_batch=3)
+    for batch in data.train_dataloader():
+        people, counts = batch.user_index.unique_consecutive(return_counts=True)
+        assert len(people.unique()) == len(people) <= 3
+        assert set(counts.tolist()) == {4}
+
+
+def test_each_pair_once_in_a_round(corpus: Preparation) -> None:
+    data = data_of(corpus, rows_per_user=5, users_per_batch=3)
+    for epoch in range(2):
+        data.next_round(dict.fromkeys(USERS, epoch))
+        own = by_user(data.train_dataloader(), data.users)
+        expected = pairs_of(corpus, "train")
+        for user in USERS:
+            ids = [id for batch in own[user] for id in batch]
+            assert len(ids) == len(set(ids))
+            assert set(ids) == expected[user]
+            assert [len(batch) for batch in own[user]].count(5) == 9  # of 48 pairs; the last batch has three
+            assert len(own[user]) == data.num_train_batches(user) == 10
+
+
+@pytest.mark.parametrize("users_per_batch", [1, 2, 3, 8])
+@pytest.mark.parametrize("rows_per_user", [1, 4, 7, 100])
+def test_the_length_of_a_round_is_known_before(uneven: Preparation, rows_per_user: int, users_per_batch: int) -> None:
+    data = data_of(uneven, min_train_turns=1, rows_per_user=rows_per_user, users_per_batch=users_per_batch)
+    for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
+        length = len(loader)
+        assert length == len(list(loader)) > 0
+
+
+def test_the_length_of_a_round_by_hand(uneven: Preparation) -> None:
+    data = data_of(uneven, min_train_turns=1, rows_per_user=10, users_per_batch=2)
+    # 5, 3, 3 and 1 batches; four users in the first tick, three in the next two, one in the last two.
+    assert len(data.train_dataloader()) == 2 + 2 + 2 + 1 + 1
+    assert [data.num_train_batches(user) for user in USERS] == [5, 3, 3, 1]
+
+
+def test_rows_that_fill_up_have_no_labels(uneven: Preparation) -> None:
+    data = data_of(uneven, users=["ben", "cleo"], rows_per_user=8)
+    fillers = 0
+    for batch in data.train_dataloader():
+        filler = batch.pair_id < 0
+        fillers += int(filler.sum())
+        assert (batch.labels[filler] == IGNORED).all()
+        assert (batch.attention_mask[filler].sum(1) == 1).all()
+        assert ((batch.labels[~filler] != IGNORED).sum(1) > 0).all()
+    assert fillers == 2 + 3  # 30 pairs in batches of 8, and 21
+
+
+def test_rows_are_the_users_own_pairs(corpus: Preparation) -> None:
+    data = data_of(corpus, max_context_tokens=1000)
+    rows = {row["pair_id"]: row for row in pq.read_table(corpus.output / "users/train").to_pylist()}
+    for batch in data.train_dataloader():
+        for index, id, labels in zip(batch.user_index, batch.pair_id.tolist(), batch.labels, strict=True):
+            assert rows[id]["speaker"] == data.users[index]
+            assert labels[labels != IGNORED].tolist() == [*rows[id]["response_ids"], 1]
+
+
+def test_epochs_and_seeds_have_batches_of_their_own(preparation: Preparation) -> None:
+    def batches(epoch: int, seed: int = 0) -> list[Ids]:
+        data = data_of(preparation, seed=seed)
+        data.next_round({"ada": epoch})
+        return by_user(data.train_dataloader(), data.users)["ada"]
+
+    assert batches(3) == batches(3)
+    assert len({str(batches(epoch, seed)) for epoch in range(2) for seed in range(2)}) == 4
+    assert {frozenset(batch) for batch in batches(0)} != {frozenset(batch) for batch in batches(1)}
+
+
+def test_a_users_batches_are_the_same_in_any_company(uneven: Preparation, monkeypatch: pytest.MonkeyPatch) -> None:
+    def own(users: list[str] | None, epochs: dict[str, int], **settings: Any) -> list[Ids]:
+        data = data_of(uneven, users=users, min_train_turns=1, rows_per_user=4, **settings)
+        data.next_round(epochs)
+        return by_user(data.train_dataloader(), data.users, filled=True)["cleo"]
+
+    alone = own(["cleo"], {"cleo": 2})
+    assert len(alone) == 6
+    assert own(None, {"cleo": 2}) == alone
+    assert own(None, {"dan": 0, "cleo": 2, "ada": 5}) == alone
+    assert own(None, {"ada": 1, "ben": 9, "dan": 2, "cleo": 2}, users_per_batch=2) == alone
+    monkeypatch.setattr(user_sets, "USERS_IN_MEMORY", 1)
+    assert own(None, {"ada": 1, "ben": 9, "cleo": 2, "dan": 2}) == alone
+
+
+def test_users_beyond_memory_come_in_blocks(in_small_groups: Preparation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(user_sets, "USERS_IN_MEMORY", 3)
+    data = data_of(in_small_groups, rows_per_user=8, users_per_batch=8)
+    loader = data.train_dataloader()
+    people = [{data.users[index] for index in batch.user_index.tolist()} for batch in loader]
+    assert people == [{"ada", "ben", "cleo"}] * 6 + [{"dan"}] * 6
+    assert len(loader) == 12
+
+
+def test_batches_of_like_lengths_meet(preparation: Preparation) -> None:
+    data = data_of(preparation, rows_per_user=8, users_per_batch=2)
+    lengths = [batch.attention_mask.sum(1).max().item() for batch in data.train_dataloader()]
+    assert len(lengths) == 12
+    rows = [row for batch in data.train_dataloader() for row in batch.attention_mask.sum(1).tolist()]
+    assert sum(8 * 2 * length for length in lengths) < 1.35 * sum(rows)
+
+
+# ---- evaluation
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_evaluation_covers_everything_each_time(uneven: Preparation, split: str) -> None:
+    data = data_of(uneven, min_train_turns=1, rows_per_user=4)
+    loader = data.val_dataloader() if split == "validation" else data.test_dataloader()
+    expected = {user: ids for user, ids in pairs_of(uneven, split).items() if ids}
+    for _ in range(2):
+        own = by_user(loader, data.users)
+        assert {user: {id for batch in batches for id in batch} for user, batches in own.items()} == expected
+        assert sum(len(batch) for batches in own.values() for batch in batches) == sum(map(len, expected.values()))
+
+
+def test_prediction_is_of_the_test_split(preparation: Preparation) -> None:
+    data = data_of(preparation)
+    assert by_user(data.predict_dataloader(), data.users) == by_user(data.test_dataloader(), data.users)
+
+
+def test_only_those_who_take_part_are_validated_but_everybody_is_tested(preparation: Preparation) -> None:
+    data = data_of(preparation)
+    data.next_round({"ben": 4, "dan": 1})
+    assert set(by_user(data.train_dataloader(), data.users)) == {"ben", "dan"}
+    assert set(by_user(data.val_dataloader(), data.users)) == {"ben", "dan"}
+    assert set(by_user(data.test_dataloader(), data.users)) == set(USERS)
+
+
+# ---- who
+
+
+def test_one_user_a_list_a_file_or_all(preparation: Preparation, tmp_path: Path) -> None:
+    file = tmp_path / "some users.txt"
+    file.write_text("dan\n\n  ada  \nada\n", encoding="utf-8")
+    assert data_of(preparation).users == USERS
+    assert data_of(preparation, users="ben").users == ["ben"]
+    assert data_of(preparation, users=["dan", "ben", "dan"]).users == ["ben", "dan"]
+    data = data_of(preparation, users=str(file))
+    assert data.users == ["ada", "dan"]
+    assert set(by_user(data.train_dataloader(), data.users)) == {"ada", "dan"}
+    assert set(by_user(data.test_dataloader(), data.users)) == {"ada", "dan"}
+
+
+def test_a_user_of_a_file_may_have_a_space_in_the_name(preparation: Preparation, tmp_path: Path) -> None:
+    file = tmp_path / "users.txt"
+    file.write_text("guest 0\n")
+    with pytest.raises(ValueError, match=r"unknown users \['guest 0'\]"):  # one unknown user, not two
+        data_of(preparation, users=str(file))
+
+
+@pytest.mark.parametrize("users", ["eve", ["ada", "eve"]])
+def test_unknown_user(preparation: Preparation, users: Any) -> None:
+    with pytest.raises(
+        ValueError,
+        match=r"unknown users \['eve'\]: .*invented has 4 target users, among them \['ada', 'ben', 'cleo'\]; a file of",
+    ):
+        data_of(preparation, users=users)
+
+
+@pytest.mark.parametrize("users", ["empty file", []])
+def test_no_user(preparation: Preparation, tmp_path: Path, users: Any) -> None:
+    if users:
+        (tmp_path / "users.txt").write_text("\n")
+        users = str(tmp_path / "users.txt")
+    with pytest.raises(ValueError, match="no users: data.users is .*invented has 4"):
+        data_of(preparation, users=users)
+
+
+def test_too_few_turns(uneven: Preparation) -> None:
+    with pytest.raises(
+        ValueError,
+        match=r"too few training turns: \{'cleo': 21, 'dan': 9\}, but at least 22 are asked for; .*data.min_train_turns",
+    ):
+        data_of(uneven, min_train_turns=22)
+    assert data_of(uneven, users=["ada", "ben"], min_train_turns=22).users == ["ada", "ben"]
+    assert data_of(uneven, users="cleo", min_train_turns=21).users == ["cleo"]
+
+
+def test_users_without_profile_are_counted(preparation: Preparation, capsys: pytest.CaptureFixture[str]) -> None:
+    data = data_of(preparation, prompt=PromptTemplate("psp"))
+    assert "2 of 4 users have no profile: theirs is empty\n" in capsys.readouterr().out
+    prompts = {"ada": "<|speaker profile|> age: 20-29, city: Osaka", "ben": "<|speaker profile|> city: Kyoto"}
+    for batch in data.test_dataloader():
+        for index, ids in zip(batch.user_index.tolist(), batch.input_ids.tolist(), strict=True):
+            text = data.prompts.tokenizer.decode(ids, skip_special_tokens=False)
+            assert text.startswith(prompts.get(data.users[index], ("<|partner|>", "<|speaker|>")))
+
+
+# ---- resuming, through Lightning
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+    pytest.mark.filterwarnings("ignore:.*IterableDataset. has .__len__. defined"),
+    pytest.mark.filterwarnings("ignore:.*not resumable"),
+    pytest.mark.filterwarnings("ignore:.*LeafSpec"),
+]
+
+
+class Roster(LightningModule):
+    """Learns nothing; lets one user go after each round, as the module that trains adapters does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.seen: list[tuple[Ids, Ids]] = []
+        self.validated: list[set[int]] = []
+        self.epochs: dict[str, int] | None = None
+
+    def training_step(self, batch: Seq2SeqBatch, batch_idx: int) -> torch.Tensor:
+        self.seen.append((batch.user_index.tolist(), batch.pair_id.tolist()))
+        return self.weight * 1.0
+
+    def on_validation_epoch_start(self) -> None:
+        self.validated.append(set())
+
+    def validation_step(self, batch: Seq2SeqBatch, batch_idx: int) -> None:
+        self.validated[-1] |= set(batch.user_index.tolist())
+
+    def on_validation_epoch_end(self) -> None:
+        if not self.trainer.sanity_checking:
+            state = self.trainer.datamodule.state_dict()
+            next_epochs = {user: epoch + 1 for user, epoch in list(state["epochs"].items())[1:]}
+            self.trainer.datamodule.next_round(next_epochs)
+            self.trainer.should_stop = not next_epochs
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class Killed(Exception):
+    """Stands for the end of a process."""
+
+
+class KillAt(Callback):
+    """Saves a checkpoint in one hook, when `num_batches` are done, and ends the run there."""
+
+    def __init__(self, hook: str, num_batches: int, path: Path) -> None:
+        self.num_batches = num_batches
+        self.path = path
+        setattr(self, hook, self._stop)
+
+    def _stop(self, trainer: Trainer, module: Roster, *_: Any) -> None:
+        if len(module.seen) >= self.num_batches:
+            trainer.save_checkpoint(self.path)
+            raise Killed
+
+
+def fit(preparation: Preparation, *callbacks: Callback, ckpt_path: Path | None = None, **settings: Any) -> Roster:
+    module = Roster()
+    data = UserSets(preparation, min_train_turns=1, rows_per_user=8, users_per_batch=3, **settings)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    trainer = Trainer(
+        **quiet,
+        max_epochs=-1,
+        reload_dataloaders_every_n_epochs=1,
+        num_sanity_val_steps=0,
+        enable_checkpointing=False,
+        callbacks=list(callbacks),
+    )
+    try:
+        trainer.fit(module, data, ckpt_path=ckpt_path, weights_only=False)
+    except Killed:
+        pass
+    return module
+
+
+def test_rounds_get_smaller_as_users_leave(uneven: Preparation) -> None:
+    module = fit(uneven)
+    assert module.validated == [{0, 1, 2}, {1, 2}, {2}, set()][: len(module.validated)]  # dan has no validation turns
+    rounds = [{"ada": 0, "ben": 0, "cleo": 0, "dan": 0}, {"ben": 1, "cleo": 1, "dan": 1}, {"cleo": 2, "dan": 2}]
+    data = data_of(uneven, min_train_turns=1, users_per_batch=3)
+    expected = []
+    for epochs in rounds:
+        data.next_round(epochs)
+        expected += [(batch.user_index.tolist(), batch.pair_id.tolist()) for batch in data.train_dataloader()]
+    assert module.seen[: len(expected)] == expected
+
+
+@pytest.mark.parametrize("num_batches", [1, 4, 7, 8, 9, 10, 13])
+@pytest.mark.parametrize("hook", ["on_train_batch_end", "on_validation_end", "on_train_epoch_end"])
+def test_resume_within_a_round_and_between_rounds_is_exact(
+    uneven: Preparation, tmp_path: Path, num_batches: int, hook: str
+) -> None:
+    run = partial(fit, uneven)
+    undisturbed = run().seen
+    before = run(KillAt(hook, num_batches, tmp_path / "x.ckpt")).seen
+    after = run(ckpt_path=tmp_path / "x.ckpt").seen
+    assert num_batches <= len(before) < len(undisturbed)
+    assert before + after == undisturbed
+
+
+def test_a_checkpoint_of_other_users_is_refused(uneven: Preparation, tmp_path: Path) -> None:
+    fit(uneven, KillAt("on_train_batch_end", 2, tmp_path / "x.ckpt"))
+    with pytest.raises(ValueError, match="made with 4 users, this run has 2 or others; continue with the same users"):
+        fit(uneven, ckpt_path=tmp_path / "x.ckpt", users=["ada", "ben"])
+
+
+def test_the_round_in_the_undisturbed_run_has_the_length_it_says(uneven: Preparation) -> None:
+    # 6, 4, 3 and 2 batches of 48, 30, 21 and 9 pairs; three users in a batch: 2 + 2 + 1 + 1 + 1 + 1.
+    assert [math.ceil(pairs / 8) for pairs in (48, 30, 21, 9)] == [6, 4, 3, 2]
+    data = data_of(uneven, min_train_turns=1, users_per_batch=3)
+    assert len(data.train_dataloader()) == 8

@@ -1,0 +1,210 @@
+"""`lightning table` end to end on invented predictions whose every figure is worked out by hand.
+
+Five users, five turns each, two label tokens per turn, all turns of a user alike (so intervals of users are points).
+Perplexities: base 2, 4, 8, 16, 32 -> micro 8 (geometric mean), macro 62 / 5 = 12.4.
+              LoRA 1, 2, 4, 8, 64  -> micro 2 ** (12 / 5) = 5.28, macro 79 / 5 = 15.8; better for 4 of 5 users.
+Ratios: micro 2 ** -0.6 = 66.0 %, macro 15.8 / 12.4 = 127.4 %.
+Similarity: base mean(0, 1) = 0.5; LoRA 0.6 but for the last user, who gets empty replies: mean 0.48, change -0.020.
+"""
+
+import csv
+import json
+import math
+import sys
+
+import numpy as np
+import pytest
+
+from evaluation.perplexity import macro_perplexity, micro_perplexity
+from evaluation.predictions import read_predictions
+from evaluation.table import Table, user_labels
+
+BASE, LORA = (2, 4, 8, 16, 32), (1, 2, 4, 8, 64)
+
+
+class FakeEncoder:
+    """Three words with known directions."""
+
+    name = "fake-encoder"
+
+    def encode(self, sentences):
+        """Looks up the vectors."""
+        vectors = {"guitar": (1.0, 0.0), "violin": (0.0, 1.0), "drums": (3.0, 4.0)}
+        return np.array([vectors[s] for s in sentences])
+
+
+def write_system(folder, perplexities, candidates, tokens=2, turns=5, card=None, user="{0}{0}{0}{0}-long-name"):
+    """Writes the predictions of one system; `candidates` maps the index of a user to replies."""
+    folder.mkdir()
+    lines = [
+        json.dumps(
+            {
+                "user": user.format(u),
+                "pair_id": i,
+                "context": [["partner", "secret"]],
+                "reference": "guitar",
+                "candidates": candidates(u),
+                "nll": tokens * math.log(perplexity),
+                "tokens": tokens,
+            }
+        )
+        for u, perplexity in enumerate(perplexities)
+        for i in range(turns)
+    ]
+    (folder / "predictions.jsonl").write_text("\n".join(lines) + "\n")
+    if card:
+        (folder / "predictions.card.json").write_text(json.dumps(card))
+    return folder / "predictions.jsonl"
+
+
+@pytest.fixture
+def systems(tmp_path):
+    """The two systems of the docstring."""
+    base = write_system(tmp_path / "b", BASE, lambda u: ["violin", "guitar"], card={"commit": "abc", "split": "s1"})
+    lora = write_system(tmp_path / "l", LORA, lambda u: ["drums"] if u < 4 else [""], card={"decoding": {"top_p": 0.9}})
+    return {"base": base, "LoRA": lora}
+
+
+def cells(markdown, first):
+    """The cells of the Markdown row that starts with `first`."""
+    (row,) = [line for line in markdown.splitlines() if line.startswith(f"| {first} ")]
+    return [cell.strip() for cell in row.strip("|").split("|")]
+
+
+def run(systems, output, **settings):
+    """Runs the table with the fake encoder."""
+    settings = {"num_resamples": 2000, **settings}
+    Table(systems, output, encoder=FakeEncoder(), **settings).run()
+    return (output / "table.md").read_text(encoding="utf-8")
+
+
+def test_markdown_holds_the_figures_worked_out_by_hand(systems, tmp_path, capsys):
+    """Every kind of cell; the table is printed as it is written, with the places of the files."""
+    output = tmp_path / "out"
+    markdown = run(systems, output)
+    assert cells(markdown, "0000-lon") == [
+        "0000-lon", "5", "2.00 [2.00, 2.00]", "0.500 [0.500, 0.500]",
+        "1.00 [1.00, 1.00]", "0.600 [0.600, 0.600]", "50.0 [50.0, 50.0]", "+0.100 [+0.100, +0.100]",
+    ]  # fmt: skip
+    assert cells(markdown, "4444-lon")[4:] == [
+        "64.00 [64.00, 64.00]", "0.000 [0.000, 0.000]", "200.0 [200.0, 200.0]", "-0.500 [-0.500, -0.500]",
+    ]  # fmt: skip
+    values = [cell.split(" [")[0] for cell in cells(markdown, "**micro**")]
+    assert values == ["**micro**", "25", "8.00", "0.500", "5.28", "0.480", "66.0", "-0.020"]
+    values = [cell.split(" [")[0] for cell in cells(markdown, "**macro**")]
+    assert values == ["**macro**", "", "12.40", "0.500", "15.80", "0.480", "127.4", "-0.020"]
+    assert cells(markdown, "**better**")[6:] == ["4 of 5 users", "4 of 5 users"]
+    # 25 x (violin, guitar): 2 of 50 words; 20 x drums and 5 empty: 1 of 20 words, 20 / 25 as long, nothing shared
+    assert cells(markdown, "base")[:4] == ["base", "0.040", "0.000", "1.000"]
+    assert cells(markdown, "LoRA")[:4] + cells(markdown, "LoRA")[5:] == ["LoRA", "0.050", "0.000", "0.800", "25"]
+    printed = capsys.readouterr().out
+    assert markdown in printed
+    assert all(f"wrote {output / name}" in printed for name in ("table.md", "table.csv", "table.png"))
+
+
+def test_caption_names_what_the_figures_depend_on(systems, tmp_path):
+    """Encoder, users, turns, tokens, cards, resamples."""
+    markdown = run(systems, tmp_path / "out")
+    for words in ("5 users, 25 test turns", "encoder fake-encoder", "2,000 resamples, seed 0", "count words"):
+        assert words in markdown
+    assert "- base: 50 label tokens; commit abc; split s1." in markdown
+    assert '- LoRA: 50 label tokens; decoding {"top_p": 0.9}.' in markdown
+
+
+def test_csv_is_tidy_and_agrees_with_perplexity_module(systems, tmp_path):
+    """Full user names, full precision, encoder in the name of every similarity; overall intervals hold the value."""
+    run(systems, tmp_path / "out")
+    with (tmp_path / "out" / "table.csv").open(encoding="utf-8", newline="") as lines:
+        rows = {(row["system"], row["user"], row["metric"]): row for row in csv.DictReader(lines)}
+    assert len(rows) == 7 * (2 + 4) + 2 * 4
+    assert float(rows["LoRA", "0000-long-name", "similarity:fake-encoder"]["value"]) == pytest.approx(0.6)
+    assert {key[2] for key in rows if "similarity" in key[2]} == {
+        "similarity:fake-encoder", "similarity_change:fake-encoder",
+    }  # fmt: skip
+    for name, path in systems.items():
+        records = read_predictions(path)
+        micro, macro = rows[name, "(micro)", "perplexity"], rows[name, "(macro)", "perplexity"]
+        assert float(micro["value"]) == pytest.approx(micro_perplexity(records))
+        assert float(macro["value"]) == pytest.approx(macro_perplexity(records))
+        assert float(micro["low"]) < float(micro["value"]) < float(micro["high"])
+        assert (micro["n"], macro["n"]) == ("25", "5")
+    assert rows["base", "(corpus)", "distinct-1"]["low"] == ""
+
+
+def test_no_text_of_people_and_no_leftovers(systems, tmp_path):
+    """Neither replies nor contexts reach the outputs; the picture is a PNG; temporary names are gone."""
+    run(systems, tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["table.csv", "table.md", "table.png"]
+    written = (tmp_path / "out" / "table.md").read_text() + (tmp_path / "out" / "table.csv").read_text()
+    assert not any(word in written for word in ("guitar", "violin", "drums", "secret", str(tmp_path)))
+    assert (tmp_path / "out" / "table.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_failure_while_writing_keeps_the_old_file(systems, tmp_path, monkeypatch):
+    """Half a picture never replaces a whole one: files are renamed into place, not written over."""
+    run(systems, tmp_path / "out")
+    first = (tmp_path / "out" / "table.md").stat().st_ino
+    run(systems, tmp_path / "out")
+    assert (tmp_path / "out" / "table.md").stat().st_ino != first
+    before = (tmp_path / "out" / "table.png").read_bytes()
+
+    def half(figure, path):
+        path.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr("evaluation.table.save_png", half)
+    with pytest.raises(OSError, match="disk full"):
+        run(systems, tmp_path / "out")
+    assert (tmp_path / "out" / "table.png").read_bytes() == before
+    assert len(list((tmp_path / "out").iterdir())) == 3
+
+
+def test_few_users_and_few_turns_have_no_intervals(tmp_path):
+    """Four users of four turns: no brackets anywhere, and the caption says why; long alike names become numbers."""
+    path = write_system(tmp_path / "b", BASE[:4], lambda u: ["guitar"], turns=4, user="speaker_{0}")
+    markdown = run({"base": path}, tmp_path / "out")
+    assert cells(markdown, "user001") == ["user001", "4", "2.00", "1.000"]
+    assert cells(markdown, "**macro**") == ["**macro**", "", "7.50", "1.000"]
+    assert "Only 4 users, fewer than 5: no overall intervals." in markdown
+
+
+def test_other_tokenizer_gives_no_perplexity_ratio(systems, tmp_path):
+    """Perplexities over other label tokens do not compare; similarity still does."""
+    other = write_system(tmp_path / "o", LORA, lambda u: ["drums"], tokens=3)
+    markdown = run({"base": systems["base"], "other": other}, tmp_path / "out")
+    assert cells(markdown, "**micro**")[6] == "-"
+    assert cells(markdown, "**micro**")[7].startswith("+0.100")
+    assert "- other: 75 label tokens; not the label tokens of base, so no perplexity ratio." in markdown
+
+
+def test_systems_that_do_not_compare_are_refused(systems, tmp_path):
+    """Other pairs, other split, no system at all; nothing is written."""
+    fewer = write_system(tmp_path / "f", BASE[:4], lambda u: ["drums"])
+    with pytest.raises(ValueError, match=r"5 only in 'base' \(first: 4444-long-name/0"):
+        run({"base": systems["base"], "fewer": fewer}, tmp_path / "out")
+    split = write_system(tmp_path / "s", BASE, lambda u: ["drums"], card={"split": "s2"})
+    with pytest.raises(ValueError, match="different test splits: s1 and s2"):
+        run({"base": systems["base"], "split": split}, tmp_path / "out")
+    with pytest.raises(ValueError, match="systems: expected at least one"):
+        Table({}, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_labels():
+    """Eight characters where that is unique and ASCII, numbers where not."""
+    assert user_labels(["abcdefghij", "b"]) == {"abcdefghij": "abcdefgh", "b": "b"}
+    assert user_labels(["speaker_01", "speaker_02"]) == {"speaker_01": "user001", "speaker_02": "user002"}
+    assert user_labels(["花子"]) == {"花子": "user001"}
+
+
+def test_signature_is_the_schema(systems, tmp_path):
+    """A YAML file is parsed into the arguments, and the docstring is the help."""
+    jsonargparse = pytest.importorskip("jsonargparse")
+    parser = jsonargparse.ArgumentParser()
+    parser.add_class_arguments(Table, None)
+    config = tmp_path / "table.yaml"
+    config.write_text(f"systems:\n  base: {systems['base']}\noutput: {tmp_path / 'out'}\nseed: 3\n")
+    settings = parser.parse_path(config)
+    assert Table(**vars(settings)).systems == {"base": systems["base"]}
+    if sys.flags.optimize < 2:  # -OO strips docstrings
+        assert "the first is the reference" in " ".join(parser.format_help().split())

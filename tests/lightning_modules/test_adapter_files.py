@@ -1,0 +1,85 @@
+"""Adapters as files: whose, of which backbone, whole or not there."""
+
+import json
+
+import pytest
+import torch
+from peft import LoraConfig
+
+from lightning_modules import adapter_files
+from lightning_modules.adapter_files import adapter_directory, load_adapter, read_card, save_adapter
+from lightning_modules.stacked_lora import StackedLora
+
+NAMES = ["ann", "ann2", "an", "ann/2", "ann.2", "ann%2", ".", "..", "../ann", "あん", "ann 2", "ann.partial", "ann.old", "A"]
+
+
+def save(adapters, user, number=1.0, backbone="b1"):
+    return save_adapter(
+        adapters,
+        user,
+        LoraConfig(r=2, target_modules=["q"]),
+        {"base_model.model.q.lora_A.weight": torch.full((2, 3), number)},
+        {"backbone": backbone, "epochs": 3},
+    )
+
+
+def test_no_two_names_meet_and_none_leaves_the_directory(tmp_path):
+    adapters = tmp_path / "adapters"
+    for number, user in enumerate(NAMES):
+        directory = save(adapters, user, number)
+        assert directory.parent == adapters
+    for number, user in enumerate(NAMES):
+        assert load_adapter(adapters, user, "b1")["base_model.model.q.lora_A.weight"].unique().tolist() == [number]
+        assert read_card(adapters, user) == {"user": user, "backbone": "b1", "epochs": 3}
+    assert [path.name for path in tmp_path.iterdir()] == ["adapters"]
+    assert len(list(adapters.iterdir())) == len(NAMES)
+
+
+def test_a_directory_has_what_peft_writes_and_a_card(tmp_path):
+    directory = save(tmp_path, "ann")
+    names = sorted(path.name for path in directory.iterdir())
+    assert names == ["adapter_config.json", "adapter_model.safetensors", "card.json"]
+    assert json.loads((directory / "adapter_config.json").read_text())["r"] == 2
+
+
+def test_an_earlier_adapter_is_replaced(tmp_path):
+    save(tmp_path, "ann", 1.0)
+    save(tmp_path, "ann", 2.0)
+    assert load_adapter(tmp_path, "ann", "b1")["base_model.model.q.lora_A.weight"][0, 0] == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["ann"]
+
+
+def test_what_is_half_written_is_not_there(tmp_path, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(adapter_files, "replace_directory", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save(tmp_path, "ann")
+    monkeypatch.undo()
+    assert read_card(tmp_path, "ann") is None
+    save(tmp_path, "ann")
+    assert [path.name for path in tmp_path.iterdir()] == ["ann"]
+
+
+def test_a_missing_adapter_says_how_to_get_one(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no adapter of user 'bob' in .*; train it with: lightning fit"):
+        load_adapter(tmp_path, "bob", "b1")
+
+
+def test_the_adapter_of_another_backbone_is_refused(tmp_path):
+    save(tmp_path, "ann", backbone="b1")
+    with pytest.raises(ValueError, match="belongs to backbone b1, but model.init_from is backbone b2"):
+        load_adapter(tmp_path, "ann", "b2")
+
+
+def test_an_adapter_for_other_matrices_is_refused(tiny_model):
+    lora = StackedLora(tiny_model, LoraConfig(r=2, target_modules=["q", "v"]), 1)
+    state = lora.to_peft(lora.rows[0])
+    key = "base_model.model.encoder.block.0.layer.0.SelfAttention.q.lora_A.weight"
+    with pytest.raises(ValueError, match=rf"1 tensors differ, such as {key}: found \(3, 32\), expected \(2, 32\)"):
+        lora.from_peft({**state, key: torch.zeros(3, 32)})
+    with pytest.raises(ValueError, match=rf"{key}: found nothing, expected \(2, 32\); set rank and target_modules"):
+        lora.from_peft({name: value for name, value in state.items() if name != key})
+    with pytest.raises(ValueError, match=r"extra: found \(1,\), expected nothing"):
+        lora.from_peft({**state, "extra": torch.zeros(1)})

@@ -1,0 +1,79 @@
+"""Candidates: how many, in which order, and the settings that cannot be."""
+
+import pytest
+import torch
+
+from lightning_modules.generation import Decoding, generate
+
+PLAIN = {"sample": False, "no_repeat_ngram_size": 0, "max_new_tokens": 12}
+
+
+@pytest.mark.parametrize(
+    "decoding",
+    [
+        Decoding(num_candidates=3, max_new_tokens=5),
+        Decoding(num_candidates=2, num_beams=2, sample=False, max_new_tokens=5),
+        Decoding(num_candidates=3, num_beams=4, max_new_tokens=5),
+        Decoding(num_candidates=1, sample=False, max_new_tokens=5),
+    ],
+    ids=["sampling", "beams", "sampled beams", "greedy"],
+)
+def test_every_row_gets_its_number_of_candidates(tiny_model, batch, decoding):
+    candidates = generate(tiny_model, batch, decoding)
+    assert candidates.shape[:2] == (6, decoding.num_candidates)
+    assert candidates.shape[2] <= 1 + decoding.max_new_tokens  # the decoder's start comes first
+
+
+def test_greedy_replies_are_the_most_likely_tokens(tiny_model, make_batch):
+    (found,) = generate(tiny_model, make_batch([[5, 6, 1]], [[1]]), Decoding(**PLAIN))[0].tolist()
+    expected = [0]
+    while len(expected) < 13 and expected[-1] != 1:
+        logits = tiny_model(input_ids=torch.tensor([[5, 6, 1]]), decoder_input_ids=torch.tensor([expected])).logits
+        expected.append(int(logits[0, -1].argmax()))
+    assert found == expected
+
+
+def test_candidates_of_a_row_stand_together(tiny_model, make_batch):
+    decoding = Decoding(num_candidates=2, num_beams=2, **PLAIN)
+    both = generate(tiny_model, make_batch([[5, 6, 1], [9, 10, 11, 1]], [[1], [1]]), decoding)
+    for row, ids in enumerate(([5, 6, 1], [9, 10, 11, 1])):
+        (alone,) = generate(tiny_model, make_batch([ids], [[1]]), decoding)
+        assert [strip(ids) for ids in both[row].tolist()] == [strip(ids) for ids in alone.tolist()]
+
+
+def strip(ids):
+    """Without padding behind the end."""
+    return ids[: ids.index(1) + 1] if 1 in ids else ids
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_no_sequence_of_this_size_comes_twice(tiny_model, make_batch, size):
+    def repeats(decoding):
+        ids = generate(tiny_model, make_batch([[5, 6, 1]], [[1]]), decoding)[0, 0, 1:].tolist()
+        grams = [tuple(ids[start : start + size]) for start in range(len(ids) - size + 1)]
+        return len(grams) - len(set(grams))
+
+    with torch.no_grad():
+        tiny_model.shared.weight[1] = 0  # so that the reply does not end at once
+    assert repeats(Decoding(**PLAIN)) > 0
+    assert repeats(Decoding(**{**PLAIN, "no_repeat_ngram_size": size})) == 0
+
+
+def test_a_narrow_nucleus_is_greedy(tiny_model, batch):
+    torch.manual_seed(3)
+    sampled = generate(tiny_model, batch, Decoding(top_p=1e-6, no_repeat_ngram_size=0, max_new_tokens=5))
+    greedy = generate(tiny_model, batch, Decoding(sample=False, no_repeat_ngram_size=0, max_new_tokens=5))
+    assert torch.equal(sampled, greedy)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_candidates": 0}, "num_candidates, num_beams and max_new_tokens must be 1 or more"),
+        ({"max_new_tokens": 0}, "must be 1 or more"),
+        ({"num_candidates": 3, "num_beams": 2, "sample": False}, "3 candidates without sampling need num_beams"),
+    ],
+)
+def test_wrong_settings_say_what_to_do(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Decoding(**settings)

@@ -1,0 +1,193 @@
+"""Adapters of many users in one matrix against PEFT itself, one user at a time, through PEFT's own files."""
+
+import copy
+import math
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel
+
+from lightning_modules.adapter_files import adapter_directory, load_adapter, save_adapter
+from lightning_modules.generation import Decoding, generate
+from lightning_modules.stacked_lora import StackedLora, target_names
+
+USERS = ["ann", "ann.b", "ann/b"]
+EVERYTHING = ["q", "k", "v", "o", "wi", "wo"]
+
+
+def lora_config(**changes):
+    return LoraConfig(**{"r": 3, "lora_alpha": 12, "target_modules": EVERYTHING, "task_type": "SEQ_2_SEQ_LM"} | changes)
+
+
+def stacked(model, **changes):
+    """Stacked adapters of three users on a copy of the model, with weights that are not zero."""
+    model = copy.deepcopy(model)
+    lora = StackedLora(model, lora_config(**changes), num_slots=3)
+    lora.rows.data = torch.randn(lora.rows.shape, generator=torch.Generator().manual_seed(5)) * 0.3
+    return model, lora
+
+
+def logits(model, batch):
+    with torch.no_grad():
+        labels = batch.labels
+        return model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=labels).logits
+
+
+def rows_of(batch, number):
+    return type(batch)(*(tensor[2 * number : 2 * number + 2] for tensor in batch))
+
+
+@pytest.fixture
+def in_peft(tiny_model, tmp_path):
+    """Exports a user's adapter and loads it with PEFT alone."""
+
+    def load(lora, number, **changes):
+        directory = save_adapter(
+            tmp_path, USERS[number], lora_config(**changes), lora.to_peft(lora.rows[number]), {"backbone": "b"}
+        )
+        return PeftModel.from_pretrained(copy.deepcopy(tiny_model), str(directory)).eval()
+
+    return load
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"use_rslora": True},
+        {"r": 1, "lora_alpha": 0.5, "target_modules": ["q"]},
+        {"target_modules": r"decoder\..*\.(q|wo)"},
+        {"target_modules": ["EncDecAttention.v", "wi"]},
+    ],
+    ids=["plain", "rslora", "rank 1", "regular expression", "longer names"],
+)
+def test_every_user_gets_the_logits_of_peft(tiny_model, batch, in_peft, changes):
+    model, lora = stacked(tiny_model, **changes)
+    lora.activate(lora.rows.data)
+    grouped = logits(model, batch)
+    bare = logits(tiny_model, batch)
+    for number in range(3):
+        expected = logits(in_peft(lora, number, **changes), rows_of(batch, number))
+        torch.testing.assert_close(grouped[2 * number : 2 * number + 2], expected, rtol=1e-4, atol=1e-5)
+        assert (expected - bare[2 * number : 2 * number + 2]).abs().max() > 1e-3
+
+
+def test_without_adapters_it_is_the_base_model(tiny_model, batch):
+    model, lora = stacked(tiny_model)
+    torch.testing.assert_close(logits(model, batch), logits(tiny_model, batch), rtol=0, atol=0)
+    lora.activate(lora.rows.data)
+    assert not torch.allclose(logits(model, batch), logits(tiny_model, batch))
+    lora.activate(None)
+    torch.testing.assert_close(logits(model, batch), logits(tiny_model, batch), rtol=0, atol=0)
+
+
+def test_a_new_adapter_is_the_base_model(tiny_model, batch):
+    model, lora = stacked(tiny_model)
+    lora.activate(torch.stack([lora.initial_row(seed) for seed in range(3)]))
+    torch.testing.assert_close(logits(model, batch), logits(tiny_model, batch), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "decoding",
+    [
+        Decoding(sample=False, max_new_tokens=8),
+        Decoding(sample=False, num_beams=3, num_candidates=2, max_new_tokens=8),
+    ],
+    ids=["greedy", "beams"],
+)
+def test_replies_of_a_mixed_batch_are_those_of_each_user_alone(tiny_model, batch, in_peft, decoding):
+    model, lora = stacked(tiny_model)
+    lora.activate(lora.rows.data)
+    grouped = generate(model, batch, decoding).flatten(0, 1).tolist()
+    alone = [
+        reply
+        for number in range(3)
+        for reply in generate(in_peft(lora, number), rows_of(batch, number), decoding).flatten(0, 1).tolist()
+    ]
+    assert [strip(ids) for ids in grouped] == [strip(ids) for ids in alone]
+    lora.activate(None)
+    assert [strip(ids) for ids in generate(model, batch, decoding).flatten(0, 1).tolist()] != [
+        strip(ids) for ids in grouped
+    ]
+
+
+def strip(ids):
+    """Without padding behind the end."""
+    return ids[: ids.index(1) + 1] if 1 in ids else ids
+
+
+def test_files_give_back_the_same_row(tiny_model, tmp_path):
+    _, lora = stacked(tiny_model)
+    for number, user in enumerate(USERS):
+        save_adapter(tmp_path, user, lora_config(), lora.to_peft(lora.rows[number]), {"backbone": "b"})
+    for number, user in enumerate(USERS):
+        assert torch.equal(lora.from_peft(load_adapter(tmp_path, user, "b")), lora.rows[number])
+    assert len({adapter_directory(tmp_path, user) for user in USERS}) == 3
+
+
+def test_gradients_reach_every_adapter_and_nothing_else(tiny_model, batch):
+    model, lora = stacked(tiny_model)
+    rows = lora.rows.detach().clone().requires_grad_()
+    lora.activate(rows)
+    model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels).loss.backward()
+    assert all(parameter.grad is None for parameter in model.parameters())
+    for row in rows.grad:
+        assert all(tensor.abs().max() > 0 for tensor in lora.to_peft(row).values())
+
+
+def test_size_and_scaling(tiny_model):
+    # 32 wide, 4 heads of 8, 64 in the feed-forward: q, k, v, o are (32, 32) and there are three attentions of them;
+    # two feed-forwards of (32, 64) and (64, 32). r (d_in + d_out) each.
+    _, lora = stacked(tiny_model)
+    assert lora.num_parameters == 3 * (12 * 64 + 4 * 96)
+    assert lora.scaling == 12 / 3
+    assert stacked(tiny_model, use_rslora=True)[1].scaling == pytest.approx(12 / math.sqrt(3))
+
+
+def test_first_weights_are_those_that_peft_draws(tiny_model):
+    _, lora = stacked(tiny_model)
+    state = lora.to_peft(lora.initial_row(1))
+    assert all(tensor.abs().max() == 0 for name, tensor in state.items() if "lora_B" in name)
+    name = "base_model.model.encoder.block.0.layer.0.SelfAttention.q.lora_A.weight"
+    assert state[name].abs().max() <= 1 / math.sqrt(32)  # Kaiming uniform with a = sqrt(5): bound 1 / sqrt(d_in)
+    drawn = torch.cat([tensor.flatten() for key, tensor in state.items() if "lora_A" in key and tensor.shape[1] == 32])
+    assert drawn.std().item() == pytest.approx(1 / math.sqrt(3 * 32), rel=0.05)
+
+
+def test_first_weights_depend_on_the_seed_alone(tiny_model):
+    _, lora = stacked(tiny_model)
+    torch.manual_seed(1)
+    first = lora.initial_row(7)
+    torch.manual_seed(2)
+    assert torch.equal(lora.initial_row(7), first)
+    assert not torch.equal(lora.initial_row(8), first)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"target_modules": ["q", "wi_0"]}, r"target_modules \['wi_0'\] match nothing .* called \['k', .*'wi', 'wo'\]"),
+        ({"target_modules": "decoder"}, r"target_modules \['decoder'\] match nothing"),
+        ({"target_modules": ["ttention.q"]}, "match nothing"),
+        ({"target_modules": ["lm_head"]}, "lm_head shares its weights with the embedding"),
+        ({"use_dora": True}, r"\['use_dora'\] cannot be trained for many users at once; use UserTuning"),
+        ({"lora_dropout": 0.1, "bias": "all"}, r"\['lora_dropout', 'bias'\]"),
+    ],
+)
+def test_what_cannot_be_is_refused(tiny_model, changes, message):
+    with pytest.raises(ValueError, match=message):
+        StackedLora(tiny_model, lora_config(**changes), 1)
+
+
+def test_rank_zero_is_refused(tiny_model):
+    config = lora_config()
+    config.r = 0  # PEFT refuses it itself when it builds the model, but not always here
+    with pytest.raises(ValueError, match="rank must be 1 or more, got 0"):
+        StackedLora(tiny_model, config, 1)
+
+
+def test_targets_are_found_as_peft_finds_them(tiny_model):
+    for targets in (["q", "EncDecAttention.v"], ["wi"], r".*\.(q|wo)"):
+        peft = PeftModel(copy.deepcopy(tiny_model), lora_config(target_modules=targets))
+        expected = [name.removeprefix("base_model.model.") for name, module in peft.named_modules() if hasattr(module, "lora_A")]
+        assert target_names(tiny_model, targets) == expected

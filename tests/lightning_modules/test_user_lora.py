@@ -1,0 +1,413 @@
+"""The result equals training each user alone: against plain PEFT, torch's AdamW and a loop written out here.
+
+Training is in 32 bits without dropout. Sums are added up in another order in a batch of several users, so weights
+agree to float tolerance; where the same process is only stopped and continued, they agree bit for bit.
+"""
+
+import copy
+import csv
+import json
+import math
+import shutil
+
+import pytest
+import torch
+from lightning import Callback, Trainer
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file
+from transformers import AutoModelForSeq2SeqLM
+
+from callbacks import AdapterCheckpoint
+from datamodules import UserSets
+from lightning_modules import UserLora
+from lightning_modules.adapter_files import adapter_directory, read_card
+from lightning_modules.user_lora import _seed_of
+
+SETTINGS = {
+    "rank": 3,
+    "alpha": 6,
+    "target_modules": ["q", "v", "wo"],
+    "learning_rate": 0.01,
+    "warmup_share": 0.1,
+    "weight_decay": 0.01,
+    "max_grad_norm": 0.3,
+    "max_epochs": 3,
+    "patience": 1,
+    "seed": 3,
+}
+USERS = ("ada", "ben", "cleo", "dan")
+
+
+class Stopped(Exception):
+    """Stands for the end of the process."""
+
+
+class StopAt(Callback):
+    """Saves a checkpoint after a step, as the time-driven one does, and ends the process there or later."""
+
+    def __init__(self, path, step, stop_at=None):
+        self.path, self.step, self.stop_at = path, step, stop_at or step
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(self.path)
+        if trainer.global_step == self.stop_at:
+            raise Stopped
+
+
+@pytest.fixture
+def run(preparation, tiny_backbone, tmp_path):
+    """Trains in `tmp_path/<name>` and returns the module and its adapters' weights."""
+
+    def fit(name, users=None, callbacks=(), ckpt_path=None, data=None, trainer=None, **changes):
+        module = UserLora(init_from=tiny_backbone, **{**SETTINGS, **changes})
+        fitting = Trainer(
+            default_root_dir=tmp_path / name,
+            callbacks=[AdapterCheckpoint(), *callbacks],
+            **QUIET,
+            **{"max_epochs": -1, "reload_dataloaders_every_n_epochs": 1, "num_sanity_val_steps": 0, **(trainer or {})},
+        )
+        fitting.fit(
+            module,
+            datamodule=UserSets(preparation, users=users, rows_per_user=4, **{"users_per_batch": 3, **(data or {})}),
+            ckpt_path=ckpt_path,
+        )
+        return module, weights_in(tmp_path / name)
+
+    return fit
+
+
+QUIET = {
+    "accelerator": "cpu",
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
+
+
+def weights_in(run_directory):
+    """User → all numbers of the adapter, from the files."""
+    found = {}
+    for user in USERS:
+        path = adapter_directory(run_directory / "adapters", user) / "adapter_model.safetensors"
+        if path.is_file():
+            state = load_file(path)
+            found[user] = torch.cat([state[key].flatten() for key in sorted(state)])
+    return found
+
+
+def assert_close(ours, theirs):
+    for user in theirs:
+        torch.testing.assert_close(ours[user], theirs[user], rtol=1e-3, atol=1e-4, msg=lambda m, u=user: f"{u}: {m}")
+
+
+@pytest.fixture
+def undisturbed(run):
+    """Weights of all four users, trained together without interruption."""
+    return run("undisturbed")[1]
+
+
+def train_alone(preparation, backbone, first_weights, user, settings, dtype):
+    """One user through PEFT, `torch.optim.AdamW` and `clip_grad_norm_`: weights, epochs, best epoch, best loss."""
+    data = UserSets(preparation, users=user, rows_per_user=4)
+    data.setup("fit")
+    config = LoraConfig(
+        r=settings["rank"],
+        lora_alpha=settings["alpha"],
+        target_modules=settings["target_modules"],
+        task_type="SEQ_2_SEQ_LM",
+    )
+    model = get_peft_model(AutoModelForSeq2SeqLM.from_pretrained(backbone), config).to(dtype)
+    set_peft_model_state_dict(model, first_weights)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, weight_decay=settings["weight_decay"])
+    num_steps = settings["max_epochs"] * math.ceil(data.splits["train"].num_turns[user] / 4)
+    warmup = settings["warmup_share"] * num_steps
+    step, best, best_epoch, best_loss = 0, None, 0, math.inf
+    for epoch in range(settings["max_epochs"]):
+        data.next_round({user: epoch})
+        model.train()
+        for batch in data.train_dataloader():
+            loss_of(model, batch).backward()
+            torch.nn.utils.clip_grad_norm_(parameters, settings["max_grad_norm"])
+            rate = (step + 1) / (warmup + 1) if step < warmup else (num_steps - step) / (num_steps - warmup)
+            if settings["schedule"] == "constant" and step >= warmup:
+                rate = 1.0
+            optimizer.param_groups[0]["lr"] = settings["learning_rate"] * rate
+            optimizer.step()
+            optimizer.zero_grad()
+            step += 1
+        model.eval()
+        nll, tokens = summed(model, data.val_dataloader())
+        if nll / tokens >= best_loss:
+            break  # patience 1
+        best, best_epoch, best_loss = copy.deepcopy(get_peft_model_state_dict(model)), epoch + 1, nll / tokens
+    return torch.cat([best[key].flatten() for key in sorted(best)]).to(dtype), epoch + 1, best_epoch, best_loss
+
+
+def loss_of(model, batch):
+    return model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels).loss
+
+
+@torch.no_grad()
+def summed(model, batches):
+    """NLL in nats and tokens of all batches."""
+    nll = tokens = 0
+    for batch in batches:
+        count = int((batch.labels >= 0).sum())
+        nll, tokens = nll + loss_of(model, batch).item() * count, tokens + count
+    return nll, tokens
+
+
+@pytest.mark.parametrize(
+    ("changes", "precision", "tolerance"),
+    [
+        ({}, "32-true", 1e-4),
+        ({"schedule": "constant"}, "32-true", 1e-4),
+        # A rate that overfits, so that early stopping has something to do; in 64 bits, for at such a rate the last
+        # digits grow from step to step.
+        ({"learning_rate": 0.05, "max_epochs": 8}, "64-true", 1e-6),
+    ],
+    ids=["linear", "constant", "early stopping"],
+)
+def test_each_user_gets_the_weights_of_training_alone(
+    run, preparation, tiny_backbone, tmp_path, changes, precision, tolerance
+):
+    module, ours = run("together", trainer={"precision": precision}, **changes)
+    epochs = {}
+    for user in USERS:
+        first = module.lora.to_peft(module.lora.initial_row(_seed_of(SETTINGS["seed"], user)))
+        settings = {**SETTINGS, "schedule": "linear", **changes}
+        expected, epochs[user], best_epoch, loss = train_alone(
+            preparation, tiny_backbone, first, user, settings, torch.float64 if precision == "64-true" else torch.float32
+        )
+        torch.testing.assert_close(ours[user], expected, rtol=tolerance, atol=tolerance, msg=lambda m, u=user: f"{u}: {m}")
+        card = read_card(tmp_path / "together" / "adapters", user)
+        assert (card["user"], card["epochs"], card["best_epoch"]) == (user, epochs[user], best_epoch)
+        assert card["validation_loss"] == pytest.approx(loss, rel=1e-4)
+    assert (min(epochs.values()) < settings["max_epochs"]) == (precision == "64-true"), epochs
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"users": ["ben", "dan"]},
+        {"users": "cleo"},
+        {"data": {"users_per_batch": 1}},
+        {"data": {"users_per_batch": 4}},
+        {"max_users_at_once": 1},
+        {"max_users_at_once": 2},
+        {"max_users_at_once": 3, "data": {"users_per_batch": 2}},
+    ],
+    ids=str,
+)
+def test_company_and_turn_change_nothing(run, undisturbed, changes):
+    module, ours = run("other company", **changes)
+    assert len(module.lora.rows) == min(changes.get("max_users_at_once", 4), len(ours))
+    wanted = changes.get("users", USERS)
+    assert set(ours) == set([wanted] if isinstance(wanted, str) else wanted)
+    assert_close(ours, {user: undisturbed[user] for user in ours})
+
+
+def test_what_depends_on_the_seed(run, undisturbed):
+    module, _ = run("seeded", max_epochs=1)
+    assert _seed_of(0, "ada") != _seed_of(1, "ada") != _seed_of(1, "ben")
+    first = module.lora.initial_row(_seed_of(3, "ada"))
+    assert not torch.equal(first, module.lora.initial_row(_seed_of(4, "ada")))
+    assert not torch.allclose(run("reseeded", seed=4)[1]["ada"], undisturbed["ada"], atol=1e-3)
+
+
+def test_the_base_never_changes_and_every_adapter_tensor_does(run, tiny_backbone, tmp_path):
+    module, _ = run("run")
+    now = module.model.state_dict()
+    before = AutoModelForSeq2SeqLM.from_pretrained(tiny_backbone).state_dict()
+    for name, tensor in before.items():
+        head, _, last = name.rpartition(".")
+        assert torch.equal(now[name if name in now else f"{head}.base.{last}"], tensor), name
+    for user in USERS:
+        first = module.lora.to_peft(module.lora.initial_row(_seed_of(3, user)))
+        last = load_file(tmp_path / "run" / "adapters" / user / "adapter_model.safetensors")
+        assert first.keys() == last.keys()
+        assert not [name for name in first if torch.equal(first[name], last[name])]
+
+
+def test_finished_users_are_skipped(run, undisturbed, tmp_path, capsys):
+    marker = tmp_path / "undisturbed" / "adapters" / "ben" / "marker"
+    marker.touch()
+    shutil.rmtree(tmp_path / "undisturbed" / "adapters" / "dan")
+    module, ours = run("undisturbed")
+    assert "3 of 4 users have their adapter already" in capsys.readouterr().out
+    assert len(module.lora.rows) == 1
+    assert marker.is_file()
+    assert_close(ours, undisturbed)
+
+
+def test_with_nothing_left_to_do_it_ends_well(run, undisturbed, capsys):
+    run("undisturbed")
+    assert "4 of 4 users have their adapter already" in capsys.readouterr().out
+
+
+def test_adapters_of_other_settings_are_not_taken_for_these(run, tmp_path):
+    run("run", users="ada", max_epochs=1)
+    with pytest.raises(ValueError, match="an adapter of 'ada' that was trained with other settings or on another backb"):
+        run("run", max_epochs=2)
+
+
+STEPS_OF_TWO_SLOTS = 30
+
+
+@pytest.mark.parametrize("step", [1, 5, 12, 13, 14, 25, 26, 31, 40])
+def test_a_stopped_run_goes_on_bit_for_bit(run, tmp_path, step):
+    """Mid-round, at the end of a round before its validation, and when users have changed places."""
+    settings = {"max_users_at_once": 2, "data": {"users_per_batch": 2}}
+    undisturbed = run("whole", **settings)[1]
+    checkpoint = tmp_path / "last.ckpt"
+    with pytest.raises(Stopped):
+        run("stopped", callbacks=[StopAt(checkpoint, step)], **settings)
+    ours = run("stopped", ckpt_path=checkpoint, **settings)[1]
+    assert set(ours) == set(USERS)
+    assert not [user for user in USERS if not torch.equal(ours[user], undisturbed[user])]
+
+
+def test_users_who_finished_behind_the_checkpoint_come_out_the_same(run, tmp_path):
+    settings = {"max_users_at_once": 2, "max_epochs": 2}
+    undisturbed = run("whole", **settings)[1]
+    checkpoint = tmp_path / "last.ckpt"
+    with pytest.raises(Stopped):
+        run("stopped", callbacks=[StopAt(checkpoint, 5, stop_at=40)], **settings)
+    assert 0 < len(weights_in(tmp_path / "stopped")) < 4
+    ours = run("stopped", ckpt_path=checkpoint, **settings)[1]
+    assert not [user for user in USERS if not torch.equal(ours[user], undisturbed[user])]
+
+
+def test_a_checkpoint_holds_the_adapters_and_never_the_backbone(run, tmp_path):
+    with pytest.raises(Stopped):
+        run("stopped", callbacks=[StopAt(tmp_path / "last.ckpt", 3)])
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=False)
+    assert [key for key in checkpoint["state_dict"] if "nll" not in key] == ["best_rows", "lora.rows"] or set(
+        checkpoint["state_dict"]
+    ) == {"best_rows", "lora.rows"}
+
+
+def test_the_checkpoint_of_another_backbone_is_refused(run, tmp_path):
+    path = tmp_path / "last.ckpt"
+    with pytest.raises(Stopped):
+        run("stopped", callbacks=[StopAt(path, 3)])
+    checkpoint = torch.load(path, weights_only=False)
+    checkpoint["roster"]["backbone"] = "f00"
+    torch.save(checkpoint, path)
+    with pytest.raises(ValueError, match="the checkpoint was made on backbone f00, init_from is"):
+        run("stopped", ckpt_path=path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rank": 0}, "rank must be 1 or more, got 0"),
+        ({"target_modules": ["q", "wi_0"]}, r"target_modules \['wi_0'\] match nothing"),
+        ({"users": ["ada", "eve"]}, r"unknown users \['eve'\]"),
+        ({"data": {"min_train_turns": 100}}, "too few training turns"),
+        ({"trainer": {"max_epochs": 3}}, "UserLora ends when every user is done: set trainer.max_epochs=-1"),
+        ({"trainer": {"reload_dataloaders_every_n_epochs": 0}}, "set trainer.reload_dataloaders_every_n_epochs=1"),
+    ],
+)
+def test_what_cannot_be_is_refused(run, changes, message):
+    with pytest.raises(ValueError, match=message):
+        run("refused", **changes)
+
+
+def test_the_wrong_prompt_is_refused(run, tmp_path):
+    from datamodules.prompts import PromptTemplate
+
+    with pytest.raises(ValueError, match="was trained with PromptTemplate.style='none'.* data module has .*'psp'"):
+        run("refused", data={"prompt": PromptTemplate(style="psp")})
+
+
+@pytest.fixture
+def trained(run, preparation, tiny_backbone, tmp_path):
+    """Trained adapters, and a trainer, module and data to use them."""
+    run("run")
+    module = UserLora(init_from=tiny_backbone, **SETTINGS, num_swaps=2)
+    trainer = Trainer(default_root_dir=tmp_path / "run", **QUIET)
+    return trainer, module, UserSets(preparation, rows_per_user=4, users_per_batch=3)
+
+
+def nll_in_peft(backbone, adapter, batches):
+    """Summed NLL and tokens of batches of one user, through PEFT alone; without an adapter where None is given."""
+    model = AutoModelForSeq2SeqLM.from_pretrained(backbone)
+    return summed((PeftModel.from_pretrained(model, str(adapter)) if adapter else model).eval(), batches)
+
+
+def test_test_compares_base_own_and_other_adapters(trained, preparation, tiny_backbone, tmp_path):
+    trainer, module, data = trained
+    (logged,) = trainer.test(module, datamodule=data, verbose=False)
+    rows = {row["user"]: row for row in csv.DictReader((tmp_path / "run" / "test_users.csv").open())}
+    adapters = tmp_path / "run" / "adapters"
+    # Two swaps among four users: those 1 and 1 + 1 * 3 // 2 = 2 places further on.
+    others = {user: [USERS[(place + shift) % 4] for shift in (1, 2)] for place, user in enumerate(USERS)}
+    total = dict.fromkeys(("base", "own", "other"), (0.0, 0))
+    for user in USERS:
+        alone = UserSets(preparation, users=user, rows_per_user=4)
+        alone.setup("test")
+        batches = list(alone.test_dataloader())
+        expected = {"base": nll_in_peft(tiny_backbone, None, batches), "own": nll_in_peft(tiny_backbone, adapters / user, batches)}
+        swapped = [nll_in_peft(tiny_backbone, adapters / other, batches) for other in others[user]]
+        expected["other"] = tuple(map(sum, zip(*swapped, strict=True)))
+        for kind, (nll, tokens) in expected.items():
+            assert float(rows[user][f"{kind}_nll"]) == pytest.approx(nll, rel=1e-4)
+            assert int(rows[user][f"{kind}_tokens"]) == tokens
+            total[kind] = (total[kind][0] + nll, total[kind][1] + tokens)
+    for kind, (nll, tokens) in total.items():
+        assert logged[f"test/{kind}_perplexity"] == pytest.approx(math.exp(nll / tokens), rel=1e-4)
+    better = sum(float(row["own_nll"]) < float(row["base_nll"]) for row in rows.values())
+    assert logged["test/users_better_than_base"] == better
+
+
+def test_validate_uses_the_finished_adapters(trained, preparation, tiny_backbone, tmp_path):
+    trainer, module, data = trained
+    (logged,) = trainer.validate(module, datamodule=data, verbose=False)
+    losses = [read_card(tmp_path / "run" / "adapters", user)["validation_loss"] for user in USERS]
+    assert logged["val/macro_perplexity"] == pytest.approx(sum(map(math.exp, losses)) / 4, rel=1e-4)
+
+
+def test_predictions_cost_what_they_cost_in_peft(trained, preparation, tiny_backbone, tmp_path):
+    trainer, module, data = trained
+    found = dict.fromkeys(USERS, 0.0)
+    predictions = trainer.predict(module, datamodule=data)
+    for batch, output in zip(data.predict_dataloader(), predictions, strict=True):
+        assert output.candidates.shape[:2] == (len(batch.pair_id), 1)
+        for row, pair in enumerate(batch.pair_id.tolist()):
+            assert (pair < 0) == (int(output.tokens[row]) == 0)
+            found[USERS[int(batch.user_index[row])]] += float(output.nll[row])
+    for user in USERS:
+        alone = UserSets(preparation, users=user, rows_per_user=4)
+        alone.setup("test")
+        nll, _ = nll_in_peft(tiny_backbone, tmp_path / "run" / "adapters" / user, list(alone.test_dataloader()))
+        assert found[user] == pytest.approx(nll, rel=1e-4)
+
+
+def test_an_adapter_of_another_backbone_is_refused(trained, tmp_path):
+    trainer, module, data = trained
+    card = tmp_path / "run" / "adapters" / "ben" / "card.json"
+    card.write_text(json.dumps({**json.loads(card.read_text()), "backbone": "f00"}))
+    with pytest.raises(ValueError, match="belongs to backbone f00, but model.init_from is backbone"):
+        trainer.test(module, datamodule=data)
+
+
+def test_somebody_without_validation_turns_is_trained_to_the_end(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(UserSets, "val_dataloader", _without_ada(UserSets.val_dataloader))
+    run("run", max_epochs=2, users=["ada", "ben"])
+    card = read_card(tmp_path / "run" / "adapters", "ada")
+    assert (card["epochs"], card["best_epoch"], card["validation_loss"]) == (2, 2, None)
+
+
+def _without_ada(loader):
+    def val_dataloader(self):
+        self._epochs, before = {user: epoch for user, epoch in self._epochs.items() if user != "ada"}, self._epochs
+        try:
+            return loader(self)
+        finally:
+            self._epochs = before
+
+    return val_dataloader

@@ -1,0 +1,58 @@
+"""Who may import whom: the contracts in `setup.cfg`, and proof that they are looked at."""
+
+import configparser
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("datamodules", "lightning_modules", "callbacks", "evaluation")
+
+
+def lint(cwd):
+    """Import-linter's own command, in this process' environment."""
+    command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command as run; run()"]
+    return subprocess.run([*command, "--config", str(cwd / "setup.cfg"), "--no-cache"], cwd=cwd, capture_output=True, text=True)
+
+
+def test_no_room_imports_a_higher_one():
+    run = lint(ROOT)
+    assert run.returncode == 0, run.stdout
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg")
+    contracts = [name for name in parser.sections() if name.startswith("importlinter:contract")]
+    assert f"Contracts: {len(contracts)} kept, 0 broken." in run.stdout
+    assert {name.rpartition(":")[2] for name in contracts} >= {*ROOMS, "corpora", "preparation"}
+
+
+@pytest.mark.parametrize(
+    ("module", "imported", "contract"),
+    [
+        ("datamodules/corpora/records.py", "torch", "corpora"),
+        ("datamodules/preparation/pairs.py", "lightning", "preparation"),
+        ("datamodules/preparation/pairs.py", "datamodules.prompts", "preparation"),
+        ("datamodules/batches.py", "lightning_modules.likelihood", "data"),
+        ("lightning_modules/likelihood.py", "datamodules.user_sets", "models"),
+        ("lightning_modules/backbone.py", "callbacks.run_card", "models"),
+        ("callbacks/run_card.py", "evaluation.table", "callbacks"),
+        ("evaluation/table.py", "datamodules.prompts", "evaluation"),
+        ("evaluation/table.py", "lightning", "evaluation"),
+    ],
+)
+def test_an_import_from_a_higher_room_is_found(tmp_path, module, imported, contract):
+    for path in [ROOT / "setup.cfg", *(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))]:
+        copy = tmp_path / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    with (tmp_path / module).open("a") as file:
+        file.write(f"\nimport {imported}\n")
+    run = lint(tmp_path)
+    assert run.returncode == 1
+    assert any(line.startswith(f"{contract}: ") and "BROKEN" in line for line in run.stdout.splitlines()), run.stdout
+
+
+def test_corpora_and_preparation_load_without_torch():
+    code = "import sys, datamodules.corpora, datamodules.preparation.prepare; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
