@@ -1,7 +1,8 @@
 """Adapters of many users: `lightning fit` with `UserLora` against a plain PEFT loop and against a Trainer per user.
 
-    python -m benchmarks.adapters                       # all target users
-    python -m benchmarks.adapters --users 6 --epochs 2  # a quick look
+    python -m benchmarks.adapters                       # all target users, one epoch, twice
+    python -m benchmarks.adapters --users 6             # a quick look
+    python -m benchmarks.adapters --epochs 8 --repetitions 1     # a whole training; about four times as long
 
 All three train the same users on the same rows, rendered by our prompts, from the same backbone, with the rank,
 matrices, AdamW, learning rate, schedule, clipping, rows a step and precision of `experiments/lora_r12.yaml`, for the
@@ -13,7 +14,8 @@ each user's best weights. First weights are drawn from the same distribution.
     trainer   a `Seq2SeqTrainer` and a PEFT model for each user, all in one process
 
 Each is a process of its own, started anew in every repetition and in changing order. Wall time and memory are those
-of the whole process: start, imports and reading included. The loss is computed afterwards from the adapters that
+of the whole process: start, imports and reading included; CPU time is that of all its threads, and says more than
+wall time where other work disturbs the machine. The loss is computed afterwards from the adapters that
 were written, by one function for all, with plain PEFT in 32 bits: nats per token over all users' validation turns.
 """
 
@@ -31,7 +33,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.experiment import load_experiment, stock_environment
+import numpy as np
+
+from benchmarks.experiment import exit_on_termination, load_experiment, stock_environment
 from benchmarks.report import ratios, spread, table
 
 NAMES = {
@@ -71,19 +75,24 @@ def job_of(model: Any, data: Any, users: Sequence[str], precision: str | None, t
     }
 
 
-def run(command: Sequence[str], log: Path, environment: dict[str, str]) -> tuple[float, float]:
-    """Wall seconds and peak memory in MB of a command; RuntimeError with the end of its log where it fails."""
+def run(command: Sequence[str], log: Path, environment: dict[str, str]) -> tuple[float, float, float]:
+    """Wall and CPU seconds, peak memory in MB of a command; RuntimeError with the end of its log where it fails."""
     with log.open("w") as file:
         began = time.perf_counter()
         process = subprocess.Popen(
             list(command), stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, env=environment
         )
-        _, status, usage = os.wait4(process.pid, 0)
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:
+            process.kill()
+            raise
         seconds = time.perf_counter() - began
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)[:200]} failed:\n{log.read_text()[-3000:]}")
-    return seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+    memory = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+    return seconds, usage.ru_utime + usage.ru_stime, memory
 
 
 class Judge:
@@ -100,9 +109,10 @@ class Judge:
         self.batches = {
             user: [
                 collate(rendered.inputs, rendered.targets, batch, batch * 0, rendered.pair_id)
-                for batch in rows.batches_of(user, 64, None)
+                for batch in np.array_split(own, -(-len(own) // 64))
             ]
-            for user in job["users"]
+            for user, own in rows.rows.items()
+            if len(own)
         }
         self.model = get_peft_model(load_backbone(Path(job["backbone"])).model, LoraConfig(**job["lora"])).eval()
 
@@ -132,11 +142,12 @@ def main() -> None:
     parser.add_argument("--experiment", type=Path, default=Path("experiments/lora_r12.yaml"))
     parser.add_argument("--backbone", type=Path, help="instead of the experiment's")
     parser.add_argument("--users", type=int, help="only the first so many target users")
-    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--repetitions", type=int, default=2)
     parser.add_argument("--tuned-baselines", action="store_true", help="give the others our CPU settings")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a flag of `lightning fit`")
     arguments = parser.parse_args()
+    exit_on_termination()
     with tempfile.TemporaryDirectory() as directory:
         compare(arguments, Path(directory))
 
@@ -160,6 +171,7 @@ def compare(arguments: argparse.Namespace, directory: Path) -> None:
     others = [sys.executable, "-m", "benchmarks.adapter_workers"]
     environment = dict(os.environ) if arguments.tuned_baselines else stock_environment()
     seconds: dict[str, list[float]] = {name: [] for name in NAMES}
+    work: dict[str, list[float]] = {name: [] for name in NAMES}
     memory: dict[str, list[float]] = {name: [] for name in NAMES}
     losses: dict[str, list[float]] = {name: [] for name in NAMES}
     for repetition in range(arguments.repetitions):
@@ -169,11 +181,12 @@ def compare(arguments: argparse.Namespace, directory: Path) -> None:
             command = [*lightning, f"--run={output}"]
             if name != "ours":
                 command = [*others, name, json.dumps({**job, "output": str(output)})]
-            wall, peak = run(command, directory / f"{name}.log", environment)
+            wall, cores, peak = run(command, directory / f"{name}.log", environment)
             seconds[name].append(wall)
+            work[name].append(cores)
             memory[name].append(peak)
             losses[name].append(judge.loss(adapters_of(name, output, users)))
-            print(f"{name}: {wall:.1f} s, {peak:.0f} MB, loss {losses[name][-1]:.4f}", file=sys.stderr)
+            print(f"{name}: {wall:.1f} s, CPU {cores:.1f} s, loss {losses[name][-1]:.4f}", file=sys.stderr)
 
     num_turns = arguments.epochs * sum(data.splits["train"].num_turns[user] for user in users)
     print(
@@ -187,12 +200,14 @@ def compare(arguments: argparse.Namespace, directory: Path) -> None:
             spread(seconds[name], 1),
             spread([num_turns / wall for wall in seconds[name]]),
             "" if name == "ours" else spread(ratios(seconds[name], seconds["ours"]), 2),
+            spread(work[name], 1),
             spread(losses[name], 3),
             spread(memory[name]),
         ]
         for name, label in NAMES.items()
     ]
-    print(table(["", "wall time, s", "turns/s", "ours is faster by", "validation loss", "memory, MB"], rows))
+    header = ["", "wall time, s", "turns/s", "ours is faster by", "CPU time, s", "validation loss", "memory, MB"]
+    print(table(header, rows))
 
 
 def adapters_of(name: str, output: Path, users: Sequence[str]) -> dict[str, Path]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,3 +40,8 @@ def call(spec: str | dict[str, Any], *arguments: Any) -> Any:
 def stock_environment() -> dict[str, str]:
     """This process's environment without the room for matrix kernels that our command line makes when imported."""
     return {name: value for name, value in os.environ.items() if name != "ONEDNN_PRIMITIVE_CACHE_CAPACITY"}
+
+
+def exit_on_termination() -> None:
+    """Lets a `kill` of the benchmark pass through its `finally` clauses, which end the processes it has started."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

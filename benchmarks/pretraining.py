@@ -41,7 +41,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.experiment import load_experiment, stock_environment
+from benchmarks.experiment import exit_on_termination, load_experiment, stock_environment
 from benchmarks.report import ratios, spread, table
 from benchmarks.turns import Worker
 
@@ -121,6 +121,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50, help="optimizer steps of a slice")
     parser.add_argument("--tuned-trainer", action="store_true", help="give the Trainer our CPU settings")
     arguments = parser.parse_args()
+    exit_on_termination()
     with tempfile.TemporaryDirectory() as directory:
         compare(arguments, Path(directory))
 
@@ -183,7 +184,7 @@ def compare(arguments: argparse.Namespace, directory: Path) -> None:
                 f"{ends[name]['memory']:,.0f}",
             ]
         )
-    header = "tokens/s|ours ÷ this|with warm-up|padding|of peak|tokens seen|loss|memory, MB".split("|")
+    header = ["tokens/s", "ours ÷ this", "with warm-up", "padding", "of peak", "tokens seen", "loss", "memory, MB"]
     print(
         f"\n{arguments.slices} slices of {arguments.steps} steps, {rows} rows a step for the Trainer, "
         f"{'/'.join(map(str, sorted(threads)))} threads; bf16 matrix product: "

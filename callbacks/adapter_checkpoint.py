@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from lightning import Callback, Trainer
+from lightning import Trainer
+from lightning.pytorch.callbacks import Checkpoint
 
 from lightning_modules.adapter_files import save_adapter
 from lightning_modules.user_lora import UserLora
 
 
-class AdapterCheckpoint(Callback):
-    """After each validation, writes finished users to `<run>/adapters/<user>/`."""
+class AdapterCheckpoint(Checkpoint):
+    """After each round, writes finished users to `<run>/adapters/<user>/`.
 
-    def on_validation_end(self, trainer: Trainer, pl_module: UserLora) -> None:
+    A `Checkpoint`, because Lightning calls those after the module's own hook, which says who is done.
+    """
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: UserLora) -> None:
         for finished in pl_module.take_finished():
             save_adapter(
                 pl_module.adapters_directory, finished.user, pl_module.lora_config, finished.weights, finished.card

@@ -40,6 +40,10 @@ class RunCard(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._finish(trainer)
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == "validate":
+            self._finish(trainer)
+
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._finish(trainer)
 

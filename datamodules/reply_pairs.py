@@ -61,9 +61,19 @@ class PairStream:
     world_size: int = 1
 
     @cached_property
+    def _sample(self) -> Rendered:
+        """The first row group: shards are shuffled, so it stands for all of them."""
+        return self.prompts.render(self.reader.read([0]), self.max_context_tokens)
+
+    @cached_property
     def tokens_per_pair(self) -> float:
-        """Mean cost of a pair, from the first row group: shards are shuffled, so it stands for all of them."""
-        return float(self.prompts.render(self.reader.read([0]), self.max_context_tokens).costs.mean())
+        """Mean cost of a pair."""
+        return float(self._sample.costs.mean())
+
+    @cached_property
+    def label_tokens_per_batch(self) -> float:
+        """Mean number of label tokens in a batch."""
+        return self.tokens_per_batch * float(self._sample.targets.lengths.sum() / self._sample.costs.sum())
 
     def windows(self, epoch: int) -> list[list[int]]:
         """Row groups of each window of this epoch. Windows are about equal: a short last group is never alone."""
@@ -213,6 +223,11 @@ class ReplyPairs(LightningDataModule):
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
         )
+
+    @cached_property
+    def label_tokens_per_batch(self) -> float:
+        """Mean number of label tokens in a training batch of one device."""
+        return self.stream("pretrain/train", shuffle=True).label_tokens_per_batch
 
     def train_dataloader(self) -> DataLoader:
         if self._train is not None:  # a loader that is made anew goes on where the last one stood

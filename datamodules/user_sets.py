@@ -13,12 +13,14 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, IterableDataset
@@ -47,12 +49,16 @@ class UserSplit:
     def __init__(self, directory: Path, split: str) -> None:
         self.reader = ShardReader(directory, split)
         self.num_turns: Counter[str] = Counter()
+        self.num_tokens: Counter[str] = Counter()  # label tokens, with the end token of each response
         self.groups_of: dict[str, set[int]] = defaultdict(set)
         for number, (path, group) in enumerate(self.reader.groups):
-            speakers = pq.ParquetFile(path).read_row_group(group, columns=["speaker"])["speaker"]
-            for entry in speakers.value_counts().to_pylist():
-                self.num_turns[entry["values"]] += entry["counts"]
-                self.groups_of[entry["values"]].add(number)
+            table = pq.ParquetFile(path).read_row_group(group, columns=["speaker", "response_ids"])
+            lengths = pc.add(pc.list_value_length(table["response_ids"]), 1)
+            counted = pa.table({"user": table["speaker"], "length": lengths}).group_by("user")
+            for entry in counted.aggregate([("length", "count"), ("length", "sum")]).to_pylist():
+                self.num_turns[entry["user"]] += entry["length_count"]
+                self.num_tokens[entry["user"]] += entry["length_sum"]
+                self.groups_of[entry["user"]].add(number)
 
     def load(self, users: Sequence[str], prompts: Prompts, max_context_tokens: int) -> UserRows:
         """Reads the row groups in which these users have rows, and no others."""
@@ -184,6 +190,9 @@ class _Round(IterableDataset):
         return self.plan.num_batches  # the whole round, also after a resume
 
     def __iter__(self) -> Iterator[Seq2SeqBatch]:
+        if self.handed_out >= len(self):  # no `next_round` since the last pass: the same users, one epoch on
+            epochs = {user: epoch + 1 for user, epoch in self.plan.epochs.items()}
+            self.plan, self.handed_out = replace(self.plan, epochs=epochs), 0
         for number, batch in enumerate(self.plan.batches()):
             if number >= self.handed_out:
                 self.handed_out += 1
@@ -271,6 +280,10 @@ class UserSets(LightningDataModule):
         """Optimizer steps of one epoch of this user."""
         return math.ceil(self.splits["train"].num_turns[user] / self.rows_per_user)
 
+    def label_tokens_per_batch(self, user: str) -> float:
+        """Mean number of label tokens in this user's training batches."""
+        return self.splits["train"].num_tokens[user] / self.num_train_batches(user)
+
     def next_round(self, epochs: Mapping[str, int]) -> None:
         """Says who takes part in the next pass of the training and validation loaders, and in which of their epochs."""
         self._epochs = dict(epochs)
@@ -290,6 +303,8 @@ class UserSets(LightningDataModule):
         )
 
     def train_dataloader(self) -> DataLoader:
+        if self._round is not None:  # a loader that is made anew goes on where the last one stood
+            self._epochs, self._handed_out = self._round.plan.epochs, self._round.handed_out
         self._round = _Round(self._plan("train", self._epochs), self._handed_out)
         return DataLoader(self._round, batch_size=None)
 
@@ -300,18 +315,18 @@ class UserSets(LightningDataModule):
         return self._whole(self._plan("test", dict.fromkeys(self.users)))
 
     def _whole(self, plan: RoundPlan) -> DataLoader:
-        return DataLoader(WholePass(plan.batches, len(plan)), batch_size=None)
+        return DataLoader(WholePass(plan.batches, plan.num_batches), batch_size=None)
 
     def predict_dataloader(self) -> DataLoader:
         return self.test_dataloader()
 
     def state_dict(self) -> dict[str, Any]:
         """Where the round stands: who takes part, and how many of its batches are finished."""
-        batches = self._handed_out
+        epochs, batches = self._epochs, self._handed_out
         if self._round is not None and self.trainer is not None:
             progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
-            batches = self._round.handed_out - (progress.ready - progress.processed)
-        return {"epochs": self._epochs, "batches": batches, "users": self.users}
+            epochs, batches = self._round.plan.epochs, self._round.handed_out - (progress.ready - progress.processed)
+        return {"epochs": epochs, "batches": batches, "users": self.users}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes the position over; raises ValueError where other users were chosen."""
@@ -320,5 +335,4 @@ class UserSets(LightningDataModule):
                 f"the checkpoint was made with {len(state_dict['users'])} users, this run has {len(self.users)} or "
                 "others; continue with the same users, or start anew in another run directory"
             )
-        self._epochs = dict(state_dict["epochs"])
-        self._handed_out = state_dict["batches"]
+        self._epochs, self._handed_out, self._round = dict(state_dict["epochs"]), state_dict["batches"], None

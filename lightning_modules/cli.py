@@ -17,7 +17,6 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +28,11 @@ os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4096")
 if "WANDB_SWEEP_ID" not in os.environ:
     os.environ.setdefault("WANDB_MODE", "offline")
 
-from jsonargparse import set_parsing_settings  # noqa: E402
-from lightning import Trainer  # noqa: E402
-from lightning.pytorch.callbacks import ModelCheckpoint  # noqa: E402
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI  # noqa: E402
-from lightning.pytorch.loggers import CSVLogger  # noqa: E402
-from omegaconf.errors import OmegaConfBaseException  # noqa: E402
+from jsonargparse import set_parsing_settings
+from lightning import Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger
+from omegaconf.errors import OmegaConfBaseException
 
 OUR_PACKAGES = ("callbacks", "datamodules", "evaluation", "lightning_modules")
 RUNS = Path("runs")
@@ -90,6 +88,11 @@ class UserDialogueCLI(LightningCLI):
         parser = self._parser(self.subcommand)
         return json.loads(parser.dump(self.config[self.subcommand], format="json", skip_none=False))
 
+    @property
+    def checkpoint(self) -> Path:
+        """Where a fit that was stopped goes on."""
+        return self.run_directory / "checkpoints" / "last.ckpt"
+
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
         self.run_directory = RUNS / (config.run or self._run_name())
@@ -121,6 +124,8 @@ class UserDialogueCLI(LightningCLI):
         if not path.is_file():
             return
         card = json.loads(path.read_text())
+        if card["status"] != "finished" and not self.checkpoint.is_file():
+            return  # it was stopped before there was anything to go on from
         theirs, ours = run_settings(card["config"]), run_settings(self.settings)
         if differing := [
             f"{key} was {theirs.get(key)}, now {ours.get(key)}"
@@ -134,23 +139,16 @@ class UserDialogueCLI(LightningCLI):
         if card["status"] == "finished":
             print(f"{self.run_directory} is finished already and is used as it is; delete it to train anew")
             raise SystemExit(0)
-        checkpoint = self.run_directory / "checkpoints" / "last.ckpt"
-        if checkpoint.is_file() and self.config.fit.ckpt_path is None:
-            print(f"continuing from {checkpoint}")
-            self.config.fit.ckpt_path = str(checkpoint)
+        if self.checkpoint.is_file() and self.config.fit.ckpt_path is None:
+            print(f"continuing from {self.checkpoint}")
+            self.config.fit.ckpt_path = str(self.checkpoint)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        from callbacks import RunCard
+        from callbacks import ResumeCheckpoint, RunCard
 
         callbacks = list(self._get(self.config_init, "trainer").get("callbacks") or [])
         if self.subcommand == "fit":
-            every = timedelta(seconds=self.config.fit.checkpoint_every)
-            directory = self.run_directory / "checkpoints"
-            callbacks.append(
-                ModelCheckpoint(
-                    directory, filename="last", train_time_interval=every, enable_version_counter=False, save_top_k=1
-                )
-            )
+            callbacks.append(ResumeCheckpoint(self.checkpoint, self.config.fit.checkpoint_every))
         callbacks.append(RunCard(self.settings))
         if self.config[self.subcommand].trainer.logger in (None, True):
             kwargs["logger"] = CSVLogger(self.run_directory, name="logs")
@@ -198,9 +196,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OmegaConfBaseException as error:
         sys.exit(f"error: {getattr(error, 'full_key', None)}: {error}")
     except (ValueError, FileNotFoundError) as error:
-        if not _raised_by_us(error):
+        ours = _raised_by_us(error)
+        if ours is None:
             raise
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {ours}")
 
 
 def run_tool(name: str, arguments: Sequence[str]) -> None:
@@ -217,11 +216,15 @@ def run_tool(name: str, arguments: Sequence[str]) -> None:
     tool(**vars(parser.instantiate_classes(config))).run()
 
 
-def _raised_by_us(error: BaseException) -> bool:
-    """Whether the innermost frame is our own code: then the message was written for a person."""
+def _raised_by_us(error: BaseException | None) -> BaseException | None:
+    """This error, or what it was made of, if our own code raised it: then its message was written for a person."""
     root = Path(__file__).parents[1]
-    raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
-    return any(raised_in.is_relative_to(root / package) for package in OUR_PACKAGES)
+    while isinstance(error, ValueError | FileNotFoundError):
+        raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+        if any(raised_in.is_relative_to(root / package) for package in OUR_PACKAGES):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 if __name__ == "__main__":

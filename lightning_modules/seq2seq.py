@@ -139,9 +139,10 @@ class ProfileSeq2Seq(ReplyModule):
 
     def training_step(self, batch: Seq2SeqBatch, batch_idx: int) -> Tensor:
         nll = summed_nll(self.model, reply_states(self.model, batch), batch.labels)
-        loss = nll / (batch.labels != IGNORED).sum()
-        self.log("train/loss", loss.detach(), prog_bar=True)
-        return loss
+        self.log("train/loss", nll.detach() / (batch.labels != IGNORED).sum(), prog_bar=True)
+        # Divided by what batches have on average: rows of like length share a batch, and with each batch's own
+        # count the tokens of short replies would weigh more than those of long ones.
+        return nll / self.trainer.datamodule.label_tokens_per_batch
 
     def configure_optimizers(self) -> dict[str, Any]:
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]

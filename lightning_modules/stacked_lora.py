@@ -108,7 +108,7 @@ class StackedLora(nn.Module):
         random = torch.Generator().manual_seed(seed)
         pieces = []
         for site in self.sites:
-            a = torch.empty(self.rank, site.d_in)
+            a = torch.empty(self.rank, site.d_in, dtype=torch.float32)  # the same numbers at any precision
             nn.init.kaiming_uniform_(a, a=math.sqrt(5), generator=random)
             pieces += [a.flatten(), torch.zeros(site.d_out * self.rank)]
         return torch.cat(pieces)

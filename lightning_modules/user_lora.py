@@ -45,6 +45,7 @@ class Progress:
 
     user: str
     num_steps: int  # of the whole training
+    tokens_per_batch: float  # label tokens, on average
     epoch: int = 0
     step: int = 0
     best_loss: float = math.inf  # validation, nats per token
@@ -88,7 +89,7 @@ class UserLora(ReplyModule):
         self,
         init_from: Path,
         rank: int = 12,
-        alpha: float = 24,
+        alpha: float = 12,
         use_rslora: bool = False,
         target_modules: list[str] | str = list(ALL_MATRICES),  # noqa: B006 - never changed, and shown in --help
         learning_rate: float = 1e-3,
@@ -96,7 +97,7 @@ class UserLora(ReplyModule):
         warmup_share: float = 0.06,
         weight_decay: float = 0.0,
         max_grad_norm: float = 1.0,
-        max_epochs: int = 8,
+        max_epochs: int = 3,
         patience: int = 2,
         max_users_at_once: int = 32,
         adapters: Path | None = None,
@@ -125,6 +126,8 @@ class UserLora(ReplyModule):
         self.slots: list[Progress | None] = []
         self.waiting: list[str] = []
         self.just_finished: list[Finished] = []
+        self.user_nll: dict[str, float] = defaultdict(float)
+        self.user_tokens: dict[str, int] = defaultdict(int)
 
     # ---- setting up
 
@@ -213,7 +216,8 @@ class UserLora(ReplyModule):
             if progress is None and self.waiting:
                 user = self.waiting.pop(0)
                 self.lora.rows.data[slot] = self.lora.initial_row(_seed_of(self.seed, user)).to(self.lora.rows)
-                self.slots[slot] = Progress(user, self.max_epochs * data.num_train_batches(user))
+                num_steps = self.max_epochs * data.num_train_batches(user)
+                self.slots[slot] = Progress(user, num_steps, data.label_tokens_per_batch(user))
         data.next_round({progress.user: progress.epoch for progress in self.slots if progress is not None})
 
     def configure_optimizers(self) -> PerUserAdamW:
@@ -236,16 +240,18 @@ class UserLora(ReplyModule):
         self.lora.activate(rows)
         states = reply_states(self.model, batch)
         per_user = zip(states.chunk(len(slots)), batch.labels.chunk(len(slots)), strict=True)
-        losses = torch.stack(
-            [summed_nll(self.model, own, labels) / (labels != IGNORED).sum() for own, labels in per_user]
-        )
-        self.manual_backward(losses.sum())
+        nll = torch.stack([summed_nll(self.model, own, labels) for own, labels in per_user])  # (u,)
+        # A user's token mean, by what that user's batches have on average: rows of like length share a batch, and
+        # with each batch's own count the tokens of short replies would weigh more than those of long ones.
+        tokens = torch.tensor([self.slots[slot].tokens_per_batch for slot in slots.tolist()], device=self.device)
+        self.manual_backward((nll / tokens).sum())
         gradient = rows.grad
         if self.max_grad_norm:
             norms = gradient.norm(dim=1, keepdim=True)
             gradient = gradient * (self.max_grad_norm / (norms + 1e-6)).clamp(max=1.0)
         self.optimizers().step(slots=slots, gradient=gradient, learning_rates=self._advance(slots.tolist()))
-        self.log("train/loss", losses.detach().mean(), prog_bar=True, batch_size=len(slots))
+        mean = nll.detach().sum() / (batch.labels != IGNORED).sum()
+        self.log("train/loss", mean, prog_bar=True, batch_size=len(slots))
 
     def _advance(self, slots: list[int]) -> Tensor:
         """The learning rate of each of these users at their own step, which is then counted; (u,)."""
@@ -262,8 +268,8 @@ class UserLora(ReplyModule):
     # ---- validation, and what follows from it
 
     def on_validation_epoch_start(self) -> None:
-        self.user_nll: dict[str, float] = defaultdict(float)
-        self.user_tokens: dict[str, int] = defaultdict(int)
+        self.user_nll.clear()
+        self.user_tokens.clear()
 
     def validation_step(self, batch: Seq2SeqBatch, batch_idx: int) -> None:
         self.lora.activate(self.lora.rows.data[self.slots_of(batch)] if self._in_fit else self._files_of(batch))
@@ -284,11 +290,14 @@ class UserLora(ReplyModule):
         if losses:
             self.log("val/macro_perplexity", sum(map(math.exp, losses)) / len(losses))
             super().on_validation_epoch_end()
-        if not self._in_fit or self.trainer.sanity_checking:
-            return
+
+    def on_train_epoch_end(self) -> None:
+        """Ends the round; not after validation, which does not take place where nobody has any turns for it."""
         for slot, progress in enumerate(self.slots):
             if progress is not None:
                 self._judge(slot, progress)
+        self.user_nll.clear()
+        self.user_tokens.clear()
         self._fill_slots()
         self.log("num_users_left", float(len(self.waiting) + sum(slot is not None for slot in self.slots)))
         if not any(self.slots):
@@ -366,7 +375,7 @@ class UserLora(ReplyModule):
         return torch.stack([self._row(users[(place[user] + shift) % len(users)]) for user in self.users_of(batch)])
 
     def on_test_epoch_start(self) -> None:
-        self.test_nll: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+        self.test_nll: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(int))
 
     def test_step(self, batch: Seq2SeqBatch, batch_idx: int) -> None:
         users = self.users_of(batch)

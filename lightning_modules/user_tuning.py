@@ -113,9 +113,8 @@ class UserTuning(ProfileSeq2Seq):
     def training_step(self, batch: Seq2SeqBatch, batch_idx: int) -> Tensor:
         # Through the wrapper's own forward, because some methods, such as prefix tuning, act nowhere else.
         nll, tokens = row_nll_of_wrapper(self.model, batch)
-        loss = nll.sum() / tokens.sum()
-        self.log("train/loss", loss.detach(), prog_bar=True)
-        return loss
+        self.log("train/loss", nll.detach().sum() / tokens.sum(), prog_bar=True)
+        return nll.sum() / self.trainer.datamodule.label_tokens_per_batch(self.user)
 
     @torch.no_grad()
     def row_nll(self, batch: Seq2SeqBatch) -> tuple[Tensor, Tensor]:

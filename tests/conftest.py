@@ -6,7 +6,9 @@ All people and texts are invented. Who changes a prepared directory copies it fi
 from __future__ import annotations
 
 import json
+import os
 import random
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,6 +20,8 @@ from datamodules.corpora import Corpus, Dialogue, Drops, Profile, Turn
 from datamodules.preparation import shards
 from datamodules.preparation.prepare import Preparation
 from datamodules.preparation.splits import SplitRule
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch: on a busy machine its threads wait for each other
 
 WORDS = (
     "<pad> </s> <unk> <|speaker|> <|partner|> <|speaker_profile|> <|partner_profile|> "  # 0 to 6
@@ -32,7 +36,28 @@ FAVOURITES = {
     "cleo": "猫 かわいい にゃー 庭 魚",
     "dan": "drums rhythm band 🥁 loud",
 }
-COMMON = "yes no maybe today tomorrow we you they like want see hear good bad very much it is was there".split()
+COMMON = [
+    "yes",
+    "no",
+    "maybe",
+    "today",
+    "tomorrow",
+    "we",
+    "you",
+    "they",
+    "like",
+    "want",
+    "see",
+    "hear",
+    "good",
+    "bad",
+    "very",
+    "much",
+    "it",
+    "is",
+    "was",
+    "there",
+]
 
 
 class InventedCorpus(Corpus):
@@ -149,3 +174,91 @@ def tiny_backbone(tmp_path_factory: pytest.TempPathFactory, prepared: Path) -> P
     directory = tmp_path_factory.mktemp("runs") / "tiny" / "backbone"
     save_backbone(model, prepared / "tokenizer", PromptTemplate(), directory)
     return directory
+
+
+PRETRAIN_TINY = """# lightning fit --config experiments/pretrain_tiny.yaml
+model:
+  class_path: lightning_modules.ProfileSeq2Seq
+  init_args:
+    size: tiny
+    dropout: 0.1
+    optimizer:
+      class_path: torch.optim.Adafactor
+      init_args: {lr: 0.03}
+    lr_scheduler: lightning_modules.schedules.WarmupLinear
+data:
+  class_path: datamodules.ReplyPairs
+  init_args:
+    preparation: corpora/invented.yaml
+    tokens_per_batch: 1024
+trainer:
+  accelerator: cpu
+  max_epochs: 2
+  enable_progress_bar: false
+  enable_model_summary: false
+  callbacks:
+    - callbacks.BackboneExport
+"""
+LORA_TINY = """# lightning fit --config experiments/lora_tiny.yaml
+model:
+  class_path: lightning_modules.UserLora
+  init_args:
+    init_from: runs/pretrain_tiny/backbone
+    rank: 3
+    max_epochs: 2
+    decoding: {max_new_tokens: 5}
+data:
+  class_path: datamodules.UserSets
+  init_args:
+    preparation: corpora/invented.yaml
+trainer:
+  accelerator: cpu
+  max_epochs: -1
+  reload_dataloaders_every_n_epochs: 1
+  num_sanity_val_steps: 0
+  enable_progress_bar: false
+  enable_model_summary: false
+  callbacks:
+    - callbacks.AdapterCheckpoint
+    - callbacks.PredictionWriter
+"""
+INVENTED_YAML = """# lightning prepare --config experiments/corpora/invented.yaml
+corpus:
+  class_path: datamodules.corpora.Jsonl
+  init_args: {{dialogues_path: {path}}}
+output: data/invented
+splits: {{num_target_users: 4, min_turns: 50, max_turns: 65, min_dialogues: 10, pretrain_validation_share: 0.2}}
+vocabulary_size: 400
+"""
+
+
+@pytest.fixture(scope="session")
+def _project(tmp_path_factory: pytest.TempPathFactory, invented_jsonl: Path) -> Path:
+    import torch
+
+    from datamodules.corpora import Jsonl
+    from datamodules.prompts import PromptTemplate
+    from lightning_modules.backbone import new_model, save_backbone
+
+    root = tmp_path_factory.mktemp("project")
+    (root / "experiments" / "corpora").mkdir(parents=True)
+    (root / "experiments" / "pretrain_tiny.yaml").write_text(PRETRAIN_TINY)
+    (root / "experiments" / "lora_tiny.yaml").write_text(LORA_TINY)
+    (root / "experiments" / "corpora" / "invented.yaml").write_text(INVENTED_YAML.format(path=invented_jsonl))
+    rule = SplitRule(num_target_users=4, min_turns=50, max_turns=65, min_dialogues=10, pretrain_validation_share=0.2)
+    manifest = Preparation(Jsonl(invented_jsonl), root / "data" / "invented", rule, vocabulary_size=400).run()
+    torch.manual_seed(0)
+    directory = root / "runs" / "pretrain_tiny" / "backbone"
+    directory.parent.mkdir(parents=True)
+    model = new_model("tiny", manifest["vocabulary_size"])
+    save_backbone(model, root / "data" / "invented" / "tokenizer", PromptTemplate(), directory)
+    return root
+
+
+@pytest.fixture
+def project(_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with two experiments, their corpus prepared and a backbone; the current directory."""
+    shutil.copytree(_project, tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    return tmp_path / "project"

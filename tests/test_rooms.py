@@ -14,7 +14,9 @@ ROOMS = ("datamodules", "lightning_modules", "callbacks", "evaluation")
 def lint(cwd):
     """Import-linter's own command, in this process' environment."""
     command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command as run; run()"]
-    return subprocess.run([*command, "--config", str(cwd / "setup.cfg"), "--no-cache"], cwd=cwd, capture_output=True, text=True)
+    return subprocess.run(
+        [*command, "--config", str(cwd / "setup.cfg"), "--no-cache"], cwd=cwd, capture_output=True, text=True
+    )
 
 
 def test_no_room_imports_a_higher_one():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -254,10 +255,8 @@ def fit(preparation: Preparation, *callbacks: Callback, ckpt_path: Path | None =
     """A run in fresh objects; it ends early where a callback kills it."""
     module = Recorder(settings.pop("asks_for_steps", False))
     data = ReplyPairs(preparation, tokens_per_batch=settings.pop("tokens_per_batch", 1300))
-    try:
+    with contextlib.suppress(Killed):
         trainer(*callbacks, **settings).fit(module, data, ckpt_path=ckpt_path, weights_only=False)
-    except Killed:
-        pass
     return module
 
 
@@ -274,6 +273,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
     pytest.mark.filterwarnings("ignore:.*IterableDataset. has .__len__. defined"),
     pytest.mark.filterwarnings("ignore:.*not resumable"),
+    pytest.mark.filterwarnings("ignore:.*LeafSpec"),
+    pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint"),
 ]
 
 

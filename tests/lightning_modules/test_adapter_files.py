@@ -7,10 +7,25 @@ import torch
 from peft import LoraConfig
 
 from lightning_modules import adapter_files
-from lightning_modules.adapter_files import adapter_directory, load_adapter, read_card, save_adapter
+from lightning_modules.adapter_files import load_adapter, read_card, save_adapter
 from lightning_modules.stacked_lora import StackedLora
 
-NAMES = ["ann", "ann2", "an", "ann/2", "ann.2", "ann%2", ".", "..", "../ann", "あん", "ann 2", "ann.partial", "ann.old", "A"]
+NAMES = [
+    "ann",
+    "ann2",
+    "an",
+    "ann/2",
+    "ann.2",
+    "ann%2",
+    ".",
+    "..",
+    "../ann",
+    "あん",
+    "ann 2",
+    "ann.partial",
+    "ann.old",
+    "A",
+]
 
 
 def save(adapters, user, number=1.0, backbone="b1"):

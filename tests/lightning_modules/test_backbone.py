@@ -12,7 +12,9 @@ import yaml
 from datamodules.prompts import PromptTemplate
 from lightning_modules.backbone import load_backbone, new_model, save_backbone
 
-PROMPT = PromptTemplate(style="psp", attribute_format="{attribute}＝{value}", separator=" / ", attributes=("age", "city"))
+PROMPT = PromptTemplate(
+    style="psp", attribute_format="{attribute}＝{value}", separator=" / ", attributes=("age", "city")
+)
 INPUTS = torch.tensor([[9, 10, 11, 1]])
 LABELS = torch.tensor([[12, 13, 1]])
 
@@ -139,7 +141,9 @@ def test_a_changed_file_is_refused(copied, name):
     content = bytearray((copied / name).read_bytes())
     content[-2] ^= 1
     (copied / name).write_bytes(content)
-    with pytest.raises(ValueError, match=r"have fingerprint .{16}, its manifest says .{16}: they were changed or damaged"):
+    with pytest.raises(
+        ValueError, match=r"have fingerprint .{16}, its manifest says .{16}: they were changed or damaged"
+    ):
         load_backbone(copied)
 
 

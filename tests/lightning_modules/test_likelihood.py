@@ -39,7 +39,9 @@ def test_gradients_are_those_of_plain_cross_entropy(tiny_model, make_batch):
     output = plain(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels)
     output.loss.backward()  # Hugging Face: the mean over 9 label tokens
     for (name, ours), (_, theirs) in zip(tiny_model.named_parameters(), plain.named_parameters(), strict=True):
-        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-6, msg=lambda text, n=name: f"{n}: {text}")
+        torch.testing.assert_close(
+            ours.grad, theirs.grad, rtol=1e-4, atol=1e-6, msg=lambda text, n=name: f"{n}: {text}"
+        )
 
 
 def test_padding_and_empty_rows_count_nothing(tiny_model, make_batch):

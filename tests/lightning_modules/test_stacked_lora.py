@@ -189,5 +189,7 @@ def test_rank_zero_is_refused(tiny_model):
 def test_targets_are_found_as_peft_finds_them(tiny_model):
     for targets in (["q", "EncDecAttention.v"], ["wi"], r".*\.(q|wo)"):
         peft = PeftModel(copy.deepcopy(tiny_model), lora_config(target_modules=targets))
-        expected = [name.removeprefix("base_model.model.") for name, module in peft.named_modules() if hasattr(module, "lora_A")]
+        expected = [
+            name.removeprefix("base_model.model.") for name, module in peft.named_modules() if hasattr(module, "lora_A")
+        ]
         assert target_names(tiny_model, targets) == expected

@@ -1,0 +1,41 @@
+"""Saves where a fit stands, so that the same command can continue it."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+
+class ResumeCheckpoint(Checkpoint):
+    """Writes one checkpoint every so many seconds of training, whole or not at all.
+
+    Not Lightning's `ModelCheckpoint`: with manual optimization that passes over its own time interval, and it
+    overwrites the file in place. Nothing is saved behind the last batch of an epoch, because Lightning, continued
+    from there, leaves out the validation and all that follows from it.
+
+    Args:
+        path: the checkpoint.
+        every: seconds; 0 saves after each step.
+    """
+
+    def __init__(self, path: Path, every: float = 60.0) -> None:
+        self.path = path
+        self.every = every
+        self.last = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        due = trainer.strategy.broadcast(time.monotonic() - self.last >= self.every)  # all processes save together
+        if not due or trainer.is_last_batch or trainer.fast_dev_run:
+            return
+        partial = self.path.with_suffix(".partial")
+        trainer.save_checkpoint(partial)
+        if trainer.is_global_zero:
+            os.replace(partial, self.path)
+        self.last = time.monotonic()

@@ -1,0 +1,97 @@
+"""The prediction file, written out by hand."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from callbacks import PredictionWriter
+from datamodules.batches import Seq2SeqBatch
+from datamodules.prompts import Prompts, PromptTemplate
+from lightning_modules.generation import Decoding
+from lightning_modules.seq2seq import Predictions
+
+# 0 <pad>, 1 </s>, 3 speaker, 4 partner, 5 the speaker's profile; 7 hi, 8 tea, 9 coffee, 10 yes, 11 no, 15 age, 19 old
+BATCH = Seq2SeqBatch(
+    input_ids=torch.tensor([[5, 15, 19, 4, 7, 8, 3, 10, 1], [4, 9, 1, 0, 0, 0, 0, 0, 0], [4, 9, 1, 0, 0, 0, 0, 0, 0]]),
+    attention_mask=torch.tensor([[1] * 9, [1] * 3 + [0] * 6, [1] + [0] * 8]),
+    labels=torch.tensor([[8, 10, 1, -100], [11, 1, -100, -100], [-100] * 4]),
+    user_index=torch.tensor([1, 0, 0]),
+    pair_id=torch.tensor([7000000000000000001, 5, -1]),
+)
+OUTPUTS = Predictions(
+    candidates=torch.tensor([[[0, 8, 1, 0], [0, 10, 10, 1]], [[0, 1, 0, 0], [0, 11, 1, 0]], [[0, 1, 0, 0]] * 2]),
+    nll=torch.tensor([2.5, 0.75, 0.0]),
+    tokens=torch.tensor([3, 2, 0]),
+)
+LINES = [
+    {
+        "user": "ben",
+        "pair_id": 7000000000000000001,
+        "context": [["partner", "hi tea"], ["speaker", "yes"]],
+        "reference": "tea yes",
+        "candidates": ["tea", "yes yes"],
+        "nll": 2.5,
+        "tokens": 3,
+    },
+    {
+        "user": "あん",
+        "pair_id": 5,
+        "context": [["partner", "coffee"]],
+        "reference": "no",
+        "candidates": ["", "no"],
+        "nll": 0.75,
+        "tokens": 2,
+    },
+]
+
+
+@pytest.fixture
+def trainer(tmp_path, word_tokenizer):
+    """As much of a trainer as the callback looks at."""
+    data = SimpleNamespace(
+        users=["あん", "ben"],
+        prompts=Prompts(PromptTemplate(), word_tokenizer),
+        splits={"test": SimpleNamespace(reader=SimpleNamespace(fingerprint="5b117"))},
+    )
+    return SimpleNamespace(default_root_dir=str(tmp_path / "run"), datamodule=data)
+
+
+@pytest.fixture
+def module():
+    return SimpleNamespace(backbone_fingerprint="bb", decoding=Decoding(num_candidates=2))
+
+
+def test_the_file_is_what_it_should_be(trainer, module, tmp_path):
+    writer = PredictionWriter()
+    writer.on_predict_start(trainer, module)
+    writer.on_predict_batch_end(trainer, module, OUTPUTS, BATCH, 0)
+    assert not (tmp_path / "run" / "predictions.jsonl").exists()
+    writer.on_predict_end(trainer, module)
+    text = (tmp_path / "run" / "predictions.jsonl").read_text(encoding="utf-8")
+    assert [json.loads(line) for line in text.splitlines()] == LINES
+    assert "あん" in text
+    card = json.loads((tmp_path / "run" / "predictions.card.json").read_text())
+    assert (card["backbone"], card["decoding"]["num_candidates"]) == ("bb", 2)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["predictions.card.json", "predictions.jsonl"]
+
+
+def test_what_was_interrupted_does_not_replace_what_is_there(trainer, module, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "predictions.jsonl").write_text("earlier\n")
+    writer = PredictionWriter()
+    writer.on_predict_start(trainer, module)
+    writer.on_predict_batch_end(trainer, module, OUTPUTS, BATCH, 0)
+    assert (tmp_path / "run" / "predictions.jsonl").read_text() == "earlier\n"
+
+
+def test_our_own_reader_reads_it(trainer, module, tmp_path):
+    from evaluation.predictions import read_predictions
+
+    writer = PredictionWriter()
+    writer.on_predict_start(trainer, module)
+    writer.on_predict_batch_end(trainer, module, OUTPUTS, BATCH, 0)
+    writer.on_predict_end(trainer, module)
+    first, second = read_predictions(tmp_path / "run" / "predictions.jsonl")
+    assert (first.user, first.context[0], second.candidates) == ("ben", ("partner", "hi tea"), ("", "no"))

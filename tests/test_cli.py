@@ -1,0 +1,207 @@
+"""The command line, in this process: run names, going on, leaving alone, and messages for a person."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from lightning_modules.cli import main
+
+LORA = ["fit", "--config", "experiments/lora_tiny.yaml"]
+PRETRAIN = ["fit", "--config", "experiments/pretrain_tiny.yaml", "--run=again", "--trainer.max_steps=3"]
+
+
+def said(arguments, capsys):
+    """What the command says when it stops: one line, and nothing like a traceback."""
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code not in (0, None)
+    text = stop.value.code if isinstance(stop.value.code, str) else capsys.readouterr().err
+    assert "Traceback" not in text
+    return text
+
+
+def runs(project):
+    return sorted(path.name for path in (project / "runs").iterdir())
+
+
+def card(run, stage="fit"):
+    return json.loads(Path("runs", run, f"{stage}.card.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        ([], "lora_tiny"),
+        (["--model.rank=8"], "lora_tiny,rank=8"),
+        (["--model.init_args.rank=8"], "lora_tiny,rank=8"),
+        (["--model.rank=3"], "lora_tiny"),
+        (["--model.decoding.num_candidates=2", "--checkpoint_every=5"], "lora_tiny"),
+        (["--data.users=ada", "--model.alpha=2", "--seed_everything=7"], "lora_tiny,users=ada,alpha=2.0,seed=7"),
+        (["--run=mine", "--model.rank=8"], "mine"),
+    ],
+)
+def test_a_run_is_named_after_what_makes_it_another_one(project, flags, name):
+    main([*LORA, *flags])
+    assert set(runs(project)) == {"pretrain_tiny", name}
+    assert card(name)["status"] == "finished"
+
+
+def test_names_of_two_files(project):
+    Path("experiments/quick.yaml").write_text("model: {init_args: {max_epochs: 1}}\n")
+    main([*LORA, "--config", "experiments/quick.yaml", "--model.rank=2"])
+    assert "lora_tiny+quick,rank=2" in runs(project)
+    assert card("lora_tiny+quick,rank=2")["config"]["model"]["init_args"]["max_epochs"] == 1
+
+
+def test_fit_test_and_predict_meet_in_one_run(project, capsys):
+    main(LORA)
+    main(["test", *LORA[1:], "--model.decoding.num_candidates=2"])
+    main(["predict", *LORA[1:], "--model.decoding.num_candidates=2"])
+    assert runs(project) == ["lora_tiny", "pretrain_tiny"]
+    names = {path.name for path in Path("runs/lora_tiny").iterdir()}
+    assert names >= {"adapters", "logs", "fit.card.json", "test.card.json", "predict.card.json", "predictions.jsonl"}
+    lines = [json.loads(line) for line in Path("runs/lora_tiny/predictions.jsonl").read_text().splitlines()]
+    assert {line["user"] for line in lines} == {"ada", "ben", "cleo", "dan"}
+    assert {len(line["candidates"]) for line in lines} == {2}
+    weights = Path("runs/lora_tiny/adapters/ada/adapter_model.safetensors")
+    before = weights.stat().st_mtime_ns
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main(LORA)
+    assert stop.value.code == 0
+    assert "runs/lora_tiny is finished already and is used as it is" in capsys.readouterr().out
+    assert weights.stat().st_mtime_ns == before
+
+
+def test_other_settings_are_refused_in_the_same_run(project, capsys):
+    main(PRETRAIN)
+    text = said([*PRETRAIN, "--data.tokens_per_batch=512", "--model.dropout=0.2"], capsys)
+    assert "runs/again was trained with other settings (" in text
+    assert "data.init_args.tokens_per_batch was 1024, now 512" in text
+    assert "model.init_args.dropout was 0.1, now 0.2" in text
+    assert "give another --run, or delete that directory" in text
+
+
+def test_a_stopped_run_goes_on_and_comes_out_the_same(project, monkeypatch, capsys):
+    from callbacks import BackboneExport
+
+    main([*PRETRAIN[:3], "--run=whole"])
+    stop = [*PRETRAIN[:3], "--run=stopped", "--checkpoint_every=0"]
+    with monkeypatch.context() as patch:
+        patch.setattr(BackboneExport, "on_train_batch_end", stop_at(4), raising=False)
+        with pytest.raises(Killed):
+            main(stop)
+    assert card("stopped")["status"] == "running"
+    assert not Path("runs/stopped/backbone").exists()
+    main(stop)
+    assert "continuing from runs/stopped/checkpoints/last.ckpt" in capsys.readouterr().out
+    ours, theirs = (load_file(f"runs/{name}/backbone/model.safetensors") for name in ("stopped", "whole"))
+    assert not [name for name in theirs if not torch.equal(ours[name], theirs[name])]
+    assert card("stopped")["steps"] == card("whole")["steps"] > 5
+
+
+def stop_at(step):
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == step:
+            raise Killed
+
+    return on_train_batch_end
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+def test_a_run_that_failed_before_its_first_checkpoint_may_be_changed(project, capsys):
+    said([*LORA, "--run=r", "--model.target_modules=[nothing]"], capsys)
+    main([*LORA, "--run=r", "--model.max_epochs=1"])
+    assert card("r")["status"] == "finished"
+
+
+def test_a_missing_backbone_is_one_line_with_the_command(project, capsys):
+    shutil.rmtree("runs/pretrain_tiny")
+    text = said(LORA, capsys)
+    assert text == (
+        "error: no backbone in runs/pretrain_tiny/backbone; "
+        "make it with: lightning fit --config experiments/pretrain_tiny.yaml"
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ("    rank: 3", "    rnak: 3", "rnak"),
+        ("    rank: 3", "    rank: many", "many"),
+        ("  max_epochs: -1", "  max_epoch: -1", "max_epoch"),
+        ("preparation: corpora/invented.yaml", "preparation: corpora/invented.yaml\n    user: ada", "user"),
+        ("trainer:\n", "trayner: {x: 1}\ntrainer:\n", "trayner"),
+        ("    rank: 3", "    rank: ${nothing.here}", "nothing.here"),
+    ],
+)
+def test_a_misspelt_key_is_named(project, capsys, old, new, named):
+    path = Path("experiments/lora_tiny.yaml")
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    assert named in said(LORA, capsys)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--model.rank=0"], "error: rank must be 1 or more, got 0"),
+        (["--model.target_modules=[q,wi_0]"], "error: target_modules ['wi_0'] match nothing in this model"),
+        (["--data.users=eve"], "error: unknown users ['eve']"),
+        (["--model.decoding.num_candidates=0"], "must be 1 or more"),
+        (["--trainer.max_epoch=3"], "max_epoch"),
+        (["--config", "experiments/no.yaml"], "experiments/no.yaml"),
+    ],
+)
+def test_mistakes_end_in_one_message(project, capsys, flags, message):
+    assert message in said([*LORA, *flags], capsys)
+
+
+def test_wandb_offline_by_flags_gets_the_whole_configuration(project, monkeypatch):
+    logged = {}
+    from lightning.pytorch.loggers import WandbLogger
+
+    monkeypatch.setattr(WandbLogger, "log_hyperparams", lambda self, params: logged.update(params))
+    Path("experiments/wandb.yaml").write_text(
+        "trainer: {logger: {class_path: lightning.pytorch.loggers.WandbLogger, init_args: {project: test}}}\n"
+    )
+    main([*LORA, "--config", "experiments/wandb.yaml", "--model.max_epochs=1", "--run=w", "--data.users=ada"])
+    assert logged["model"]["init_args"]["rank"] == 3
+    assert logged["data"]["init_args"]["users"] == "ada"
+    assert list(Path("runs/w/wandb").glob("offline-run-*"))
+    import wandb
+
+    wandb.finish()
+
+
+def test_the_command_line_of_a_sweep_agent_trains(project):
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args  # wandb's own
+
+    sweep = yaml.safe_load((Path(__file__).parents[1] / "experiments" / "sweeps" / "lora_rank.yaml").read_text())
+    (name,) = sweep["parameters"]
+    given = create_sweep_command_args({"args": {name: {"value": 2}, "model.init_args.max_epochs": {"value": 1}}})
+    command = create_sweep_command(sweep["command"])
+    flags = [flag for part in command for flag in (given["args"] if part == "${args}" else [part])]
+    assert flags[:4] == ["lightning", "fit", "--config", "experiments/lora_r12.yaml"]
+    shutil.copy("experiments/lora_tiny.yaml", "experiments/lora_r12.yaml")
+    main(flags[1:])
+    run = card("lora_r12,max_epochs=1,rank=2")
+    assert (run["status"], run["config"]["model"]["init_args"]["rank"]) == ("finished", 2)
+    import wandb
+
+    wandb.finish()
+
+
+def test_prepare_and_table_are_subcommands(project, capsys):
+    main(["prepare", "--config", "experiments/corpora/invented.yaml"])
+    assert "data/invented is prepared already: 4 target users" in capsys.readouterr().out
+    assert "no such predictions file" in said(["table", "--systems.a=no.jsonl", "--output=t"], capsys)

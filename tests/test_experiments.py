@@ -1,0 +1,115 @@
+"""Every YAML under `experiments/`: its first line is its command, that command parses, and what it builds runs."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+from lightning.pytorch.cli import LightningArgumentParser
+
+from lightning_modules.cli import PARSER_SETTINGS, UserDialogueCLI, main
+
+ROOT = Path(__file__).parents[1]
+ALL = sorted((ROOT / "experiments").rglob("*.yaml"))
+TOOLS = {"corpora": "prepare", "tables": "table"}
+MODELS = {
+    "ProfileSeq2Seq": "lightning_modules.seq2seq",
+    "UserLora": "lightning_modules.user_lora",
+    "UserTuning": "lightning_modules.user_tuning",
+}
+
+
+def first_line(path):
+    return path.read_text(encoding="utf-8").splitlines()[0]
+
+
+def command(path):
+    """The arguments of `lightning` in the first line, without variables in front and with `<...>` filled in."""
+    words = shlex.split(re.sub(r"<\w+>", "ben", first_line(path).removeprefix("# ")))
+    return words[words.index("lightning") + 1 :]
+
+
+def of_kind(*kinds):
+    chosen = [path for path in ALL if path.parent.name in kinds]
+    assert chosen, kinds
+    return pytest.mark.parametrize("path", chosen, ids=lambda path: str(path.relative_to(ROOT / "experiments")))
+
+
+@pytest.fixture(autouse=True)
+def in_the_repository(monkeypatch, invented_jsonl):
+    """The paths in the files are relative to the repository."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("DIALOGUES", str(invented_jsonl))
+
+
+def test_nothing_is_left_out():
+    assert len(ALL) > 8
+    assert {path.parent.name for path in ALL} == {"experiments", "corpora", "tables", "sweeps"}
+
+
+@of_kind("experiments", "corpora", "tables")
+def test_the_first_line_is_its_command(path):
+    assert first_line(path).startswith("# ")
+    subcommand, flag, file, *_ = command(path)
+    assert (flag, file) == ("--config", str(path.relative_to(ROOT)))
+    expected = TOOLS.get(path.parent.name)
+    assert subcommand == expected if expected else subcommand in ("fit", "predict")
+
+
+class Parsed(UserDialogueCLI):
+    """Parses and builds, and neither runs nor writes."""
+
+    def before_instantiate_classes(self):
+        self.run_directory = Path("nowhere")
+
+    def _run_subcommand(self, subcommand):
+        pass
+
+
+@of_kind("experiments")
+def test_an_experiment_is_built(path, monkeypatch):
+    parsed = Parsed([*command(path), "--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.logger=false"])
+    settings = yaml.safe_load(path.read_text())
+    name = settings["model"]["class_path"].rpartition(".")[2]
+    assert type(parsed.model).__module__ == MODELS[name]
+    assert type(parsed.datamodule).__name__ == settings["data"]["class_path"].rpartition(".")[2]
+    assert parsed.datamodule.preparation.output.parts[0] == "data"
+    assert parsed.trainer.callbacks
+    for key, value in settings["model"]["init_args"].items():
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            assert getattr(parsed.model, key) == value
+
+
+@of_kind("corpora", "tables")
+def test_a_tool_is_built(path):
+    from datamodules.preparation.prepare import Preparation
+    from evaluation.table import Table
+
+    parser = LightningArgumentParser(**PARSER_SETTINGS)
+    parser.add_argument("--config", action="config")
+    parser.add_class_arguments(Preparation if path.parent.name == "corpora" else Table)
+    assert parser.parse_args(command(path)[1:])
+
+
+@of_kind("sweeps")
+def test_a_sweep_names_settings_that_exist(path):
+    sweep = yaml.safe_load(path.read_text())
+    subcommand, flag, experiment, *flags = sweep["command"][1:]
+    assert (subcommand, flag) == ("fit", "--config")
+    flags = [f for f in flags if f != "${args}" and "logger" not in f]
+    for name, choice in sweep["parameters"].items():
+        parsed = Parsed(["fit", "--config", experiment, *flags, f"--{name}={choice['values'][0]}"])
+        assert getattr(parsed.model, name.rpartition(".")[2]) == choice["values"][0]
+
+
+def test_the_experiment_at_the_scale_of_the_paper_runs_with_a_tiny_model(project, monkeypatch):
+    import shutil
+
+    monkeypatch.chdir(project)
+    shutil.copy(ROOT / "experiments" / "pretrain_t5_base.yaml", "experiments/t5.yaml")
+    shutil.copy("experiments/corpora/invented.yaml", "experiments/corpora/jsonl.yaml")
+    tiny = ["--model.size=tiny", "--data.tokens_per_batch=256", "--trainer.val_check_interval=2"]
+    limits = ["--trainer.max_steps=4", "--trainer.accelerator=cpu", "--trainer.devices=1"]
+    main(["fit", "--config", "experiments/t5.yaml", "--run=t5", *tiny, *limits])
+    assert (project / "runs" / "t5" / "backbone" / "model.safetensors").is_file()
