@@ -60,9 +60,7 @@ def new_model(job: Job) -> T5ForConditionalGeneration:
     return get_peft_model(model, LoraConfig(**job["lora"]))
 
 
-def optimizer_and_schedule(
-    job: Job, model: torch.nn.Module, num_rows: int
-) -> tuple[torch.optim.AdamW, LambdaLR]:
+def optimizer_and_schedule(job: Job, model: torch.nn.Module, num_rows: int) -> tuple[torch.optim.AdamW, LambdaLR]:
     """As each user has them in `UserLora`."""
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=job["learning_rate"], weight_decay=job["weight_decay"])

@@ -155,7 +155,7 @@ def compare(arguments: argparse.Namespace, directory: Path) -> None:
             order = list(NAMES)[number % 3 :] + list(NAMES)[: number % 3]
             for name in order:
                 seconds[name].append(workers[name].turn()["seconds"])
-            print(f"slice {number}: {({name: round(s[-1], 1) for name, s in seconds.items()})} s", file=sys.stderr)
+            print(f"slice {number}: { ({name: round(s[-1], 1) for name, s in seconds.items()}) } s", file=sys.stderr)
         ends = {name: worker.turn() for name, worker in workers.items()}
     finally:
         for worker in workers.values():

@@ -57,7 +57,7 @@ class PredictionWriter(Callback):
         self.file.close()
         card = {
             "system": type(pl_module).__name__,
-            "split": trainer.datamodule.splits["test"].reader.fingerprint,
+            "split": trainer.datamodule.splits["test"].reader.content,
             "backbone": pl_module.backbone_fingerprint,
             "decoding": vars(pl_module.decoding),
         }

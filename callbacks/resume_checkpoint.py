@@ -35,7 +35,7 @@ class ResumeCheckpoint(Checkpoint):
         if not due or trainer.is_last_batch or trainer.fast_dev_run:
             return
         partial = self.path.with_suffix(".partial")
-        trainer.save_checkpoint(partial)
+        trainer.save_checkpoint(partial, weights_only=False)
         if trainer.is_global_zero:
             os.replace(partial, self.path)
         self.last = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -69,8 +70,9 @@ class RunCard(Callback):
             "seed": self.config.get("seed_everything"),
             "wall_seconds": round(self.seconds + time.monotonic() - self.start, 1),
             "steps": trainer.global_step,
+            "metrics": {name: float(value) for name, value in trainer.callback_metrics.items()},
             "backbone": getattr(trainer.lightning_module, "backbone_fingerprint", None),
-            "prepared": str(data.preparation.output) if data is not None else None,
+            "prepared": _fingerprint_of(data.preparation.output / "manifest.json") if data is not None else None,
             "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
             "config": self.config,
         }
@@ -78,6 +80,11 @@ class RunCard(Callback):
         partial = self.path.with_suffix(".partial")
         partial.write_text(json.dumps(card, indent=1, default=str) + "\n")
         os.replace(partial, self.path)
+
+
+def _fingerprint_of(path: Path) -> str | None:
+    """SHA-256 of a file in 16 hexadecimal digits; a manifest holds those of all it describes."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else None
 
 
 def git_commit() -> str | None:

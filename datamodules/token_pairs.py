@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from datamodules.preparation.prepare import read_manifest
+from datamodules.preparation.prepare import read_manifest, split_fingerprint
 from datamodules.preparation.shards import FINGERPRINT_KEY
 from datamodules.preparation.tokenizer import tokenizer_fingerprint
 from datamodules.ragged import Ragged
@@ -65,6 +65,7 @@ class ShardReader:
         manifest = read_manifest(directory)
         if split not in manifest["splits"]:
             raise ValueError(f"{directory} has no split {split!r}; it has {sorted(manifest['splits'])}")
+        self.content = split_fingerprint(manifest, split)
         self.fingerprint = tokenizer_fingerprint(directory / "tokenizer")
         parts = manifest["splits"][split]
         self.groups: list[tuple[Path, int]] = []

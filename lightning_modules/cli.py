@@ -20,11 +20,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-# Telemetry off, runs stay on this machine unless WANDB_MODE=online or a sweep agent says otherwise, and room for
-# the matrix kernels of all batch shapes (about a fifth of a CPU training step). Read when torch is imported.
+# Telemetry off, and runs stay on this machine unless WANDB_MODE=online or a sweep agent says otherwise.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4096")
 if "WANDB_SWEEP_ID" not in os.environ:
     os.environ.setdefault("WANDB_MODE", "offline")
 
@@ -98,8 +96,12 @@ class UserDialogueCLI(LightningCLI):
         self.run_directory = RUNS / (config.run or self._run_name())
         config.trainer.default_root_dir = str(self.run_directory)
         _send_logs_to(self.run_directory, config.trainer.logger)
-        if self.subcommand == "fit" and not config.trainer.fast_dev_run:
+        if config.trainer.fast_dev_run:
+            return
+        if self.subcommand == "fit":
             self._continue_or_leave()
+        else:
+            self._leave_what_is_there()
 
     def _run_name(self) -> str:
         config = self.config[self.subcommand]
@@ -137,11 +139,40 @@ class UserDialogueCLI(LightningCLI):
                 "give another --run, or delete that directory"
             )
         if card["status"] == "finished":
+            if self._backbone_now() not in (None, card["backbone"]):
+                raise ValueError(
+                    f"{self.run_directory} was trained on backbone {card['backbone']}, but model.init_from is backbone "
+                    f"{self._backbone_now()} now; give another --run, or delete that directory"
+                )
             print(f"{self.run_directory} is finished already and is used as it is; delete it to train anew")
             raise SystemExit(0)
         if self.checkpoint.is_file() and self.config.fit.ckpt_path is None:
             print(f"continuing from {self.checkpoint}")
             self.config.fit.ckpt_path = str(self.checkpoint)
+
+    def _leave_what_is_there(self) -> None:
+        """Leaves a finished test or prediction alone if it is of the same settings, backbone and adapters."""
+        path = self.run_directory / f"{self.subcommand}.card.json"
+        if not path.is_file():
+            return
+        card = json.loads(path.read_text())
+        adapters = self.run_directory.glob("adapters/*/card.json")
+        if (
+            card["status"] == "finished"
+            and card["config"] == self.settings
+            and self._backbone_now() in (None, card["backbone"])
+            and all(adapter.stat().st_mtime < path.stat().st_mtime for adapter in adapters)
+        ):
+            print(f"{self.subcommand} of {self.run_directory} is done already; delete {path} to do it again")
+            for name, value in card["metrics"].items():
+                print(f"  {name}: {value:.4g}")
+            raise SystemExit(0)
+
+    def _backbone_now(self) -> str | None:
+        """Fingerprint of the backbone that `init_from` names, if there is one."""
+        directory = self.settings["model"]["init_args"].get("init_from")
+        manifest = Path(directory or ".") / "manifest.json"
+        return json.loads(manifest.read_text())["fingerprint"] if directory and manifest.is_file() else None
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         from callbacks import ResumeCheckpoint, RunCard

@@ -169,8 +169,7 @@ def target_names(model: nn.Module, target_modules: str | list[str] | set[str]) -
         matches = {target_modules: [name for name in linears if re.fullmatch(target_modules, name)]}
     else:
         matches = {
-            entry: [name for name in linears if name == entry or name.endswith("." + entry)]
-            for entry in target_modules
+            entry: [name for name in linears if name == entry or name.endswith("." + entry)] for entry in target_modules
         }
     if empty := sorted(entry for entry, names in matches.items() if not names):
         kinds = sorted({name.rpartition(".")[2] for name in linears})

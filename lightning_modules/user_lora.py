@@ -250,7 +250,7 @@ class UserLora(ReplyModule):
             norms = gradient.norm(dim=1, keepdim=True)
             gradient = gradient * (self.max_grad_norm / (norms + 1e-6)).clamp(max=1.0)
         self.optimizers().step(slots=slots, gradient=gradient, learning_rates=self._advance(slots.tolist()))
-        mean = nll.detach().sum() / (batch.labels != IGNORED).sum()
+        mean = nll.detach().float().sum() / (batch.labels != IGNORED).sum()
         self.log("train/loss", mean, prog_bar=True, batch_size=len(slots))
 
     def _advance(self, slots: list[int]) -> Tensor:

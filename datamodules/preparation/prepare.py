@@ -15,6 +15,7 @@ preparation leaves nothing that looks finished; the next one starts anew.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import shutil
 import unicodedata
@@ -202,6 +203,12 @@ def read_manifest(directory: Path) -> dict[str, Any]:
 def num_pairs(manifest: dict[str, Any], split: str) -> int:
     """Reply pairs in a split, by its manifest."""
     return sum(group[0] for part in manifest["splits"][split] for group in part["row_groups"])
+
+
+def split_fingerprint(manifest: dict[str, Any], split: str) -> str:
+    """What a split holds, in 16 hexadecimal digits: from the SHA-256 of its parts."""
+    parts = "".join(part["sha256"] for part in manifest["splits"][split])
+    return hashlib.sha256(parts.encode()).hexdigest()[:16]
 
 
 def _summary(manifest: dict[str, Any]) -> str:

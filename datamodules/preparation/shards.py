@@ -89,9 +89,7 @@ def write_shards(rows: Iterable[Mapping[str, Any]], directory: Path, schema: pa.
                 writer.write_table(table, row_group_size=ROWS_PER_GROUP)
                 tokens = [len(table[name].combine_chunks().values) for name in ("context_ids", "response_ids")]
                 groups.append([len(group_rows), *tokens])
-        parts.append(
-            {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "row_groups": groups}
-        )
+        parts.append({"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "row_groups": groups})
     return parts
 
 

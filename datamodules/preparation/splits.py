@@ -99,9 +99,7 @@ def split_by_time(dialogues: Sequence[Dialogue], user: str, rule: SplitRule) -> 
     splits = []
     for count in counts:
         middle = (before + count / 2) / total
-        splits.append(
-            USER_SPLITS[(middle >= rule.train_share) + (middle >= rule.train_share + rule.validation_share)]
-        )
+        splits.append(USER_SPLITS[(middle >= rule.train_share) + (middle >= rule.train_share + rule.validation_share)])
         before += count
     splits[-1] = "users/test"
     if len(splits) > 1 and splits[-2] == "users/train":

@@ -58,7 +58,7 @@ class StopAt(ResumeCheckpoint):
 
 
 @pytest.fixture
-def run(preparation, tiny_backbone, tmp_path):
+def run(preparation, tiny_backbone, tmp_path, once):
     """Trains in `tmp_path/<name>` and returns the module and its adapters' weights."""
 
     def fit(name, users=None, callbacks=(), ckpt_path=None, data=None, trainer=None, **changes):
@@ -76,7 +76,20 @@ def run(preparation, tiny_backbone, tmp_path):
         )
         return module, weights_in(tmp_path / name)
 
+    def fit_once(**settings):
+        """The weights of a run that nothing disturbs, trained only by the first test that asks for them."""
+        if str(settings) not in once:
+            once[str(settings)] = fit("once", **settings)[1]
+        return once[str(settings)]
+
+    fit.once = fit_once
     return fit
+
+
+@pytest.fixture(scope="module")
+def once():
+    """Settings and the weights that they gave."""
+    return {}
 
 
 QUIET = {
@@ -108,7 +121,7 @@ def assert_close(ours, theirs):
 @pytest.fixture
 def undisturbed(run):
     """Weights of all four users, trained together without interruption."""
-    return run("undisturbed")[1]
+    return run.once()
 
 
 def train_alone(data, backbone, first_weights, user, settings, worse_from):
@@ -254,18 +267,20 @@ def test_the_base_never_changes_and_every_adapter_tensor_does(run, tiny_backbone
 
 
 def test_finished_users_are_skipped(run, undisturbed, tmp_path, capsys):
-    marker = tmp_path / "undisturbed" / "adapters" / "ben" / "marker"
+    run("run")
+    marker = tmp_path / "run" / "adapters" / "ben" / "marker"
     marker.touch()
-    shutil.rmtree(tmp_path / "undisturbed" / "adapters" / "dan")
-    module, ours = run("undisturbed")
+    shutil.rmtree(tmp_path / "run" / "adapters" / "dan")
+    module, ours = run("run")
     assert "3 of 4 users have their adapter already" in capsys.readouterr().out
     assert len(module.lora.rows) == 1
     assert marker.is_file()
     assert_close(ours, undisturbed)
 
 
-def test_with_nothing_left_to_do_it_ends_well(run, undisturbed, capsys):
-    run("undisturbed")
+def test_with_nothing_left_to_do_it_ends_well(run, capsys):
+    run("run", max_epochs=1)
+    run("run", max_epochs=1)
     assert "4 of 4 users have their adapter already" in capsys.readouterr().out
 
 
@@ -281,12 +296,12 @@ def test_adapters_of_other_settings_are_not_taken_for_these(run, tmp_path):
 def test_a_stopped_run_goes_on_bit_for_bit(run, tmp_path, step):
     """Mid-round, behind the last batch of a round (every 12 steps) before its validation, and in others' slots."""
     settings = {"max_users_at_once": 2, "data": {"users_per_batch": 1, "rows_per_user": 8}}
-    module, undisturbed = run("whole", **settings)
-    assert module.trainer.global_step == 72  # two pairs of users, three epochs each, six batches each
+    undisturbed = run.once(**settings)
     checkpoint = tmp_path / "last.ckpt"
     with pytest.raises(Stopped):
         run("stopped", callbacks=[StopAt(checkpoint, step)], **settings)
-    ours = run("stopped", ckpt_path=checkpoint, **settings)[1]
+    module, ours = run("stopped", ckpt_path=checkpoint, **settings)
+    assert module.trainer.global_step == 72  # two pairs of users, three epochs each, six batches each
     assert set(ours) == set(USERS)
     assert not [user for user in USERS if not torch.equal(ours[user], undisturbed[user])]
 
