@@ -33,9 +33,9 @@ lint: $(VENV)/installed-dev
 	lint-imports --config setup.cfg
 
 benchmarks: $(VENV)/installed-dev
-	python benchmarks/pretraining.py
-	python benchmarks/adapters.py
-	python benchmarks/reply_pairs.py
+	python -m benchmarks.pretraining
+	python -m benchmarks.adapters
+	python -m benchmarks.reply_pairs
 
 clean:
 	rm -rf data runs .pytest_cache .ruff_cache

@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.experiment import exit_on_termination, load_experiment, stock_environment
+from benchmarks.experiment import exit_on_termination, load_experiment
 from benchmarks.report import ratios, spread, table
 
 NAMES = {
@@ -169,7 +169,7 @@ def compare(arguments: argparse.Namespace, directory: Path) -> None:
     lightning = [str(Path(sys.executable).with_name("lightning")), "fit", "--config", str(arguments.experiment)]
     lightning += [*overrides, f"--data.users={directory / 'users.txt'}"]
     others = [sys.executable, "-m", "benchmarks.adapter_workers"]
-    environment = dict(os.environ) if arguments.tuned_baselines else stock_environment()
+    environment = dict(os.environ)
     seconds: dict[str, list[float]] = {name: [] for name in NAMES}
     work: dict[str, list[float]] = {name: [] for name in NAMES}
     memory: dict[str, list[float]] = {name: [] for name in NAMES}

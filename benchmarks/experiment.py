@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -35,11 +34,6 @@ def call(spec: str | dict[str, Any], *arguments: Any) -> Any:
     spec = {"class_path": spec} if isinstance(spec, str) else spec
     module, _, name = spec["class_path"].rpartition(".")
     return getattr(importlib.import_module(module), name)(*arguments, **spec.get("init_args", {}))
-
-
-def stock_environment() -> dict[str, str]:
-    """This process's environment without the room for matrix kernels that our command line makes when imported."""
-    return {name: value for name, value in os.environ.items() if name != "ONEDNN_PRIMITIVE_CACHE_CAPACITY"}
 
 
 def exit_on_termination() -> None:

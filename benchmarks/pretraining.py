@@ -1,7 +1,7 @@
 """Pre-training speed: ours against Hugging Face's `Seq2SeqTrainer`, with its default and with length-grouped sampling.
 
     python -m benchmarks.pretraining                     # about 10 minutes on two CPU cores
-    python -m benchmarks.pretraining --tuned-trainer     # the Trainer gets our kernel cache and attention as well
+    python -m benchmarks.pretraining --tuned-trainer     # the Trainer gets our attention as well
 
 Ours is what `lightning fit --config experiments/pretrain_small.yaml` does: the Lightning Trainer, `ProfileSeq2Seq`,
 batches of `ReplyPairs`. All three have the same
@@ -41,7 +41,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.experiment import exit_on_termination, load_experiment, stock_environment
+from benchmarks.experiment import exit_on_termination, load_experiment
 from benchmarks.report import ratios, spread, table
 from benchmarks.turns import Worker
 
@@ -147,7 +147,7 @@ def compare(arguments: argparse.Namespace, directory: Path) -> None:
     try:
         for name in NAMES:
             job = json.dumps({**common, "name": name})
-            environment = os.environ if arguments.tuned_trainer else stock_environment()
+            environment = os.environ
             workers[name] = Worker([*command, job], directory / f"{name}.log", environment)
         threads = {worker.hear()["threads"] for worker in workers.values()}
         for number in range(arguments.slices + 1):
