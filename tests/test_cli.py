@@ -205,3 +205,28 @@ def test_prepare_and_table_are_subcommands(project, capsys):
     main(["prepare", "--config", "experiments/corpora/invented.yaml"])
     assert "data/invented is prepared already: 4 target users" in capsys.readouterr().out
     assert "no such predictions file" in said(["table", "--systems.a=no.jsonl", "--output=t"], capsys)
+
+
+def test_a_second_test_is_left_alone_until_something_changes(project, capsys):
+    main(LORA)
+    test = ["test", *LORA[1:]]
+    main(test)
+    first = card("lora_tiny", "test")
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main(test)
+    said = capsys.readouterr().out
+    assert stop.value.code == 0
+    assert "is done already" in said and f"test/own_perplexity: {first['metrics']['test/own_perplexity']:.4g}" in said
+    main([*test, "--model.num_swaps=1", "--run=lora_tiny"])  # other settings
+    assert card("lora_tiny", "test")["config"]["model"]["init_args"]["num_swaps"] == 1
+    adapter = next(Path("runs/lora_tiny/adapters").glob("*/card.json"))
+    adapter.touch()  # another adapter
+    main([*test, "--model.num_swaps=1", "--run=lora_tiny"])
+
+
+def test_a_run_on_a_backbone_that_is_another_one_now_is_refused(project, capsys):
+    main(LORA)
+    manifest = Path("runs/pretrain_tiny/backbone/manifest.json")
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "fingerprint": "f00"}))
+    assert "but model.init_from is backbone f00 now; give another --run" in said(LORA, capsys)

@@ -53,7 +53,7 @@ def trainer(tmp_path, word_tokenizer):
     data = SimpleNamespace(
         users=["あん", "ben"],
         prompts=Prompts(PromptTemplate(), word_tokenizer),
-        splits={"test": SimpleNamespace(reader=SimpleNamespace(fingerprint="5b117"))},
+        splits={"test": SimpleNamespace(reader=SimpleNamespace(content="5b117"))},
     )
     return SimpleNamespace(default_root_dir=str(tmp_path / "run"), datamodule=data)
 
