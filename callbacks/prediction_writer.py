@@ -25,6 +25,7 @@ class PredictionWriter(Callback):
     def on_predict_start(self, trainer: Trainer, pl_module: ReplyModule) -> None:
         self.path = Path(trainer.default_root_dir) / "predictions.jsonl"
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.with_name("predictions.card.json").unlink(missing_ok=True)  # never of other predictions
         self.file = self.path.with_suffix(".partial").open("w", encoding="utf-8")
 
     def on_predict_batch_end(
@@ -55,14 +56,16 @@ class PredictionWriter(Callback):
 
     def on_predict_end(self, trainer: Trainer, pl_module: ReplyModule) -> None:
         self.file.close()
+        if trainer.fast_dev_run:
+            return
         card = {
             "system": type(pl_module).__name__,
             "split": trainer.datamodule.splits["test"].reader.content,
             "backbone": pl_module.backbone_fingerprint,
             "decoding": vars(pl_module.decoding),
         }
+        os.replace(self.path.with_suffix(".partial"), self.path)
         card_path = self.path.with_name("predictions.card.json")
         card_path.with_suffix(".partial").write_text(json.dumps(card, indent=1) + "\n")
         os.replace(card_path.with_suffix(".partial"), card_path)
-        os.replace(self.path.with_suffix(".partial"), self.path)
         print(f"predictions are in {self.path}")

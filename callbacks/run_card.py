@@ -72,7 +72,7 @@ class RunCard(Callback):
             "steps": trainer.global_step,
             "metrics": {name: float(value) for name, value in trainer.callback_metrics.items()},
             "backbone": getattr(trainer.lightning_module, "backbone_fingerprint", None),
-            "prepared": _fingerprint_of(data.preparation.output / "manifest.json") if data is not None else None,
+            "prepared": fingerprint_of(data.preparation.output / "manifest.json") if data is not None else None,
             "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
             "config": self.config,
         }
@@ -82,7 +82,7 @@ class RunCard(Callback):
         os.replace(partial, self.path)
 
 
-def _fingerprint_of(path: Path) -> str | None:
+def fingerprint_of(path: Path) -> str | None:
     """SHA-256 of a file in 16 hexadecimal digits; a manifest holds those of all it describes."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else None
 

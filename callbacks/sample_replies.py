@@ -41,7 +41,10 @@ class SampleReplies(Callback):
         if batch_idx or trainer.sanity_checking or not trainer.is_global_zero:
             return
         prompts = trainer.datamodule.prompts
-        candidates = generate(pl_module.model, batch, pl_module.decoding)
+        if not hasattr(pl_module, "lora"):  # with adapters the rows of a batch belong together
+            batch = Seq2SeqBatch(*(field[: self.num_samples] for field in batch))
+        with trainer.precision_plugin.forward_context():
+            candidates = generate(pl_module.model, batch, pl_module.decoding)
         for row in range(min(self.num_samples, len(batch.pair_id))):
             turns = prompts.turns(batch.input_ids[row].tolist())
             labels = batch.labels[row]

@@ -10,9 +10,11 @@ overrides it. The same command again continues a run that was stopped and leaves
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
+import shutil
 import sys
 import traceback
 import warnings
@@ -43,7 +45,11 @@ TRAINER_KEYS_OF_A_RUN = (
     "overfit_batches",
     "precision",
 )
+# They decide speed, memory or what is looked at, not the weights, so a test finds the run without them.
+NOT_IN_A_NAME = ("adapters", "max_users_at_once", "min_train_turns", "num_swaps", "tuned", "users_per_batch")
+LONGEST_NAME = 120
 HARMLESS_WARNINGS = (
+    ".*LightningCLI's args parameter is intended to run from within Python.*",
     ".*does not have many workers.*",  # collation is far faster than a training step
     ".*Your `IterableDataset` has `__len__` defined.*",  # true only of several workers, and there are none
     ".*your dataloader is not resumable.*",  # the data module is
@@ -93,7 +99,13 @@ class UserDialogueCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
-        self.run_directory = RUNS / (config.run or self._run_name())
+        # A sweep has its runs to itself; a trial run (fast_dev_run) never looks like a real one.
+        sweep = os.environ.get("WANDB_SWEEP_ID")
+        runs = RUNS / f"sweep-{sweep}" if sweep else RUNS
+        self.run_directory = runs / (config.run or self._run_name())
+        if config.trainer.fast_dev_run and self.subcommand == "fit":
+            self.run_directory = RUNS / "fast_dev_run"
+            shutil.rmtree(self.run_directory, ignore_errors=True)
         config.trainer.default_root_dir = str(self.run_directory)
         _send_logs_to(self.run_directory, config.trainer.logger)
         if config.trainer.fast_dev_run:
@@ -113,12 +125,14 @@ class UserDialogueCLI(LightningCLI):
         parser = self._parser(self.subcommand)
         before = run_settings(json.loads(parser.dump(without_flags, format="json", skip_none=False)))
         changes = [
-            f"{key.rpartition('.')[2]}={value}"
+            f"{_short(key)}={value}"
             for key, value in sorted(run_settings(self.settings).items())
-            if before.get(key) != value
+            if before.get(key) != value and key.rpartition(".")[2] not in NOT_IN_A_NAME
         ]
-        name = ",".join(["+".join(path.stem for path in files), *changes])
-        return re.sub(r"[^\w.,+=-]+", "-", name)[:120]
+        name = re.sub(r"[^\w.,+=-]+", "-", ",".join(["+".join(path.stem for path in files), *changes]))
+        if len(name) <= LONGEST_NAME:
+            return name
+        return f"{name[:LONGEST_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
     def _continue_or_leave(self) -> None:
         """Compares with the run card that is there: refuses other settings, leaves a finished run, resumes."""
@@ -144,11 +158,25 @@ class UserDialogueCLI(LightningCLI):
                     f"{self.run_directory} was trained on backbone {card['backbone']}, but model.init_from is backbone "
                     f"{self._backbone_now()} now; give another --run, or delete that directory"
                 )
+            artefacts = ("backbone/manifest.json", "adapters/*/card.json", "model/card.json")
+            if not any(any(self.run_directory.glob(pattern)) for pattern in artefacts):
+                raise ValueError(
+                    f"{self.run_directory} was finished, but what it made is gone; delete it to train anew"
+                )
+            self._refuse_other_data(card)
             print(f"{self.run_directory} is finished already and is used as it is; delete it to train anew")
             raise SystemExit(0)
+        self._refuse_other_data(card)
         if self.checkpoint.is_file() and self.config.fit.ckpt_path is None:
             print(f"continuing from {self.checkpoint}")
             self.config.fit.ckpt_path = str(self.checkpoint)
+
+    def _refuse_other_data(self, card: dict[str, Any]) -> None:
+        if self._prepared_now() not in (None, card["prepared"]):
+            raise ValueError(
+                f"{self.run_directory} was trained on other prepared data than are there now; give another --run, or "
+                "delete that directory"
+            )
 
     def _leave_what_is_there(self) -> None:
         """Leaves a finished test or prediction alone if it is of the same settings, backbone and adapters."""
@@ -161,12 +189,21 @@ class UserDialogueCLI(LightningCLI):
             card["status"] == "finished"
             and card["config"] == self.settings
             and self._backbone_now() in (None, card["backbone"])
+            and self._prepared_now() in (None, card["prepared"])
+            and (self.subcommand != "predict" or (self.run_directory / "predictions.jsonl").is_file())
             and all(adapter.stat().st_mtime < path.stat().st_mtime for adapter in adapters)
         ):
             print(f"{self.subcommand} of {self.run_directory} is done already; delete {path} to do it again")
             for name, value in card["metrics"].items():
                 print(f"  {name}: {value:.4g}")
             raise SystemExit(0)
+
+    def _prepared_now(self) -> str | None:
+        """Fingerprint of the prepared data, if they are there."""
+        from callbacks.run_card import fingerprint_of
+
+        preparation = self.settings["data"]["init_args"].get("preparation") or {}
+        return fingerprint_of(Path(preparation.get("output") or ".") / "manifest.json")
 
     def _backbone_now(self) -> str | None:
         """Fingerprint of the backbone that `init_from` names, if there is one."""
@@ -200,6 +237,12 @@ def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     return {prefix: value}
 
 
+def _short(key: str) -> str:
+    """The last part of a dotted key, and the one before where several settings are called so."""
+    parts = key.replace(".init_args", "").split(".")
+    return ".".join(parts[-2:]) if parts[-1] == "seed" else parts[-1]
+
+
 def _for_each_subcommand(settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {name: dict(settings) for name in LightningCLI.subcommands()}
 
@@ -215,7 +258,7 @@ def _send_logs_to(directory: Path, loggers: Any) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line; mistakes of the person at the keyboard end in one line, not in a traceback."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    sys.argv = sys.argv[:1]  # LightningCLI warns where it gets arguments twice
+    sys.argv[1:] = arguments  # what Lightning starts further processes with
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     for message in HARMLESS_WARNINGS:
         warnings.filterwarnings("ignore", message)

@@ -18,9 +18,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import SumMetric
 
 from datamodules.batches import IGNORED, Seq2SeqBatch
-from datamodules.prompts import PromptTemplate
 
-from .backbone import Size, load_backbone, new_model
+from .backbone import Backbone, Size, load_backbone, new_model
 from .generation import Decoding, generate
 from .likelihood import reply_states, row_nll, summed_nll
 
@@ -81,13 +80,19 @@ class ReplyModule(LightningModule):
         nll, tokens = self.row_nll(batch)
         return Predictions(generate(self.model, batch, self.decoding), nll, tokens)
 
-    def require_prompt(self, prompt: PromptTemplate, source: Path) -> None:
-        """Raises ValueError where the data put another prompt in front than the backbone was trained with."""
-        data_prompt = self.trainer.datamodule.prompts.template
-        if data_prompt != prompt:
+    def require_same_prompts(self, backbone: Backbone, source: Path) -> None:
+        """Raises ValueError where the data have another tokenizer or prompt than the backbone was trained with."""
+        prompts = self.trainer.datamodule.prompts
+        if prompts.tokenizer.to_str() != backbone.tokenizer.to_str():
             raise ValueError(
-                f"the backbone in {source} was trained with {prompt}, but the data module has {data_prompt}; "
-                "set data.prompt to the backbone's, or init_from to another backbone"
+                f"the backbone in {source} has another tokenizer than the prepared data in "
+                f"{self.trainer.datamodule.preparation.output}; train a backbone on these data, or prepare them as "
+                "they were when it was trained"
+            )
+        if prompts.template != backbone.prompt:
+            raise ValueError(
+                f"the backbone in {source} was trained with {backbone.prompt}, but the data module has "
+                f"{prompts.template}; set data.prompt to the backbone's, or init_from to another backbone"
             )
 
 
@@ -124,12 +129,16 @@ class ProfileSeq2Seq(ReplyModule):
     def configure_model(self) -> None:
         if self.model is not None:
             return
+        if self.init_from is None and self.trainer.state.fn != "fit":
+            raise ValueError(
+                f"nothing to {self.trainer.state.fn.value}: give a trained backbone with --model.init_from=<directory>"
+            )
         if self.init_from is None:
             tokenizer = self.trainer.datamodule.prompts.tokenizer
             self.model = new_model(self.size, tokenizer.get_vocab_size(), self.dropout)
         else:
             backbone = load_backbone(self.init_from)
-            self.require_prompt(backbone.prompt, self.init_from)
+            self.require_same_prompts(backbone, self.init_from)
             self.model, self.backbone_fingerprint = backbone.model, backbone.fingerprint
             self.model.train()
 

@@ -126,6 +126,7 @@ class UserLora(ReplyModule):
         self.slots: list[Progress | None] = []
         self.waiting: list[str] = []
         self.just_finished: list[Finished] = []
+        self.best_losses: dict[str, float] = {}
         self.user_nll: dict[str, float] = defaultdict(float)
         self.user_tokens: dict[str, int] = defaultdict(int)
 
@@ -157,7 +158,7 @@ class UserLora(ReplyModule):
                 f"UserLora runs in one process, got {self.trainer.world_size}; split the users by data.users instead"
             )
         backbone = load_backbone(self.init_from)
-        self.require_prompt(backbone.prompt, self.init_from)
+        self.require_same_prompts(backbone, self.init_from)
         self.model, self.backbone_fingerprint = backbone.model, backbone.fingerprint
         self.lora_config = LoraConfig(
             r=self.rank,
@@ -216,6 +217,7 @@ class UserLora(ReplyModule):
             if progress is None and self.waiting:
                 user = self.waiting.pop(0)
                 self.lora.rows.data[slot] = self.lora.initial_row(_seed_of(self.seed, user)).to(self.lora.rows)
+                self.best_rows[slot] = self.lora.rows.data[slot]
                 num_steps = self.max_epochs * data.num_train_batches(user)
                 self.slots[slot] = Progress(user, num_steps, data.label_tokens_per_batch(user))
         data.next_round({progress.user: progress.epoch for progress in self.slots if progress is not None})
@@ -298,6 +300,9 @@ class UserLora(ReplyModule):
                 self._judge(slot, progress)
         self.user_nll.clear()
         self.user_tokens.clear()
+        if self.best_losses:  # of all users so far, those who are done included
+            perplexities = [math.exp(loss) for loss in self.best_losses.values()]
+            self.log("val/best_macro_perplexity", sum(perplexities) / len(perplexities))
         self._fill_slots()
         self.log("num_users_left", float(len(self.waiting) + sum(slot is not None for slot in self.slots)))
         if not any(self.slots):
@@ -312,8 +317,15 @@ class UserLora(ReplyModule):
         if loss < progress.best_loss:
             progress.best_loss, progress.best_epoch, progress.epochs_without_gain = loss, progress.epoch, 0
             self.best_rows[slot] = self.lora.rows.data[slot]
+            if tokens:
+                self.best_losses[progress.user] = loss
         else:
             progress.epochs_without_gain += 1
+        if not math.isfinite(loss):
+            raise ValueError(
+                f"the validation loss of user {progress.user!r} is {loss} after epoch {progress.epoch}; lower "
+                "model.learning_rate, or leave this user out"
+            )
         if progress.epoch >= self.max_epochs or progress.epochs_without_gain >= self.patience:
             self.just_finished.append(
                 Finished(
@@ -344,6 +356,7 @@ class UserLora(ReplyModule):
         checkpoint["roster"] = {
             "slots": [asdict(progress) if progress is not None else None for progress in self.slots],
             "waiting": self.waiting,
+            "best_losses": self.best_losses,
             "backbone": self.backbone_fingerprint,
         }
 
@@ -356,6 +369,7 @@ class UserLora(ReplyModule):
             )
         self.slots = [Progress(**progress) if progress is not None else None for progress in roster["slots"]]
         self.waiting = list(roster["waiting"])
+        self.best_losses = dict(roster["best_losses"])
         rows = checkpoint["state_dict"]["lora.rows"]
         if rows.shape != self.lora.rows.shape:  # some users were finished when this process began
             self.lora.rows = torch.nn.Parameter(torch.zeros_like(rows, device=self.device))
@@ -363,7 +377,7 @@ class UserLora(ReplyModule):
 
     # ---- test and prediction, with adapters from files
 
-    @lru_cache(maxsize=1024)  # noqa: B019 - the module lives as long as the process
+    @lru_cache(maxsize=64)  # noqa: B019 - the module lives as long as the process
     def _row(self, user: str) -> Tensor:
         state = load_adapter(self.adapters_directory, user, self.backbone_fingerprint)
         return self.lora.from_peft(state).to(self.device)
@@ -400,6 +414,8 @@ class UserLora(ReplyModule):
             self.log(f"test/{kind}_perplexity", math.exp(nll / tokens))
         better = sum(sums["own"] < sums["base"] for sums in self.test_nll.values())
         self.log("test/users_better_than_base", float(better))
+        if self.trainer.fast_dev_run:
+            return
         path = Path(self.trainer.default_root_dir) / "test_users.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
         with (partial := path.with_suffix(".partial")).open("w", newline="") as file:

@@ -72,7 +72,7 @@ class UserTuning(ProfileSeq2Seq):
             return
         self.user  # noqa: B018 - fails early
         backbone = load_backbone(self.init_from)
-        self.require_prompt(backbone.prompt, self.init_from)
+        self.require_same_prompts(backbone, self.init_from)
         self.backbone_fingerprint = backbone.fingerprint
         if self.trainer.state.fn == "fit":
             self.model = self._wrapped(backbone.model)
@@ -118,7 +118,10 @@ class UserTuning(ProfileSeq2Seq):
 
     @torch.no_grad()
     def row_nll(self, batch: Seq2SeqBatch) -> tuple[Tensor, Tensor]:
-        return row_nll_of_wrapper(self.model, batch)
+        with torch.autocast(
+            self.device.type, enabled=False
+        ):  # 16-bit logits would make perplexity several per cent off
+            return row_nll_of_wrapper(self.model, batch)
 
     def save(self, directory: Path, **card: Any) -> None:
         """Writes the weights as they are now, in Hugging Face's or PEFT's format, with a card; not atomic."""

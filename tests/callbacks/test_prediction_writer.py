@@ -55,7 +55,7 @@ def trainer(tmp_path, word_tokenizer):
         prompts=Prompts(PromptTemplate(), word_tokenizer),
         splits={"test": SimpleNamespace(reader=SimpleNamespace(content="5b117"))},
     )
-    return SimpleNamespace(default_root_dir=str(tmp_path / "run"), datamodule=data)
+    return SimpleNamespace(default_root_dir=str(tmp_path / "run"), datamodule=data, fast_dev_run=False)
 
 
 @pytest.fixture
