@@ -21,7 +21,7 @@ IGNORED = -100
 
 LENGTH_MULTIPLE = 4
 """Lengths are padded to a multiple of this. Matrix kernels are built for each new shape: on a CPU with 16-bit
-matrix products half a training step went into building them, before lengths and rows were rounded."""
+matrix products a third of a training step went into building them, before lengths and rows were rounded."""
 
 
 class Seq2SeqBatch(NamedTuple):
