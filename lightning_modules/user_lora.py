@@ -12,12 +12,8 @@ best weights and early stopping belong to each user: *the result equals training
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import math
-import os
-from collections import defaultdict
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -32,25 +28,12 @@ from .backbone import load_backbone
 from .generation import Decoding
 from .likelihood import reply_states, summed_nll
 from .per_user_adamw import PerUserAdamW
+from .roster import Progress, Roster, UserTotals, macro_perplexity
 from .schedules import warmup_linear
 from .seq2seq import Predictions, ReplyModule
 from .stacked_lora import StackedLora
 
 ALL_MATRICES = ("q", "k", "v", "o", "wi", "wo")
-
-
-@dataclass
-class Progress:
-    """How far one user's training is."""
-
-    user: str
-    num_steps: int  # of the whole training
-    tokens_per_batch: float  # label tokens, on average
-    epoch: int = 0
-    step: int = 0
-    best_loss: float = math.inf  # validation, nats per token
-    best_epoch: int = 0
-    epochs_without_gain: int = 0
 
 
 @dataclass(frozen=True)
@@ -123,12 +106,9 @@ class UserLora(ReplyModule):
         self.adapters = adapters
         self.num_swaps = num_swaps
         self.seed = seed
-        self.slots: list[Progress | None] = []
-        self.waiting: list[str] = []
         self.just_finished: list[Finished] = []
-        self.best_losses: dict[str, float] = {}
-        self.user_nll: dict[str, float] = defaultdict(float)
-        self.user_tokens: dict[str, int] = defaultdict(int)
+        self.validated = UserTotals()
+        self.tested = UserTotals()
 
     # ---- setting up
 
@@ -169,16 +149,15 @@ class UserLora(ReplyModule):
             base_model_name_or_path=str(self.init_from),
             inference_mode=True,
         )
-        fitting = self.trainer.state.fn == "fit"
-        if fitting:
+        waiting = []
+        if self._in_fit:
             self._require_rounds()
-            self.waiting = self._users_without_adapter()
-        num_slots = min(self.max_users_at_once, len(self.waiting)) if fitting else 1
-        self.lora = StackedLora(self.model, self.lora_config, num_slots)
+            waiting = self._users_without_adapter()
+        self.roster = Roster(waiting, min(self.max_users_at_once, len(waiting)))
+        self.lora = StackedLora(self.model, self.lora_config, len(self.roster.slots))
         self.register_buffer("best_rows", torch.zeros_like(self.lora.rows.data))
-        self.slots = [None] * num_slots
-        if fitting:
-            self._fill_slots()
+        if self._in_fit:
+            self._next_round()
 
     def _require_rounds(self) -> None:
         """Raises ValueError where the trainer would end before everybody is done, or not make rounds of its epochs."""
@@ -210,17 +189,16 @@ class UserLora(ReplyModule):
             print(f"{len(data.users) - len(waiting)} of {len(data.users)} users have their adapter already")
         return waiting
 
-    def _fill_slots(self) -> None:
-        """Gives free slots to those who wait, and tells the data module who takes part in the next round."""
+    def _next_round(self) -> None:
+        """Gives free slots to those who wait, and tells the data module who takes part."""
+        for slot in self.roster.fill(self._begin):
+            seed = _seed_of(self.seed, self.roster.slots[slot].user)
+            self.lora.rows.data[slot] = self.best_rows[slot] = self.lora.initial_row(seed).to(self.lora.rows)
+        self.trainer.datamodule.next_round({progress.user: progress.epoch for progress in self.roster.active.values()})
+
+    def _begin(self, user: str) -> Progress:
         data = self.trainer.datamodule
-        for slot, progress in enumerate(self.slots):
-            if progress is None and self.waiting:
-                user = self.waiting.pop(0)
-                self.lora.rows.data[slot] = self.lora.initial_row(_seed_of(self.seed, user)).to(self.lora.rows)
-                self.best_rows[slot] = self.lora.rows.data[slot]
-                num_steps = self.max_epochs * data.num_train_batches(user)
-                self.slots[slot] = Progress(user, num_steps, data.label_tokens_per_batch(user))
-        data.next_round({progress.user: progress.epoch for progress in self.slots if progress is not None})
+        return Progress(user, self.max_epochs * data.num_train_batches(user), data.label_tokens_per_batch(user))
 
     def configure_optimizers(self) -> PerUserAdamW:
         return PerUserAdamW(self.lora.rows, weight_decay=self.weight_decay)
@@ -232,12 +210,9 @@ class UserLora(ReplyModule):
         names = self.trainer.datamodule.users
         return [names[index] for index in batch.user_index.unique_consecutive().tolist()]
 
-    def slots_of(self, batch: Seq2SeqBatch) -> Tensor:  # (u,)
-        by_user = {progress.user: slot for slot, progress in enumerate(self.slots) if progress is not None}
-        return torch.tensor([by_user[user] for user in self.users_of(batch)], device=self.device)
-
     def training_step(self, batch: Seq2SeqBatch, batch_idx: int) -> None:
-        slots = self.slots_of(batch)
+        slots = self._slots_of(batch)
+        progress = [self.roster.slots[slot] for slot in slots.tolist()]
         rows = self.lora.rows.detach()[slots].requires_grad_()  # (u, p)
         self.lora.activate(rows)
         states = reply_states(self.model, batch)
@@ -245,103 +220,80 @@ class UserLora(ReplyModule):
         nll = torch.stack([summed_nll(self.model, own, labels) for own, labels in per_user])  # (u,)
         # A user's token mean, by what that user's batches have on average: rows of like length share a batch, and
         # with each batch's own count the tokens of short replies would weigh more than those of long ones.
-        tokens = torch.tensor([self.slots[slot].tokens_per_batch for slot in slots.tolist()], device=self.device)
+        tokens = torch.tensor([user.tokens_per_batch for user in progress], device=self.device)
         self.manual_backward((nll / tokens).sum())
         gradient = rows.grad
         if self.max_grad_norm:
             norms = gradient.norm(dim=1, keepdim=True)
             gradient = gradient * (self.max_grad_norm / (norms + 1e-6)).clamp(max=1.0)
-        self.optimizers().step(slots=slots, gradient=gradient, learning_rates=self._advance(slots.tolist()))
+        rates = torch.tensor([self._advance(user) for user in progress], device=self.device)
+        self.optimizers().step(slots=slots, gradient=gradient, learning_rates=rates)
         mean = nll.detach().float().sum() / (batch.labels != IGNORED).sum()
         self.log("train/loss", mean, prog_bar=True, batch_size=len(slots))
 
-    def _advance(self, slots: list[int]) -> Tensor:
-        """The learning rate of each of these users at their own step, which is then counted; (u,)."""
-        rates = []
-        for slot in slots:
-            progress = self.slots[slot]
-            factor = warmup_linear(progress.step, progress.num_steps, self.warmup_share)
-            if self.schedule == "constant" and progress.step >= self.warmup_share * progress.num_steps:
-                factor = 1.0
-            rates.append(self.learning_rate * factor)
-            progress.step += 1
-        return torch.tensor(rates, device=self.device)
+    def _slots_of(self, batch: Seq2SeqBatch) -> Tensor:  # (u,)
+        return torch.tensor(self.roster.slots_of(self.users_of(batch)), device=self.device)
+
+    def _advance(self, progress: Progress) -> float:
+        """A user's learning rate at their own step, which is then counted."""
+        factor = warmup_linear(progress.step, progress.num_steps, self.warmup_share)
+        if self.schedule == "constant" and progress.step >= self.warmup_share * progress.num_steps:
+            factor = 1.0
+        progress.step += 1
+        return self.learning_rate * factor
 
     # ---- validation, and what follows from it
 
     def on_validation_epoch_start(self) -> None:
-        self.user_nll.clear()
-        self.user_tokens.clear()
+        self.validated = UserTotals()
 
     def validation_step(self, batch: Seq2SeqBatch, batch_idx: int) -> None:
-        self.lora.activate(self.lora.rows.data[self.slots_of(batch)] if self._in_fit else self._files_of(batch))
+        self.lora.activate(self.lora.rows.data[self._slots_of(batch)] if self._in_fit else self._files_of(batch))
         nll, tokens = self.row_nll(batch)
         self.nll.update(nll.sum())
         self.tokens.update(tokens.sum())
-        users = self.users_of(batch)
-        for user, own, count in zip(users, nll.chunk(len(users)), tokens.chunk(len(users)), strict=True):
-            self.user_nll[user] += own.sum().item()
-            self.user_tokens[user] += int(count.sum())
+        self.validated.add("own", self.users_of(batch), nll, tokens)
 
     @property
     def _in_fit(self) -> bool:
         return self.trainer.state.fn == "fit"
 
     def on_validation_epoch_end(self) -> None:
-        losses = [self.user_nll[user] / self.user_tokens[user] for user in self.user_nll]
-        if losses:
-            self.log("val/macro_perplexity", sum(map(math.exp, losses)) / len(losses))
+        if losses := self.validated.losses("own"):
+            self.log("val/macro_perplexity", macro_perplexity(losses))
             super().on_validation_epoch_end()
 
     def on_train_epoch_end(self) -> None:
         """Ends the round; not after validation, which does not take place where nobody has any turns for it."""
-        for slot, progress in enumerate(self.slots):
-            if progress is not None:
-                self._judge(slot, progress)
-        self.user_nll.clear()
-        self.user_tokens.clear()
-        if self.best_losses:  # of all users so far, those who are done included
-            perplexities = [math.exp(loss) for loss in self.best_losses.values()]
-            self.log("val/best_macro_perplexity", sum(perplexities) / len(perplexities))
-        self._fill_slots()
-        self.log("num_users_left", float(len(self.waiting) + sum(slot is not None for slot in self.slots)))
-        if not any(self.slots):
+        losses = self.validated.losses("own")
+        for slot, progress in self.roster.active.items():
+            self._judge(slot, progress, losses.get(progress.user))
+        self.validated = UserTotals()
+        if self.roster.best_losses:
+            self.log("val/best_macro_perplexity", macro_perplexity(self.roster.best_losses))
+        self._next_round()
+        self.log("num_users_left", float(self.roster.num_left))
+        if not self.roster.active:
             self.trainer.should_stop = True
 
-    def _judge(self, slot: int, progress: Progress) -> None:
+    def _judge(self, slot: int, progress: Progress, loss: float | None) -> None:
         """Keeps the better weights; lets a user go who has had all epochs or has long not improved."""
-        # Somebody without validation turns is trained for all epochs, and the last weights count.
-        tokens = self.user_tokens[progress.user]
-        loss = self.user_nll[progress.user] / tokens if tokens else -float(progress.epoch)
-        progress.epoch += 1
-        if loss < progress.best_loss:
-            progress.best_loss, progress.best_epoch, progress.epochs_without_gain = loss, progress.epoch, 0
+        if progress.end_epoch(loss):
             self.best_rows[slot] = self.lora.rows.data[slot]
-            if tokens:
-                self.best_losses[progress.user] = loss
-        else:
-            progress.epochs_without_gain += 1
-        if not math.isfinite(loss):
-            raise ValueError(
-                f"the validation loss of user {progress.user!r} is {loss} after epoch {progress.epoch}; lower "
-                "model.learning_rate, or leave this user out"
-            )
-        if progress.epoch >= self.max_epochs or progress.epochs_without_gain >= self.patience:
-            self.just_finished.append(
-                Finished(
-                    progress.user,
-                    self.lora.to_peft(self.best_rows[slot]),
-                    {
-                        "backbone": self.backbone_fingerprint,
-                        "settings": self.settings(),
-                        "epochs": progress.epoch,
-                        "best_epoch": progress.best_epoch,
-                        "validation_loss": progress.best_loss if tokens else None,
-                    },
-                )
-            )
-            self.slots[slot] = None
-            self.optimizers().optimizer.forget(slot)
+            if loss is not None:
+                self.roster.best_losses[progress.user] = loss
+        if progress.epoch < self.max_epochs and progress.epochs_without_gain < self.patience:
+            return
+        card = {
+            "backbone": self.backbone_fingerprint,
+            "settings": self.settings(),
+            "epochs": progress.epoch,
+            "best_epoch": progress.best_epoch,
+            "validation_loss": progress.best_loss,
+        }
+        self.just_finished.append(Finished(progress.user, self.lora.to_peft(self.best_rows[slot]), card))
+        self.roster.slots[slot] = None
+        self.optimizers().optimizer.forget(slot)
 
     def take_finished(self) -> list[Finished]:
         """The users who are done since the last call, for the callback that writes them."""
@@ -353,12 +305,7 @@ class UserLora(ReplyModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {key: value for key, value in state.items() if not key.startswith("model.")}
-        checkpoint["roster"] = {
-            "slots": [asdict(progress) if progress is not None else None for progress in self.slots],
-            "waiting": self.waiting,
-            "best_losses": self.best_losses,
-            "backbone": self.backbone_fingerprint,
-        }
+        checkpoint["roster"] = {**self.roster.state_dict(), "backbone": self.backbone_fingerprint}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         roster = checkpoint["roster"]
@@ -367,9 +314,7 @@ class UserLora(ReplyModule):
                 f"the checkpoint was made on backbone {roster['backbone']}, init_from is {self.backbone_fingerprint}; "
                 "delete the checkpoint or give back the backbone"
             )
-        self.slots = [Progress(**progress) if progress is not None else None for progress in roster["slots"]]
-        self.waiting = list(roster["waiting"])
-        self.best_losses = dict(roster["best_losses"])
+        self.roster.load_state_dict(roster)
         rows = checkpoint["state_dict"]["lora.rows"]
         if rows.shape != self.lora.rows.shape:  # some users were finished when this process began
             self.lora.rows = torch.nn.Parameter(torch.zeros_like(rows, device=self.device))
@@ -389,41 +334,27 @@ class UserLora(ReplyModule):
         return torch.stack([self._row(users[(place[user] + shift) % len(users)]) for user in self.users_of(batch)])
 
     def on_test_epoch_start(self) -> None:
-        self.test_nll: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(int))
+        self.tested = UserTotals()
 
     def test_step(self, batch: Seq2SeqBatch, batch_idx: int) -> None:
         users = self.users_of(batch)
         num_users = len(self.trainer.datamodule.users)
         shifts = [1 + number * (num_users - 1) // self.num_swaps for number in range(self.num_swaps)]
-        variants = {"base": None, "own": self._files_of(batch)}
+        variants = [("base", None), ("own", self._files_of(batch))]
         if num_users > 1:
-            variants |= {f"other{shift}": self._files_of(batch, shift) for shift in dict.fromkeys(shifts)}
-        for name, rows in variants.items():
+            variants += [("other", self._files_of(batch, shift)) for shift in dict.fromkeys(shifts)]
+        for kind, rows in variants:
             self.lora.activate(rows)
-            nll, tokens = self.row_nll(batch)
-            for user, own, count in zip(users, nll.chunk(len(users)), tokens.chunk(len(users)), strict=True):
-                self.test_nll[user][name.rstrip("0123456789")] += own.sum().item()
-                self.test_nll[user][f"{name.rstrip('0123456789')}_tokens"] += int(count.sum())
+            self.tested.add(kind, users, *self.row_nll(batch))
 
     def on_test_epoch_end(self) -> None:
         """Logs micro perplexities and writes the sums of every user to `test_users.csv`."""
-        kinds = [kind for kind in ("base", "own", "other") if any(kind in sums for sums in self.test_nll.values())]
-        for kind in kinds:
-            nll = sum(sums[kind] for sums in self.test_nll.values())
-            tokens = sum(sums[f"{kind}_tokens"] for sums in self.test_nll.values())
-            self.log(f"test/{kind}_perplexity", math.exp(nll / tokens))
-        better = sum(sums["own"] < sums["base"] for sums in self.test_nll.values())
-        self.log("test/users_better_than_base", float(better))
-        if self.trainer.fast_dev_run:
-            return
-        path = Path(self.trainer.default_root_dir) / "test_users.csv"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with (partial := path.with_suffix(".partial")).open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["user", *(f"{kind}_{what}" for kind in kinds for what in ("nll", "tokens"))])
-            for user, sums in sorted(self.test_nll.items()):
-                writer.writerow([user, *(sums[key] for kind in kinds for key in (kind, f"{kind}_tokens"))])
-        os.replace(partial, path)
+        for kind in self.tested.nll:
+            self.log(f"test/{kind}_perplexity", self.tested.perplexity(kind))
+        base, own = self.tested.nll["base"], self.tested.nll["own"]
+        self.log("test/users_better_than_base", float(sum(own[user] < base[user] for user in base)))
+        if not self.trainer.fast_dev_run:
+            self.tested.write(Path(self.trainer.default_root_dir) / "test_users.csv")
 
     def predict_step(self, batch: Seq2SeqBatch, batch_idx: int) -> Predictions:
         self.lora.activate(self._files_of(batch))

@@ -170,7 +170,7 @@ def spoilt(row_nll, worse_from):
 
     def spoilt_row_nll(module, batch):
         nll, tokens = row_nll(module, batch)
-        epochs = {progress.user: progress.epoch for progress in module.slots if progress is not None}
+        epochs = {progress.user: progress.epoch for progress in module.roster.active.values()}
         users = [USERS[index] for index in batch.user_index.tolist()]
         worse = torch.tensor([epochs[user] >= worse_from.get(user, math.inf) for user in users])
         return nll + SPOIL * worse * tokens, tokens

@@ -1,0 +1,134 @@
+"""Who of a `UserLora` fit is in training, who waits, how far everyone is, and everyone's summed losses.
+
+Plain values that go into a checkpoint and into tables. Not its job: weights (`user_lora.py`).
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+
+@dataclass
+class Progress:
+    """How far one user's training is."""
+
+    user: str
+    num_steps: int  # of the whole training
+    tokens_per_batch: float  # label tokens, on average
+    epoch: int = 0
+    step: int = 0
+    best_loss: float | None = None  # validation, nats per token
+    best_epoch: int = 0
+    epochs_without_gain: int = 0
+
+    def end_epoch(self, loss: float | None) -> bool:
+        """Counts an epoch, and says whether its weights are the best so far.
+
+        Args:
+            loss: validation loss in nats per token. None for somebody without validation turns, who is trained for
+                all epochs and whose last weights count.
+        """
+        self.epoch += 1
+        if loss is not None and not math.isfinite(loss):
+            raise ValueError(
+                f"the validation loss of user {self.user!r} is {loss} after epoch {self.epoch}; lower "
+                "model.learning_rate, or leave this user out"
+            )
+        if loss is None or self.best_loss is None or loss < self.best_loss:
+            self.best_loss, self.best_epoch, self.epochs_without_gain = loss, self.epoch, 0
+            return True
+        self.epochs_without_gain += 1
+        return False
+
+
+class Roster:
+    """Slots with one user in training each, and a queue of those who wait.
+
+    Args:
+        waiting: users, in the order in which they get a slot.
+        num_slots: users in training at the same time.
+    """
+
+    def __init__(self, waiting: Sequence[str], num_slots: int) -> None:
+        self.waiting = list(waiting)
+        self.slots: list[Progress | None] = [None] * num_slots
+        self.best_losses: dict[str, float] = {}  # of all users so far, those who are done included
+
+    @property
+    def active(self) -> dict[int, Progress]:
+        """Slot → progress of the user in it."""
+        return {slot: progress for slot, progress in enumerate(self.slots) if progress is not None}
+
+    @property
+    def num_left(self) -> int:
+        """Users who are not done."""
+        return len(self.waiting) + len(self.active)
+
+    def slots_of(self, users: Sequence[str]) -> list[int]:
+        """The slots of users in training."""
+        by_user = {progress.user: slot for slot, progress in self.active.items()}
+        return [by_user[user] for user in users]
+
+    def fill(self, begin: Callable[[str], Progress]) -> list[int]:
+        """Gives free slots to those who wait; the slots that were given."""
+        given = [slot for slot, progress in enumerate(self.slots) if progress is None][: len(self.waiting)]
+        for slot in given:
+            self.slots[slot] = begin(self.waiting.pop(0))
+        return given
+
+    def state_dict(self) -> dict[str, Any]:
+        slots = [asdict(progress) if progress is not None else None for progress in self.slots]
+        return {"slots": slots, "waiting": self.waiting, "best_losses": self.best_losses}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.slots = [Progress(**progress) if progress is not None else None for progress in state["slots"]]
+        self.waiting = list(state["waiting"])
+        self.best_losses = dict(state["best_losses"])
+
+
+class UserTotals:
+    """Negative log-likelihood in nats and label tokens, summed by kind of adapter and by user."""
+
+    def __init__(self) -> None:
+        self.nll: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+        self.tokens: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+
+    def add(self, kind: str, users: Sequence[str], nll: Tensor, tokens: Tensor) -> None:
+        """Adds the rows, (u * rows,), of a batch with equally many of each user."""
+        for user, own, count in zip(users, nll.chunk(len(users)), tokens.chunk(len(users)), strict=True):
+            self.nll[kind][user] += own.sum().item()
+            self.tokens[kind][user] += int(count.sum())
+
+    def losses(self, kind: str) -> dict[str, float]:
+        """Nats per label token of every user who has any."""
+        return {user: nll / self.tokens[kind][user] for user, nll in self.nll[kind].items()}
+
+    def perplexity(self, kind: str) -> float:
+        """Of all users' tokens together."""
+        return math.exp(sum(self.nll[kind].values()) / sum(self.tokens[kind].values()))
+
+    def write(self, path: Path) -> None:
+        """Writes a CSV of the sums, one row per user."""
+        users = sorted({user for nll in self.nll.values() for user in nll})
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with (partial := path.with_suffix(".partial")).open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["user", *(f"{kind}_{what}" for kind in self.nll for what in ("nll", "tokens"))])
+            for user in users:
+                sums = [sums[kind][user] for kind in self.nll for sums in (self.nll, self.tokens)]
+                writer.writerow([user, *sums])
+        os.replace(partial, path)
+
+
+def macro_perplexity(losses: dict[str, float]) -> float:
+    """Mean over users of each user's perplexity."""
+    return sum(map(math.exp, losses.values())) / len(losses)

@@ -1,0 +1,81 @@
+"""Slots, queue and the judgement of epochs, by hand."""
+
+import csv
+import math
+
+import pytest
+import torch
+
+from lightning_modules.roster import Progress, Roster, UserTotals, macro_perplexity
+
+
+def begin(user: str) -> Progress:
+    return Progress(user, num_steps=10, tokens_per_batch=4.0)
+
+
+def test_an_epoch_is_the_best_when_its_loss_is_lower():
+    progress = begin("ada")
+    assert [progress.end_epoch(loss) for loss in (3.0, 2.0, 2.0, 2.5, 1.9)] == [True, True, False, False, True]
+    assert (progress.epoch, progress.best_epoch, progress.best_loss, progress.epochs_without_gain) == (5, 5, 1.9, 0)
+
+
+def test_epochs_without_gain_are_counted():
+    progress = begin("ada")
+    for loss in (1.0, 2.0, 3.0):
+        progress.end_epoch(loss)
+    assert (progress.best_epoch, progress.epochs_without_gain) == (1, 2)
+
+
+def test_without_validation_turns_the_last_epoch_counts():
+    progress = begin("ada")
+    assert [progress.end_epoch(None) for _ in range(3)] == [True] * 3
+    assert (progress.best_epoch, progress.best_loss) == (3, None)
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_names_the_user(loss):
+    with pytest.raises(ValueError, match=r"user 'ada' is (nan|inf) after epoch 1; lower model.learning_rate"):
+        begin("ada").end_epoch(loss)
+
+
+def test_free_slots_go_to_those_who_wait_in_order():
+    roster = Roster(["ada", "ben", "cleo", "dan"], num_slots=2)
+    assert roster.fill(begin) == [0, 1]
+    assert roster.slots_of(["ben", "ada"]) == [1, 0]
+    assert (roster.waiting, roster.num_left) == (["cleo", "dan"], 4)
+    roster.slots[0] = None
+    assert roster.fill(begin) == [0]
+    assert {slot: progress.user for slot, progress in roster.active.items()} == {0: "cleo", 1: "ben"}
+    roster.slots = [None, None]
+    assert roster.fill(begin) == [0]
+    assert roster.num_left == 1
+
+
+def test_a_roster_comes_back_from_its_state():
+    roster = Roster(["ada", "ben", "cleo"], num_slots=2)
+    roster.fill(begin)
+    roster.slots[0].end_epoch(2.0)
+    roster.slots[1] = None
+    roster.best_losses["ada"] = 2.0
+    again = Roster([], 0)
+    again.load_state_dict(roster.state_dict())
+    assert (again.slots, again.waiting, again.best_losses) == (roster.slots, ["cleo"], {"ada": 2.0})
+
+
+def test_totals_of_users_by_hand(tmp_path):
+    totals = UserTotals()
+    # two rows of each user, the second of them empty
+    totals.add("base", ["ada", "ben"], torch.tensor([4.0, 0.0, 3.0, 3.0]), torch.tensor([2, 0, 1, 1]))
+    totals.add("base", ["ada"], torch.tensor([2.0, 0.0]), torch.tensor([1, 0]))
+    assert totals.losses("base") == {"ada": 2.0, "ben": 3.0}
+    assert totals.perplexity("base") == pytest.approx(math.exp(12 / 5))
+    assert macro_perplexity(totals.losses("base")) == pytest.approx((math.e**2 + math.e**3) / 2)
+    totals.add("own", ["ben"], torch.tensor([1.0, 0.5]), torch.tensor([1, 1]))
+    totals.write(tmp_path / "run" / "users.csv")
+    rows = list(csv.reader((tmp_path / "run" / "users.csv").open()))
+    assert rows == [
+        ["user", "base_nll", "base_tokens", "own_nll", "own_tokens"],
+        ["ada", "6.0", "3", "0.0", "0"],
+        ["ben", "6.0", "2", "1.5", "2"],
+    ]
+    assert not list(tmp_path.rglob("*.partial"))
