@@ -18,6 +18,7 @@ import shutil
 import sys
 import traceback
 import warnings
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -116,8 +117,7 @@ class UserDialogueCLI(LightningCLI):
             self._leave_what_is_there()
 
     def _run_name(self) -> str:
-        config = self.config[self.subcommand]
-        files = [Path(str(path)) for path in config.config or []]
+        files = self._files()
         if not files:
             return "unnamed"
         only_files = [argument for path in files for argument in ("--config", str(path))]
@@ -133,6 +133,13 @@ class UserDialogueCLI(LightningCLI):
         if len(name) <= LONGEST_NAME:
             return name
         return f"{name[:LONGEST_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+    def _files(self) -> list[Path]:
+        """The experiment files, from the arguments: resolving a `${...}` drops them from what was parsed."""
+        parser = ArgumentParser(add_help=False, allow_abbrev=False)
+        parser.add_argument("--config", "-c", type=Path, action="append", default=[])
+        after = self.arguments.index(self.subcommand) + 1
+        return parser.parse_known_args(self.arguments[after:])[0].config
 
     def _continue_or_leave(self) -> None:
         """Compares with the run card that is there: refuses other settings, leaves a finished run, resumes."""

@@ -58,6 +58,16 @@ def test_names_of_two_files(project):
     assert card("lora_tiny+quick,rank=2")["config"]["model"]["init_args"]["max_epochs"] == 1
 
 
+def test_a_variable_of_the_environment_in_a_file(project, monkeypatch):
+    """Resolving it drops `config` from what jsonargparse has parsed."""
+    path = Path("experiments/lora_tiny.yaml")
+    path.write_text(path.read_text().replace("runs/pretrain_tiny/backbone", "${oc.env:BACKBONE}"))
+    monkeypatch.setenv("BACKBONE", "runs/pretrain_tiny/backbone")
+    main([*LORA, "--model.rank=2"])
+    assert runs(project) == ["lora_tiny,rank=2", "pretrain_tiny"]
+    assert card("lora_tiny,rank=2")["config"]["model"]["init_args"]["init_from"] == "runs/pretrain_tiny/backbone"
+
+
 def test_fit_test_and_predict_meet_in_one_run(project, capsys):
     main(LORA)
     main(["test", *LORA[1:], "--model.decoding.num_candidates=2"])
