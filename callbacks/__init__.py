@@ -2,7 +2,9 @@
 
 from .adapter_checkpoint import AdapterCheckpoint
 from .backbone_export import BackboneExport
+from .network_export import NetworkExport
 from .prediction_writer import PredictionWriter
+from .profile_writer import ProfileWriter
 from .resume_checkpoint import ResumeCheckpoint
 from .run_card import RunCard
 from .sample_replies import SampleReplies
@@ -11,7 +13,9 @@ from .tuned_export import TunedExport
 __all__ = [
     "AdapterCheckpoint",
     "BackboneExport",
+    "NetworkExport",
     "PredictionWriter",
+    "ProfileWriter",
     "ResumeCheckpoint",
     "RunCard",
     "SampleReplies",

@@ -1,11 +1,11 @@
-"""The batch contract: one type for training, validation and generation.
+"""The batch contracts: reply pairs for training, validation and generation; evidence for profiles.
 
 Shapes: b rows, s input positions, t label positions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -36,6 +36,23 @@ class Seq2SeqBatch(NamedTuple):
     labels: Tensor  # (b, t) int64, IGNORED on padding
     user_index: Tensor  # (b,) int64
     pair_id: Tensor  # (b,) int64
+
+
+class Facts(NamedTuple):
+    """What is true of one predicate: one row a fact."""
+
+    arguments: Tensor  # (facts, arguments) int64; the first counts within the batch, the others in their domains
+    degrees: Tensor  # (facts,) float32; 1 for plain truth
+
+
+class EvidenceBatch(NamedTuple):
+    """What is given about some users (or parts of their histories), and what is known of their attributes."""
+
+    facts: Mapping[str, Facts]  # predicate →
+    labels: Tensor  # (users, attributes) int64, -1 where it is not known
+    weights: Tensor  # (users,) float32, how much each counts in learning
+    learner: Tensor  # (users,) int64, which of the networks learnt side by side has not seen them
+    index: Tensor  # (users,) int64, within the DataModule's list of them
 
 
 def collate(

@@ -8,17 +8,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .markov_logic.profiles import ProfileNetwork
     from .seq2seq import ProfileSeq2Seq
     from .user_lora import UserLora
     from .user_tuning import UserTuning
 
-__all__ = ["ProfileSeq2Seq", "UserLora", "UserTuning"]
+__all__ = ["ProfileNetwork", "ProfileSeq2Seq", "UserLora", "UserTuning"]
 
 
 def __getattr__(name: str) -> Any:
     from importlib import import_module
 
-    modules = {"ProfileSeq2Seq": "seq2seq", "UserLora": "user_lora", "UserTuning": "user_tuning"}
+    modules = {
+        "ProfileNetwork": "markov_logic.profiles",
+        "ProfileSeq2Seq": "seq2seq",
+        "UserLora": "user_lora",
+        "UserTuning": "user_tuning",
+    }
     if name not in modules:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{modules[name]}"), name)

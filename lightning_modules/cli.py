@@ -49,6 +49,7 @@ TRAINER_KEYS_OF_A_RUN = (
 # They decide speed, memory or what is looked at, not the weights, so a test finds the run without them.
 NOT_IN_A_NAME = ("adapters", "max_users_at_once", "min_train_turns", "num_swaps", "tuned", "users_per_batch")
 LONGEST_NAME = 120
+PREDICTED = ("predictions.jsonl", "profiles.parquet")
 HARMLESS_WARNINGS = (
     ".*LightningCLI's args parameter is intended to run from within Python.*",
     ".*does not have many workers.*",  # collation is far faster than a training step
@@ -197,7 +198,7 @@ class UserDialogueCLI(LightningCLI):
             and card["config"] == self.settings
             and self._backbone_now() in (None, card["backbone"])
             and self._prepared_now() in (None, card["prepared"])
-            and (self.subcommand != "predict" or (self.run_directory / "predictions.jsonl").is_file())
+            and (self.subcommand != "predict" or any((self.run_directory / name).is_file() for name in PREDICTED))
             and all(adapter.stat().st_mtime < path.stat().st_mtime for adapter in adapters)
         ):
             print(f"{self.subcommand} of {self.run_directory} is done already; delete {path} to do it again")

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 ALL = sorted((ROOT / "experiments").rglob("*.yaml"))
 TOOLS = {"corpora": "prepare", "tables": "table"}
 MODELS = {
+    "ProfileNetwork": "lightning_modules.markov_logic.profiles",
     "ProfileSeq2Seq": "lightning_modules.seq2seq",
     "UserLora": "lightning_modules.user_lora",
     "UserTuning": "lightning_modules.user_tuning",
@@ -45,7 +46,7 @@ def in_the_repository(monkeypatch, invented_jsonl):
 
 def test_nothing_is_left_out():
     assert len(ALL) > 8
-    assert {path.parent.name for path in ALL} == {"experiments", "corpora", "tables", "sweeps"}
+    assert {path.parent.name for path in ALL} == {"experiments", "corpora", "profiles", "tables", "sweeps"}
 
 
 @of_kind("experiments", "corpora", "tables")

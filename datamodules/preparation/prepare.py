@@ -127,7 +127,7 @@ class Preparation:
     def _write(self, directory: Path) -> dict[str, Any]:
         drops = Drops()
         print("reading dialogues ...")
-        dialogues = [self._normalised(dialogue) for dialogue in self.corpus.dialogues(drops)]
+        dialogues = [self.normalised(dialogue) for dialogue in self.corpus.dialogues(drops)]
         print(f"{len(dialogues):,} of {drops.num_seen:,} dialogues are used; dropped:\n{drops}")
         drops.stop_above(self.max_dropped)
         if not dialogues:
@@ -165,7 +165,9 @@ class Preparation:
         (directory / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         return manifest
 
-    def _normalised(self, dialogue: Dialogue) -> Dialogue:
+    def normalised(self, dialogue: Dialogue) -> Dialogue:
+        """The dialogue with its texts in the Unicode form of all text, and single blanks."""
+
         def normalise(text: str) -> str:
             return harmless(" ".join(unicodedata.normalize(self.normalisation, text).split()))
 

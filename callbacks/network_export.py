@@ -1,0 +1,20 @@
+"""Writes the learnt Markov logic network when learning is done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lightning import Callback, Trainer
+
+from lightning_modules.markov_logic.profiles import ProfileNetwork
+
+
+class NetworkExport(Callback):
+    """At the end of a fit, writes `<run>/network/` with formulas, weights, vocabulary and folds."""
+
+    def on_fit_end(self, trainer: Trainer, pl_module: ProfileNetwork) -> None:
+        if trainer.interrupted or trainer.fast_dev_run:
+            return
+        directory = Path(trainer.default_root_dir) / "network"
+        pl_module.export(directory)
+        print(f"the network is in {directory}; weights.tsv is for people to read")

@@ -1,0 +1,135 @@
+"""Puts the posteriors of chunks together to profiles, and writes them.
+
+    predict    <run>/profiles.parquet      user, attribute, value, posterior, num_chunks, is_short, origin
+    test       <run>/judgements.parquet    user, attribute, label, decision (chunk, vote, product), value, posterior
+
+A declared or distant label never gets into `profiles.parquet`: its origin is `inferred` throughout.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from lightning import Callback, Trainer
+from scipy.stats import binomtest
+
+from datamodules.batches import EvidenceBatch
+from lightning_modules.markov_logic.decisions import Decision
+from lightning_modules.markov_logic.profiles import Posteriors, ProfileNetwork
+
+
+class ProfileWriter(Callback):
+    """Decides on every user's profile.
+
+    Args:
+        decision: how chunks are put together, and when an attribute is left out.
+    """
+
+    def __init__(self, decision: Decision | None = None) -> None:
+        self.decision = decision or Decision()
+
+    def setup(self, trainer: Trainer, pl_module: ProfileNetwork, stage: str) -> None:
+        self.chunks: dict[str, dict[int, list[np.ndarray]]] = defaultdict(lambda: defaultdict(list))
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: ProfileNetwork, outputs: Posteriors, batch: EvidenceBatch, *rest: Any
+    ) -> None:
+        self._collect(trainer, outputs, batch)
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: ProfileNetwork, outputs: Posteriors, batch: EvidenceBatch, *rest: Any
+    ) -> None:
+        self._collect(trainer, outputs, batch)
+
+    def _collect(self, trainer: Trainer, outputs: Posteriors, batch: EvidenceBatch) -> None:
+        users = trainer.datamodule.user_of_chunk[batch.index.numpy()]
+        for attribute, marginals in outputs.marginals.items():
+            for user, posterior in zip(users.tolist(), marginals.double().numpy(), strict=True):
+                self.chunks[attribute][user].append(posterior)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: ProfileNetwork) -> None:
+        data = trainer.datamodule
+        rows = []
+        num_abstained = 0
+        for attribute, users in self.chunks.items():
+            values = data.domains[attribute]
+            for user, chunks in users.items():
+                best, posterior = self.decision.decide(np.stack(chunks))
+                if self.decision.abstains(posterior):
+                    num_abstained += 1
+                    continue
+                rows.append(
+                    {
+                        "user": data.users[user],
+                        "attribute": attribute,
+                        "value": values[best],
+                        "posterior": posterior,
+                        "num_chunks": len(chunks),
+                        "is_short": data.is_short[user],
+                        "origin": "inferred",
+                    }
+                )
+        print(
+            f"{len(rows):,} attributes of {len(data.users):,} users; {num_abstained:,} more are less sure than "
+            f"{self.decision.min_posterior:g} and left out; {sum(data.is_short):,} users have less than one whole chunk"
+        )
+        self._write(trainer, "profiles.parquet", rows)
+
+    def on_test_end(self, trainer: Trainer, pl_module: ProfileNetwork) -> None:
+        data = trainer.datamodule
+        columns = {name: column for column, name in enumerate(data.language.attributes)}
+        rows = []
+        for attribute, users in self.chunks.items():
+            values = data.domains[attribute]
+            for user, chunks in users.items():
+                label = data.labels[user, columns[attribute]]
+                if label < 0:
+                    continue
+                common = {"user": data.users[user], "attribute": attribute, "label": values[label]}
+                found = [("chunk", int(chunk.argmax()), float(chunk.max())) for chunk in chunks]
+                for rule in ("vote", "product"):
+                    found.append((rule, *replace(self.decision, rule=rule).decide(np.stack(chunks))))
+                rows += [
+                    {**common, "decision": decision, "value": values[best], "posterior": posterior}
+                    for decision, best, posterior in found
+                ]
+        self._write(trainer, "judgements.parquet", rows)
+        print(accuracy_table(rows))
+
+    def _write(self, trainer: Trainer, name: str, rows: list[dict[str, Any]]) -> None:
+        if trainer.fast_dev_run:
+            return
+        path = Path(trainer.default_root_dir) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.Table.from_pylist(rows), path.with_suffix(".partial"))
+        os.replace(path.with_suffix(".partial"), path)
+        print(f"wrote {path}")
+
+
+def accuracy_table(rows: list[dict[str, Any]]) -> str:
+    """Share of right values by attribute: always the most common one, per chunk (a user's chunks together count one),
+    and per user with the 95 % Wilson interval."""
+    lines = ["", "| attribute | users | majority | chunk | vote | product |", "|---|---:|---:|---:|---:|---:|"]
+    for attribute in dict.fromkeys(row["attribute"] for row in rows):
+        mine = [row for row in rows if row["attribute"] == attribute]
+        labels = Counter(row["label"] for row in mine if row["decision"] == "vote")
+        num_users = sum(labels.values())
+        cells = [attribute, str(num_users), f"{labels.most_common(1)[0][1] / num_users:.3f}"]
+        by_user: dict[str, list[bool]] = defaultdict(list)
+        for row in mine:
+            if row["decision"] == "chunk":
+                by_user[row["user"]].append(row["value"] == row["label"])
+        cells.append(f"{np.mean([np.mean(chunks) for chunks in by_user.values()]):.3f}")
+        for rule in ("vote", "product"):
+            right = sum(row["value"] == row["label"] for row in mine if row["decision"] == rule)
+            interval = binomtest(right, num_users).proportion_ci(method="wilson")
+            cells.append(f"{right / num_users:.3f} [{interval.low:.3f}, {interval.high:.3f}]")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)

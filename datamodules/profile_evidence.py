@@ -1,0 +1,255 @@
+"""From posts to evidence: which words, character n-grams, patterns, forms and hours there are in a part of a history.
+
+In: chunks of posts. Out: how often what occurs, as facts of evidence predicates:
+
+    HasWord(user, word)  HasGram(user, gram)  Uses(user, form)  Posts(user, hour)
+    SaysGender(user, pattern, gender) ...     one such predicate for each attribute that has patterns
+
+Not its job: who is trained on, labels, tensors. Everything is counted by arrays where there is much of it: character
+n-grams of up to three characters are numbers of 63 bits, 21 bits a character, so that they are exact.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from datamodules.corpora.records import Post
+from datamodules.profile_language import Attribute, Language, Pattern
+
+BITS = 21  # of a Unicode code point
+BREAK = ord("\n")
+WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
+QUESTION = re.compile(r"[?？]\s*$|(?:です|ます|でしょう)か[。.]?\s*$")
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Consecutive posts of one user, in time order, and the turns that they answer."""
+
+    user: str
+    posts: tuple[Post, ...]
+    answered: tuple[str, ...]  # the turn before each post, empty at the beginning of a dialogue
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How often what occurs where; parallel arrays, sorted by chunk and item."""
+
+    chunk: np.ndarray  # (entries,) int64
+    item: np.ndarray  # (entries,) int64; a packed n-gram, or a number of a word
+    count: np.ndarray  # (entries,) int64
+
+    def within(self, items: np.ndarray) -> Counts:
+        """Entries of some items, which are sorted; each item becomes its place among them."""
+        place = np.searchsorted(items, self.item)
+        known = place < len(items)
+        known[known] = items[place[known]] == self.item[known]
+        return Counts(self.chunk[known], place[known], self.count[known])
+
+    @staticmethod
+    def of(chunk: np.ndarray, item: np.ndarray) -> Counts:
+        """Counts equal (chunk, item)."""
+        order = np.lexsort((item, chunk))
+        chunk, item = chunk[order], item[order]
+        new = np.ones(len(item), dtype=bool)
+        new[1:] = (chunk[1:] != chunk[:-1]) | (item[1:] != item[:-1])
+        starts = np.flatnonzero(new)
+        return Counts(chunk[starts], item[starts], np.diff(np.append(starts, len(item))))
+
+
+def gram_counts(chunks: Sequence[Chunk], sizes: Iterable[int]) -> Counts:
+    """Character n-grams within posts, as packed code points; letters are lower case, digits as they are."""
+    texts = [post.text.lower() for chunk in chunks for post in chunk.posts]
+    owner = np.repeat(np.arange(len(chunks)), [len(chunk.posts) for chunk in chunks])
+    joined = "\n".join(texts) + "\n" if texts else ""
+    points = np.frombuffer(joined.encode("utf-32-le"), dtype=np.uint32).astype(np.int64)
+    lengths = np.array([len(text) + 1 for text in texts], dtype=np.int64)
+    chunk_of = np.repeat(owner, lengths)
+    found_chunks, found = [], []
+    for size in sizes:
+        if size > 3:
+            raise ValueError(f"n-grams have up to 3 characters, got {size}")
+        if len(points) < size:
+            continue
+        key = np.zeros(len(points) - size + 1, dtype=np.int64)
+        whole = np.ones(len(key), dtype=bool)
+        for place in range(size):
+            part = points[place : place + len(key)]
+            key = (key << BITS) | part
+            whole &= part != BREAK
+        found.append(key[whole])
+        found_chunks.append(chunk_of[: len(key)][whole])
+    if not found:
+        return Counts(*(np.zeros(0, dtype=np.int64) for _ in range(3)))
+    return Counts.of(np.concatenate(found_chunks), np.concatenate(found))
+
+
+def gram_text(key: int) -> str:
+    """The characters of a packed n-gram."""
+    characters = []
+    while key:
+        characters.append(chr(key & ((1 << BITS) - 1)))
+        key >>= BITS
+    return "".join(reversed(characters))
+
+
+def gram_key(text: str) -> int:
+    """An n-gram as a number."""
+    key = 0
+    for character in text:
+        key = (key << BITS) | ord(character)
+    return key
+
+
+def segmenter(name: str) -> Callable[[str], list[str]]:
+    """Words of a text: `unidic` for Japanese (fugashi with unidic-lite), `words` for what blanks separate."""
+    if name == "words":
+        return lambda text: WORD.findall(text.lower())
+    try:
+        import fugashi
+        import unidic_lite
+    except ImportError:
+        raise ValueError(
+            "Japanese words need fugashi and unidic-lite; install them with: pip install -e '.[profiles]'"
+        ) from None
+    tagger = fugashi.GenericTagger(f"-O wakati -r {unidic_lite.DICDIR}/mecabrc -d {unidic_lite.DICDIR}")
+    return lambda text: tagger.parse(text).split()
+
+
+class Words:
+    """Numbers of words, given as they are met.
+
+    Args:
+        name: the segmenter.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.segment = segmenter(name)
+        self.number: dict[str, int] = {}
+
+    def counts(self, chunks: Sequence[Chunk], grow: bool) -> Counts:
+        """Words within posts; new ones get a number if `grow`, and are left out otherwise."""
+        found_chunks, found = [], []
+        for place, chunk in enumerate(chunks):
+            for post in chunk.posts:
+                for word in self.segment(post.text):
+                    number = self.number.setdefault(word, len(self.number)) if grow else self.number.get(word)
+                    if number is not None:
+                        found.append(number)
+                        found_chunks.append(place)
+        return Counts.of(np.array(found_chunks, dtype=np.int64), np.array(found, dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Items that are looked at, and for each of several learners which of them it may use.
+
+    Args:
+        items: sorted, (items,).
+        allowed: (learners, items) bool.
+    """
+
+    items: np.ndarray
+    allowed: np.ndarray
+
+
+def choose(counts: Counts, user: np.ndarray, learners: np.ndarray, min_users: int, max_items: int) -> Vocabulary:
+    """Chooses items by the number of users who have them, for each learner on its own training users.
+
+    Args:
+        counts: of all chunks.
+        user: number of each chunk's user, (chunks,).
+        learners: (learners, users) bool, whom each of them learns from.
+        min_users: fewest training users who have the item.
+        max_items: most items of a learner; those of most users are kept.
+    """
+    items, place = np.unique(counts.item, return_inverse=True)
+    num_users = learners.shape[1]
+    pairs = np.unique(place * num_users + user[counts.chunk])
+    allowed = np.zeros((len(learners), len(items)), dtype=bool)
+    for row, learns in zip(allowed, learners, strict=True):
+        mine = pairs[learns[pairs % num_users]]
+        spread = np.bincount(mine // num_users, minlength=len(items))
+        best = np.lexsort((items, -spread))[:max_items]
+        row[best] = spread[best] >= min_users
+    kept = allowed.any(axis=0)
+    return Vocabulary(items[kept], allowed[:, kept])
+
+
+def occurrences(pattern: re.Pattern[str], texts: Sequence[str]) -> list[re.Match[str]]:
+    """Where a pattern occurs, never from one text into the next.
+
+    One search through all texts is several times faster than one for each; it has to be repeated one by one only
+    where a match goes over a line's end.
+    """
+    found = list(pattern.finditer("\n".join(texts)))
+    if any("\n" in match[0] for match in found):
+        found = [match for text in texts for match in pattern.finditer(text)]
+    return found
+
+
+class Told:
+    """The posts of a chunk that are no questions.
+
+    Args:
+        chunk: some posts.
+    """
+
+    def __init__(self, chunk: Chunk) -> None:
+        self.posts = [
+            (post.text, answered)
+            for post, answered in zip(chunk.posts, chunk.answered, strict=True)
+            if not QUESTION.search(post.text)
+        ]
+        self.texts = [text for text, _ in self.posts]
+
+    def matches(self, pattern: Pattern) -> list[re.Match[str]]:
+        """Where the pattern occurs; with `asked`, in answers to what matches it only."""
+        if pattern.asked is None:
+            return occurrences(pattern.said, self.texts)
+        return occurrences(pattern.said, [text for text, answered in self.posts if pattern.asked.search(answered)])
+
+
+@dataclass
+class PatternCounter:
+    """Counts patterns, frames for places, forms and hours.
+
+    Args:
+        language: what to look for.
+        hidden: (predicate, pattern) that are not looked for, because they made the labels.
+    """
+
+    language: Language
+    hidden: frozenset[tuple[str, str]] = frozenset()
+
+    def said(self, attribute: Attribute, chunk: Chunk) -> Counter[tuple[str, str]]:
+        """(pattern, value) → how often it occurs in posts that are no questions."""
+        told = Told(chunk)
+        counts = {
+            (name, value): len(told.matches(pattern))
+            for name, by_value in attribute.patterns.items()
+            if (attribute.said, name) not in self.hidden
+            for value, pattern in by_value.items()
+        }
+        return Counter({key: count for key, count in counts.items() if count})
+
+    def named(self, attribute: Attribute, chunk: Chunk) -> Counter[tuple[str, str]]:
+        """(frame, value) → how often a place that means this value is named in posts that are no questions."""
+        told = Told(chunk)
+        return Counter(
+            (frame, attribute.value_of(match[1]))
+            for frame, pattern in attribute.places.items()
+            if (attribute.said, frame) not in self.hidden
+            for match in told.matches(pattern)
+        )
+
+    def forms(self, chunk: Chunk) -> Counter[str]:
+        """Form → how often it is used."""
+        texts = [post.text for post in chunk.posts]
+        counts = {name: len(occurrences(form, texts)) for name, form in self.language.forms.items()}
+        return Counter({name: count for name, count in counts.items() if count})

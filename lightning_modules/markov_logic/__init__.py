@@ -1,0 +1,9 @@
+"""Markov logic networks: formulas that people write, compiled to tensors, learnt and inferred exactly for each user.
+
+syntax.py        text → declarations and formulas
+factors.py       formulas → log-linear factors
+grounding.py     facts → which rows of a factor apply to whom
+network.py       weights, potentials, likelihoods, marginals
+propagation.py   belief propagation between users
+profiles.py      the LightningModule: learning with cross-fitting, profiles from chunks
+"""

@@ -1,0 +1,54 @@
+"""From chunks to a user: majority vote, or the product of posteriors; and when to say nothing.
+
+In: posteriors of a user's chunks. Out: a value and how sure it is. Not its job: networks, files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+SMALLEST = 1e-12
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How a user's chunks are put together.
+
+    Args:
+        rule: `vote`, the value that most chunks find most likely (Otsuka et al. 2024), ties going to the value that is
+            more likely on average; or `product`, the normalised product of the chunks' posteriors, to the power of
+            one over their number, because chunks of one person are no independent witnesses.
+        min_vote: a chunk whose best value is less likely than this has no vote, unless that is true of all of them
+            (not stated in the paper).
+        min_posterior: an attribute that is less sure than this is left out of the profile (not stated in the paper).
+    """
+
+    rule: Literal["vote", "product"] = "vote"
+    min_vote: float = 0.5
+    min_posterior: float = 0.0
+
+    def decide(self, chunks: np.ndarray) -> tuple[int, float]:
+        """The most likely value and its posterior, which for `vote` is the mean over the chunks.
+
+        Args:
+            chunks: posteriors, (chunks, values).
+        """
+        if self.rule == "product":
+            logarithms = np.log(np.maximum(chunks, SMALLEST)).mean(axis=0)
+            posterior = np.exp(logarithms - logarithms.max())
+            posterior /= posterior.sum()
+            best = int(posterior.argmax())
+        else:
+            posterior = chunks.mean(axis=0)
+            votes = chunks.max(axis=1) >= self.min_vote
+            voting = chunks[votes] if votes.any() else chunks
+            counts = np.bincount(voting.argmax(axis=1), minlength=chunks.shape[1])
+            best = int(np.lexsort((posterior, counts))[-1])
+        return best, float(posterior[best])
+
+    def abstains(self, posterior: float) -> bool:
+        """Whether a value this sure is left out."""
+        return posterior < self.min_posterior

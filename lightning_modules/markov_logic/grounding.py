@@ -1,0 +1,130 @@
+"""Which rows of a factor's table apply to whom: facts joined as a formula's evidence atoms ask for.
+
+In: a `Factor` and the facts of a batch. Out: `Grounding`. Not its job: weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from datamodules.batches import Facts
+
+from .factors import Domains, Factor
+from .syntax import Atom
+
+
+@dataclass(frozen=True)
+class Grounding:
+    """The groundings of a factor in which its evidence holds, by those they are about.
+
+    Args:
+        units: (rows, users of the formula) int64, each row one user or two.
+        columns: (groundings,) int64, rows of the factor's table; those of a row stand together.
+        offsets: (rows,) int64, where the groundings of each row begin.
+        degrees: (groundings,) float, how true the evidence is; 1 for plain facts.
+    """
+
+    units: Tensor
+    columns: Tensor
+    offsets: Tensor
+    degrees: Tensor
+
+    @property
+    def counts(self) -> Tensor:
+        """Groundings of each row, (rows,)."""
+        return torch.diff(self.offsets, append=torch.tensor([len(self.columns)]))
+
+    def sums(self, table: Tensor) -> Tensor:
+        """Log potentials of every row, (rows, *states), from a table of (columns, *states)."""
+        flat = table.reshape(len(table), -1)
+        rows = functional.embedding_bag(
+            self.columns, flat, self.offsets, mode="sum", per_sample_weights=self.degrees.to(flat)
+        )
+        return rows.view(-1, *table.shape[1:])
+
+
+def ground(factor: Factor, facts: Mapping[str, Facts], num_units: int, domains: Domains) -> Grounding:
+    """Joins the facts that a factor's evidence asks for.
+
+    Args:
+        factor: a term of a formula.
+        facts: predicate → what is true; a predicate without facts is false everywhere.
+        num_units: users in the batch.
+        domains: type → values.
+    """
+    bound, degrees = {factor.units[0]: torch.arange(num_units)}, torch.ones(num_units)
+    if factor.evidence:
+        bound, degrees = bindings(factor.evidence[0], facts, domains)
+        for atom in factor.evidence[1:]:
+            bound, degrees = _join(bound, degrees, *bindings(atom, facts, domains))
+    units = torch.stack([bound[name] for name in factor.units if name in bound], dim=1)  # (groundings, 1 or 2)
+    if units.shape[1] == 2 and bool((units[:, 0] == units[:, 1]).any()):
+        raise ValueError(
+            f"a user is related to themselves by {', '.join(atom.predicate.name for atom in factor.evidence)}; "
+            "leave such facts out"
+        )
+    # One number for users and row of the table; where it is there twice, one entry has the sum of the degrees.
+    num_columns = math.prod(factor.sizes)
+    keys = torch.zeros(len(units), dtype=torch.int64)
+    for column in units.unbind(1):
+        keys = keys * num_units + column
+    for name, size in zip(factor.columns, factor.sizes, strict=True):
+        keys = keys * size + bound[name]
+    keys, place = torch.unique(keys, return_inverse=True)
+    degrees = torch.zeros(len(keys)).index_add_(0, place, degrees)
+    people, counts = torch.unique_consecutive(keys // num_columns, return_counts=True)
+    units = torch.stack([people // num_units, people % num_units][-units.shape[1] :], dim=1)
+    return Grounding(units, keys % num_columns, counts.cumsum(0) - counts, degrees)
+
+
+def bindings(atom: Atom, facts: Mapping[str, Facts], domains: Domains) -> tuple[dict[str, Tensor], Tensor]:
+    """Values of an atom's variables for which it is true, each (facts,), and degrees, (facts,)."""
+    name, types = atom.predicate.name, atom.predicate.types
+    given = facts.get(name)
+    if given is None:
+        given = Facts(torch.zeros(0, len(types), dtype=torch.int64), torch.zeros(0))
+    keep = torch.ones(len(given.arguments), dtype=torch.bool)
+    bound: dict[str, Tensor] = {}
+    for term, type, column in zip(atom.terms, types, given.arguments.unbind(1), strict=True):
+        if not term.is_variable:
+            keep &= column == list(domains[type]).index(term.name)
+        elif term.name in bound:
+            keep &= column == bound[term.name]
+        else:
+            bound[term.name] = column
+    return {variable: column[keep] for variable, column in bound.items()}, given.degrees[keep]
+
+
+def _join(
+    left: dict[str, Tensor], left_degrees: Tensor, right: dict[str, Tensor], right_degrees: Tensor
+) -> tuple[dict[str, Tensor], Tensor]:
+    """All combinations of two sets of bindings that agree on the variables they share."""
+    shared = [name for name in right if name in left]
+    left_key, right_key = _keys([left[name] for name in shared], [right[name] for name in shared], left_degrees)
+    order = right_key.argsort(stable=True)
+    ordered = right_key[order]
+    first = torch.searchsorted(ordered, left_key)
+    counts = torch.searchsorted(ordered, left_key, right=True) - first
+    from_left = torch.repeat_interleave(torch.arange(len(left_key)), counts)
+    within = torch.arange(len(from_left)) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
+    from_right = order[first[from_left] + within]
+    joined = {name: column[from_left] for name, column in left.items()}
+    joined |= {name: column[from_right] for name, column in right.items() if name not in left}
+    return joined, left_degrees[from_left] * right_degrees[from_right]
+
+
+def _keys(left: Sequence[Tensor], right: Sequence[Tensor], like: Tensor) -> tuple[Tensor, Tensor]:
+    """One number for each combination of values, the same number on both sides."""
+    if not left:
+        raise ValueError("evidence atoms of one formula must share a variable")
+    both = [torch.cat(columns) for columns in zip(left, right, strict=True)]
+    numbers = both[0]
+    for column in both[1:]:
+        numbers = numbers * (int(column.max()) + 1 if len(column) else 1) + column
+    return numbers[: len(like)], numbers[len(like) :]

@@ -1,0 +1,215 @@
+"""`ProfileNetwork`: learns the weights of a formula file, and infers profiles from parts of people's histories.
+
+In: `EvidenceBatch`es of chunks of posts from `datamodules.ProfilePosts`. Out: learnt weights, posteriors of every
+chunk. Not its job: text, tables, the decision of a user from their chunks (`evaluation`, `callbacks`).
+
+With k folds, k + 1 networks are learnt side by side in one fit: network i has not seen the users of fold i, and the
+last one has seen everybody. Whoever has a label is judged, and given a profile, by the network that has not seen
+them (cross-fitting); so a profile of a labelled user is no better than that of anybody else, and what is put in front
+of the dialogue model is what the method gives. New people get the last network.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+
+from datamodules.batches import EvidenceBatch
+from lightning_modules.directories import replace_directory
+from lightning_modules.proximal import ProximalGradient
+
+from .grounding import Grounding
+from .network import MarkovLogicNetwork
+from .propagation import BeliefPropagation
+from .syntax import Formula, Program, parse
+
+FORMULAS, WEIGHTS, READABLE = "formulas.mln", "weights.safetensors", "weights.tsv"
+
+
+class Posteriors(NamedTuple):
+    """What is believed of the chunks of a batch."""
+
+    marginals: dict[str, Tensor]  # attribute → (chunks, values)
+    most_likely: Tensor  # (chunks, attributes) int64, jointly
+
+
+class ProfileNetwork(LightningModule):
+    """A Markov logic network over profile attributes (Otsuka et al. 2024; the formulas are ours, theirs not stated).
+
+    Args:
+        formulas: a formula file; a test or prediction takes that of the learnt network.
+        l2: factor of half the sum of squared weights (not stated in the paper). A user counts one in the loss,
+            however many chunks there are.
+        l2_words: the same for the weights of words and n-grams, whose degrees are small.
+        l1: factor of the sum of absolute weights of words and n-grams (not stated in the paper).
+        tolerance: learning ends when the loss has fallen by less than this share in ten steps.
+        propagation: how messages pass between users, where formulas link them.
+    """
+
+    def __init__(
+        self,
+        formulas: Path,
+        l2: float = 0.1,
+        l2_words: float = 0.02,
+        l1: float = 0.0,
+        tolerance: float = 1e-4,
+        propagation: BeliefPropagation | None = None,
+    ) -> None:
+        super().__init__()
+        self.formulas = formulas
+        self.l2 = l2
+        self.l2_words = l2_words
+        self.l1 = l1
+        self.tolerance = tolerance
+        self.propagation = propagation or BeliefPropagation()
+        self.network: MarkovLogicNetwork | None = None
+        self.groundings: list[Grounding] | None = None
+        self.losses: list[float] = []
+
+    # ---- setting up
+
+    def configure_model(self) -> None:
+        if self.network is not None:
+            return
+        data = self.trainer.datamodule
+        fitting = self.trainer.state.fn == "fit"
+        path = self.formulas if fitting else data.network_directory / FORMULAS
+        if not path.is_file():
+            raise FileNotFoundError(f"no formula file {path}")
+        program = parse(path.read_text(encoding="utf-8"), str(path))
+        require_predicates(program, data.predicates)
+        self.network = MarkovLogicNetwork(program, data.domains, data.num_folds + 1, data.allowed)
+        if data.chunks_per_batch and any(len(factor.units) > 1 for factor in self.network.factors):
+            raise ValueError("formulas between users need all chunks in one batch: set data.chunks_per_batch=0")
+        if not fitting:
+            self._load(data.network_directory)
+        names = {attribute.predicate: attribute.name for attribute in data.language.attributes.values()}
+        self.names = [names[predicate] for predicate in self.network.attributes]
+        # Labels come for all attributes of the language, in its order.
+        self.columns = [list(data.language.attributes).index(name) for name in self.names]
+
+    def _load(self, directory: Path) -> None:
+        from safetensors.torch import load_file
+
+        state = load_file(directory / WEIGHTS)
+        for number, weight in enumerate(self.network.weights):
+            found = state.get(str(number))
+            if found is None or found.shape != weight.shape:
+                raise ValueError(
+                    f"{directory / WEIGHTS} has {None if found is None else tuple(found.shape)} for formula {number}, "
+                    f"expected {tuple(weight.shape)}; the language's YAML has changed since then: learn it anew"
+                )
+            weight.data = found
+
+    def configure_optimizers(self) -> ProximalGradient:
+        network = self.network
+        batch = self.trainer.datamodule.learning_batch
+        self.groundings = network.ground(batch)
+        curvatures = network.curvatures(self.groundings, batch.weights)
+        groups = []
+        for is_lexical, l1 in ((True, self.l1), (False, 0.0)):
+            chosen = [n for n, f in enumerate(network.program.formulas) if is_lexical == has_words(f)]
+            if chosen:
+                groups.append(
+                    {
+                        "params": [network.weights[number] for number in chosen],
+                        "metric": [curvatures[number] / 2 + self.l2_of(number) for number in chosen],
+                        "l1": l1,
+                    }
+                )
+        return ProximalGradient(groups)
+
+    def l2_of(self, formula: int) -> float:
+        """The L2 factor of a formula's weights."""
+        return self.l2_words if has_words(self.network.program.formulas[formula]) else self.l2
+
+    # ---- learning
+
+    def training_step(self, batch: EvidenceBatch, batch_idx: int) -> Tensor:
+        network = self.network
+        potentials = network.potentials(self.groundings, len(batch.labels))
+        labels = batch.labels[:, self.columns].repeat_interleave(network.num_learners, dim=0)
+        learner = torch.arange(network.num_learners).repeat(len(batch.labels))
+        labels = labels.masked_fill((learner == batch.learner.repeat_interleave(network.num_learners))[:, None], -1)
+        weights = batch.weights.repeat_interleave(network.num_learners)
+        nll = -(weights * network.log_likelihood(potentials, labels)).sum()
+        loss = nll + sum(self.l2_of(number) / 2 * (weight**2).sum() for number, weight in enumerate(network.weights))
+        self.log("train/nll", nll.detach() / (weights * (labels >= 0).any(dim=1)).sum(), prog_bar=True)
+        return loss
+
+    def on_train_batch_end(self, outputs: dict[str, Any], batch: EvidenceBatch, batch_idx: int) -> None:
+        self.losses.append(float(outputs["loss"]))
+        if len(self.losses) > 10 and self.losses[-11] - self.losses[-1] < self.tolerance * abs(self.losses[-1]):
+            self.trainer.should_stop = True
+
+    def on_train_end(self) -> None:
+        self.optimizers().optimizer.settle()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["losses"] = self.losses
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.losses = checkpoint["losses"]
+
+    def export(self, directory: Path) -> None:
+        """Writes formulas, weights, vocabulary and folds; and the weights of the last learner as people read them."""
+        from safetensors.torch import save_file
+
+        partial = directory.with_name(directory.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        shutil.copy(self.formulas, partial / FORMULAS)
+        network = self.network
+        weights = [network.used_weights(number).detach().contiguous() for number in range(len(network.weights))]
+        save_file({str(number): weight for number, weight in enumerate(weights)}, partial / WEIGHTS)
+        (partial / "vocabulary.json").write_text(self.trainer.datamodule.vocabulary(), encoding="utf-8")
+        with (partial / READABLE).open("w", encoding="utf-8") as file:
+            for formula, weight in zip(network.program.formulas, weights, strict=True):
+                values = [network.domains[formula.types[name]] for name in formula.weighted]
+                flat = weight[-1].flatten()
+                for place in flat.abs().argsort(descending=True, stable=True).tolist():
+                    index = torch.unravel_index(torch.tensor(place), weight[-1].shape) if values else ()
+                    chosen = [choices[int(at)] for choices, at in zip(values, index, strict=True)]
+                    if flat[place]:
+                        file.write("\t".join([f"{float(flat[place]):.4f}", formula.text, *chosen]) + "\n")
+        replace_directory(partial, directory)
+
+    # ---- inference
+
+    def posteriors(self, batch: EvidenceBatch) -> Posteriors:
+        """Beliefs about every chunk, by the learner that has not seen its user."""
+        network = self.network
+        potentials = network.potentials(network.ground(batch), len(batch.labels))
+        beliefs = self.propagation.beliefs(potentials)
+        rows = torch.arange(len(batch.labels)) * network.num_learners + batch.learner
+        marginals = network.marginals(beliefs)
+        return Posteriors(
+            {name: marginals[predicate][rows] for name, predicate in zip(self.names, network.attributes, strict=True)},
+            network.most_likely(beliefs)[rows],
+        )
+
+    def test_step(self, batch: EvidenceBatch, batch_idx: int) -> Posteriors:
+        return self.posteriors(batch)
+
+    def predict_step(self, batch: EvidenceBatch, batch_idx: int) -> Posteriors:
+        return self.posteriors(batch)
+
+
+def has_words(formula: Formula) -> bool:
+    """Whether a formula is about words or n-grams."""
+    return not {"word", "gram"}.isdisjoint(formula.types.values())
+
+
+def require_predicates(program: Program, offered: dict[str, tuple[str, ...]]) -> None:
+    """Raises ValueError where a formula file declares what the data do not have, naming what they have."""
+    for predicate in program.predicates.values():
+        found = offered.get(predicate.name)
+        if found is None or found != predicate.types:
+            what = f"{predicate.name}({', '.join(predicate.types)})"
+            known = "; ".join(f"{name}({', '.join(types)})" for name, types in offered.items())
+            raise ValueError(f"{program.source}: the data have no {what}; they have {known}")
