@@ -24,6 +24,7 @@ from datamodules.profile_language import Attribute, Language, Pattern
 BITS = 21  # of a Unicode code point
 BREAK = ord("\n")
 WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
+LOOKS_AROUND = re.compile(r"\(\?[=!<]|\\[AZ]")
 QUESTION = re.compile(r"[?？]\s*$|(?:です|ます|でしょう)か[。.]?\s*$")
 
 
@@ -72,8 +73,8 @@ def gram_counts(chunks: Sequence[Chunk], sizes: Iterable[int]) -> Counts:
     chunk_of = np.repeat(owner, lengths)
     found_chunks, found = [], []
     for size in sizes:
-        if size > 3:
-            raise ValueError(f"n-grams have up to 3 characters, got {size}")
+        if not 1 <= size <= 3:
+            raise ValueError(f"n-grams have 1 to 3 characters, got {size}")
         if len(points) < size:
             continue
         key = np.zeros(len(points) - size + 1, dtype=np.int64)
@@ -184,13 +185,14 @@ def choose(counts: Counts, user: np.ndarray, learners: np.ndarray, min_users: in
 def occurrences(pattern: re.Pattern[str], texts: Sequence[str]) -> list[re.Match[str]]:
     """Where a pattern occurs, never from one text into the next.
 
-    One search through all texts is several times faster than one for each; it has to be repeated one by one only
-    where a match goes over a line's end.
+    One search through all texts is several times faster than one for each, but only where nothing looks beyond a line's
+    end.
     """
-    found = list(pattern.finditer("\n".join(texts)))
-    if any("\n" in match[0] for match in found):
-        found = [match for text in texts for match in pattern.finditer(text)]
-    return found
+    if not LOOKS_AROUND.search(pattern.pattern):
+        found = list(pattern.finditer("\n".join(texts)))
+        if not any("\n" in match[0] for match in found):
+            return found
+    return [match for text in texts for match in pattern.finditer(text)]
 
 
 class Told:
@@ -221,11 +223,9 @@ class PatternCounter:
 
     Args:
         language: what to look for.
-        hidden: (predicate, pattern) that are not looked for, because they made the labels.
     """
 
     language: Language
-    hidden: frozenset[tuple[str, str]] = frozenset()
 
     def said(self, attribute: Attribute, chunk: Chunk) -> Counter[tuple[str, str]]:
         """(pattern, value) → how often it occurs in posts that are no questions."""
@@ -233,7 +233,6 @@ class PatternCounter:
         counts = {
             (name, value): len(told.matches(pattern))
             for name, by_value in attribute.patterns.items()
-            if (attribute.said, name) not in self.hidden
             for value, pattern in by_value.items()
         }
         return Counter({key: count for key, count in counts.items() if count})
@@ -244,7 +243,6 @@ class PatternCounter:
         return Counter(
             (frame, attribute.value_of(match[1]))
             for frame, pattern in attribute.places.items()
-            if (attribute.said, frame) not in self.hidden
             for match in told.matches(pattern)
         )
 

@@ -27,6 +27,7 @@ from typing import Any, Literal
 import yaml
 
 PLACE = "PLACE"
+TYPES = {"user", "word", "gram", "form", "hour", "pattern"}  # of evidence, in formulas
 KEYS = {"segmenter", "attributes", "forms"}
 ATTRIBUTE_KEYS = {"written", "values", "patterns", "places"}
 
@@ -97,6 +98,10 @@ def load_language(path: Path) -> Language:
     if content["segmenter"] not in ("unidic", "words"):
         raise ValueError(f"{path}: segmenter is {content['segmenter']!r}; there are unidic (Japanese) and words")
     entries = _keys_and_values(path, content["attributes"], "attributes")
+    if taken := [name for name in entries if not isinstance(name, str) or name in TYPES]:
+        raise ValueError(
+            f"{path}: an attribute cannot be called {taken[0]!r}; take a text, and none of {sorted(TYPES)}"
+        )
     attributes = {name: _attribute(path, name, entry) for name, entry in entries.items()}
     forms = {
         name: _compiled(path, f"forms.{name}", text)
@@ -168,7 +173,7 @@ def _keys_and_values(path: Path, entry: Any, where: str) -> Mapping[str, Any]:
 
 def _require(path: Path, entry: Any, known: set[str], needed: set[str], where: str = "") -> None:
     _keys_and_values(path, entry, where)
-    if unknown := sorted(entry.keys() - known):
+    if unknown := sorted(map(str, entry.keys() - known)):
         raise ValueError(f"{path}: unknown keys {unknown} {where and 'in ' + where}; there are {sorted(known)}")
     if missing := sorted(needed - entry.keys()):
         raise ValueError(f"{path}: {where} lacks {missing}")

@@ -108,6 +108,11 @@ class ProfilePosts(LightningDataModule):
         self.chunks_per_batch = chunks_per_batch
         self.seed = seed
         self.users: list[str] = []
+        self.is_set_up = False
+        if posts_per_chunk < 1:
+            raise ValueError(f"posts_per_chunk must be 1 or more, got {posts_per_chunk}")
+        if num_folds < 2:
+            raise ValueError(f"num_folds must be 2 or more, got {num_folds}: somebody has to be held out")
 
     @property
     def network_directory(self) -> Path:
@@ -117,10 +122,10 @@ class ProfilePosts(LightningDataModule):
     # ---- reading
 
     def setup(self, stage: str) -> None:
-        if self.users:
+        if self.is_set_up:
             return
         self.language = load_language(self.language_path)
-        self.patterns = PatternCounter(self.language, self._hidden())
+        self.patterns = PatternCounter(self.language)
         histories = self._histories()
         labels = self._declared() if self.labels_from == "declared" else self._distant(histories)
         least = max(1, self.min_posts)
@@ -146,12 +151,7 @@ class ProfilePosts(LightningDataModule):
             self._begin()
         else:
             self._take_over()
-
-    def _hidden(self) -> frozenset[tuple[str, str]]:
-        if self.labels_from == "declared":
-            return frozenset()
-        attributes = self.language.attributes.values()
-        return frozenset((attribute.said, pattern) for attribute in attributes for pattern in self.label_patterns)
+        self.is_set_up = True
 
     def _histories(self) -> dict[str, list[Spoken]]:
         """Everybody's training posts in time order; without times, as the corpus has them."""
@@ -213,7 +213,7 @@ class ProfilePosts(LightningDataModule):
         return labels
 
     def _numbers(self, labels: Mapping[str, Mapping[str, str]]) -> np.ndarray:
-        """Labels by chunk and attribute, -1 where nothing is known."""
+        """Labels by user and attribute, -1 where nothing is known."""
         numbers = np.full((len(self.users), len(self.language.attributes)), -1, dtype=np.int64)
         for row, user in enumerate(self.users):
             for column, attribute in enumerate(self.language.attributes.values()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -20,6 +21,7 @@ from datamodules.profile_evidence import (
     gram_counts,
     gram_key,
     gram_text,
+    occurrences,
     segmenter,
 )
 from datamodules.profile_language import Language, load_language
@@ -120,7 +122,7 @@ def test_there_may_be_no_grams(chunks: list[Chunk]) -> None:
 
 
 def test_four_characters_are_too_many() -> None:
-    with pytest.raises(ValueError, match="up to 3 characters, got 4"):
+    with pytest.raises(ValueError, match="1 to 3 characters, got 4"):
         gram_counts([chunk("hello")], [2, 4])
 
 
@@ -201,12 +203,12 @@ def test_without_fugashi_the_command_that_installs_it_is_told(monkeypatch: pytes
 # ---- patterns, places, forms
 
 
-def said(language: Language, one: Chunk, hidden: frozenset[tuple[str, str]] = frozenset()) -> dict:
-    return PatternCounter(language, hidden).said(language.attributes["gender"], one)
+def said(language: Language, one: Chunk) -> dict:
+    return PatternCounter(language).said(language.attributes["gender"], one)
 
 
-def named(language: Language, one: Chunk, hidden: frozenset[tuple[str, str]] = frozenset()) -> dict:
-    return PatternCounter(language, hidden).named(language.attributes["home"], one)
+def named(language: Language, one: Chunk) -> dict:
+    return PatternCounter(language).named(language.attributes["home"], one)
 
 
 def test_patterns_are_counted_by_value(english: Language) -> None:
@@ -233,14 +235,6 @@ def test_an_answer_needs_its_question(english: Language) -> None:
     assert said(english, mixed) == {("confirms", "female"): 2}
 
 
-def test_hidden_patterns_are_not_looked_for(english: Language) -> None:
-    one = chunk("i'm a man, my wife says", "i live in kyoto")
-    hidden = frozenset({("SaysGender", "states"), ("SaysHome", "lives"), ("SaysHome", "spouse")})
-    assert said(english, one, hidden) == {("spouse", "male"): 1}
-    assert named(english, one) == {("lives", "Kyoto"): 1}
-    assert named(english, one, hidden) == {}
-
-
 def test_places_are_known_in_any_case_and_by_any_name(english: Language) -> None:
     one = chunk("I live in OSAKA", "i live in 大阪", "i live in Kyoto", "osaka")
     assert named(english, one) == {("lives", "Osaka"): 2, ("lives", "Kyoto"): 1}
@@ -255,8 +249,8 @@ def test_forms_are_counted_in_questions_too(english: Language) -> None:
 
 
 @pytest.mark.parametrize("text", ["i live in İstanbul", "i live in ıstanbul"])
-def test_a_turkish_i_ends_nothing(english: Language, text: str) -> None:
-    named(english, chunk(text))
+def test_a_turkish_i_is_an_i(english: Language, text: str) -> None:
+    assert named(english, chunk(text)) == {("lives", "Istanbul"): 1}
 
 
 def test_a_place_is_found_as_it_is_written_in_the_file(english: Language) -> None:
@@ -266,3 +260,10 @@ def test_a_place_is_found_as_it_is_written_in_the_file(english: Language) -> Non
 def test_patterns_do_not_cross_posts(english: Language) -> None:
     one = chunk("not my", "husband", "w(", "1)")
     assert (said(english, one), PatternCounter(english).forms(one)) == ({}, {})
+    more = chunk("not my", "husband! my", "husband", "my husband")  # what is within posts counts nevertheless
+    assert said(english, more) == {("spouse", "female"): 1}
+
+
+@pytest.mark.parametrize("pattern", [r"tea(?!\s*milk)", r"(?<!\s)tea", r"\Atea"])
+def test_patterns_do_not_look_into_other_posts(pattern: str) -> None:
+    assert len(occurrences(re.compile(pattern), ["coffee", "tea", "milk"])) == 1

@@ -186,6 +186,12 @@ def test_declared_labels(tmp_path: Path) -> None:
     assert set(data.folds) == {"ann", "bob", "cat", "dan"}
 
 
+def test_what_is_inferred_is_not_declared(tmp_path: Path) -> None:
+    lines = [{"user": user, "attributes": attributes} for user, attributes in GENDERS.items()]
+    lines += [{"user": "ann", "attributes": MALE, "origin": "inferred"}]
+    assert data_of(tmp_path, profiles=lines).labels[:, 0].tolist() == [0, 1, 0, 1, -1]
+
+
 def test_a_value_that_the_language_does_not_have_is_told(tmp_path: Path) -> None:
     profiles = {**GENDERS, "bob": {"gender": "robot"}, "dan": {"gender": "robot"}}
     with pytest.raises(ValueError, match=r"english\.yaml does not have these values, .*: gender='robot' \(2 users\)"):
@@ -219,6 +225,12 @@ def test_distant_labels_are_what_most_statements_say_and_those_are_no_evidence(t
     batch = data.batch(range(3))
     assert facts(data, batch, "SaysGender") == {(2, "spouse", "male"): 0.5}
     assert (data.is_short, data.labels_from) == ([False, True, False], "distant")
+
+
+def test_who_only_states_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    talks = {**DISTANT, "d3": [("cat", "i'm a woman"), ("dan", "tea")]}
+    assert data_of(tmp_path, talks, labels="distant").users == ["ann", "bob", "dan"]
+    assert capsys.readouterr().out.startswith("3 users; 1 more have fewer than 1 posts")
 
 
 def test_distant_labels_of_places_are_no_evidence(tmp_path: Path) -> None:
@@ -258,6 +270,8 @@ def test_a_learner_has_only_words_of_its_own_users(tmp_path: Path) -> None:
             seen = {user for user, fold in data.folds.items() if fold != learner}
             assert usable & set(data.folds) == seen
             assert ours <= usable
+    row = data.users.index("fay")  # eve's word, which nobody may use, came before hers
+    assert {word for _, word in facts(data, data.batch([row]), "HasWord")} == {"tea", "milk", "fay"}
 
 
 def test_there_may_be_neither_words_nor_grams(tmp_path: Path) -> None:
@@ -376,25 +390,19 @@ def test_new_people_get_the_network_that_has_seen_everybody(tmp_path: Path, netw
         data.test_dataloader()
 
 
+def test_labels_of_one_kind_can_be_predicted(tmp_path: Path, network: Path) -> None:
+    data = data_of(tmp_path, profiles={"ann": FEMALE}, stage="predict", network=network)
+    assert data.labels[:, 0].tolist() == [0, -1, -1, -1, -1]
+
+
 @pytest.mark.parametrize("stage", ["test", "predict"])
 def test_without_a_network_the_command_that_learns_it_is_told(tmp_path: Path, stage: str) -> None:
     with pytest.raises(FileNotFoundError, match=r"no learnt network in .*/network; learn it with: lightning fit --co"):
         data_of(tmp_path, stage=stage, network=tmp_path / "network")
 
 
-# ---- known to be wrong
-
-
-def test_who_only_states_is_left_out(tmp_path: Path) -> None:
-    talks = {**DISTANT, "d3": [("cat", "i'm a woman"), ("dan", "tea")]}
-    assert "cat" not in data_of(tmp_path, talks, labels="distant").users
-
-
-def test_what_is_inferred_is_not_declared(tmp_path: Path) -> None:
-    lines = [{"user": user, "attributes": attributes} for user, attributes in GENDERS.items()]
-    lines += [{"user": "ann", "attributes": MALE, "origin": "inferred"}]
-    assert data_of(tmp_path, profiles=lines).labels[:, 0].tolist() == [0, 1, 0, 1, -1]
-
-
-def test_labels_of_one_kind_can_be_predicted(tmp_path: Path, network: Path) -> None:
-    data_of(tmp_path, profiles={"ann": FEMALE}, stage="predict", network=network)
+@pytest.mark.parametrize("wrong", [{"num_folds": 1}, {"posts_per_chunk": 0}])
+def test_numbers_that_leave_nothing_are_refused(tmp_path: Path, wrong: dict[str, int]) -> None:
+    ((name, value),) = wrong.items()
+    with pytest.raises(ValueError, match=f"{name} must be . or more, got {value}"):
+        data_of(tmp_path, **wrong)
