@@ -50,7 +50,7 @@ class ProfileWriter(Callback):
 
     def _collect(self, trainer: Trainer, outputs: Posteriors, batch: EvidenceBatch) -> None:
         users = trainer.datamodule.user_of_chunk[batch.index.numpy()]
-        for attribute, marginals in outputs.marginals.items():
+        for attribute, marginals in outputs.items():
             for user, posterior in zip(users.tolist(), marginals.double().numpy(), strict=True):
                 self.chunks[attribute][user].append(posterior)
 
@@ -59,7 +59,7 @@ class ProfileWriter(Callback):
         rows = []
         num_abstained = 0
         for attribute, users in self.chunks.items():
-            values = data.domains[attribute]
+            values = list(data.language.attributes[attribute].values)
             for user, chunks in users.items():
                 best, posterior = self.decision.decide(np.stack(chunks))
                 if self.decision.abstains(posterior):
@@ -87,7 +87,7 @@ class ProfileWriter(Callback):
         columns = {name: column for column, name in enumerate(data.language.attributes)}
         rows = []
         for attribute, users in self.chunks.items():
-            values = data.domains[attribute]
+            values = list(data.language.attributes[attribute].values)
             for user, chunks in users.items():
                 label = data.labels[user, columns[attribute]]
                 if label < 0:

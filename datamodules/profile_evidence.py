@@ -15,6 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -35,6 +36,12 @@ class Chunk:
     user: str
     posts: tuple[Post, ...]
     answered: tuple[str, ...]  # the turn before each post, empty at the beginning of a dialogue
+
+    @cached_property
+    def statements(self) -> list[tuple[str, str]]:
+        """The posts that are no questions, each with the turn that it answers."""
+        pairs = zip(self.posts, self.answered, strict=True)
+        return [(post.text, answered) for post, answered in pairs if not QUESTION.search(post.text)]
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,9 @@ class Counts:
         return Counts(chunk[starts], item[starts], np.diff(np.append(starts, len(item))))
 
 
+NOTHING = Counts(*(np.zeros(0, dtype=np.int64) for _ in range(3)))
+
+
 def gram_counts(chunks: Sequence[Chunk], sizes: Iterable[int]) -> Counts:
     """Character n-grams within posts, as packed code points; letters are lower case, digits as they are."""
     texts = [post.text.lower() for chunk in chunks for post in chunk.posts]
@@ -86,7 +96,7 @@ def gram_counts(chunks: Sequence[Chunk], sizes: Iterable[int]) -> Counts:
         found.append(key[whole])
         found_chunks.append(chunk_of[: len(key)][whole])
     if not found:
-        return Counts(*(np.zeros(0, dtype=np.int64) for _ in range(3)))
+        return NOTHING
     return Counts.of(np.concatenate(found_chunks), np.concatenate(found))
 
 
@@ -195,26 +205,12 @@ def occurrences(pattern: re.Pattern[str], texts: Sequence[str]) -> list[re.Match
     return [match for text in texts for match in pattern.finditer(text)]
 
 
-class Told:
-    """The posts of a chunk that are no questions.
-
-    Args:
-        chunk: some posts.
-    """
-
-    def __init__(self, chunk: Chunk) -> None:
-        self.posts = [
-            (post.text, answered)
-            for post, answered in zip(chunk.posts, chunk.answered, strict=True)
-            if not QUESTION.search(post.text)
-        ]
-        self.texts = [text for text, _ in self.posts]
-
-    def matches(self, pattern: Pattern) -> list[re.Match[str]]:
-        """Where the pattern occurs; with `asked`, in answers to what matches it only."""
-        if pattern.asked is None:
-            return occurrences(pattern.said, self.texts)
-        return occurrences(pattern.said, [text for text, answered in self.posts if pattern.asked.search(answered)])
+def matches(pattern: Pattern, chunk: Chunk) -> list[re.Match[str]]:
+    """Where the pattern occurs in posts that are no questions; with `asked`, in answers to what matches it only."""
+    asked = pattern.asked
+    return occurrences(
+        pattern.said, [text for text, answered in chunk.statements if asked is None or asked.search(answered)]
+    )
 
 
 @dataclass
@@ -229,9 +225,8 @@ class PatternCounter:
 
     def said(self, attribute: Attribute, chunk: Chunk) -> Counter[tuple[str, str]]:
         """(pattern, value) → how often it occurs in posts that are no questions."""
-        told = Told(chunk)
         counts = {
-            (name, value): len(told.matches(pattern))
+            (name, value): len(matches(pattern, chunk))
             for name, by_value in attribute.patterns.items()
             for value, pattern in by_value.items()
         }
@@ -239,11 +234,10 @@ class PatternCounter:
 
     def named(self, attribute: Attribute, chunk: Chunk) -> Counter[tuple[str, str]]:
         """(frame, value) → how often a place that means this value is named in posts that are no questions."""
-        told = Told(chunk)
         return Counter(
             (frame, attribute.value_of(match[1]))
             for frame, pattern in attribute.places.items()
-            for match in told.matches(pattern)
+            for match in matches(pattern, chunk)
         )
 
     def forms(self, chunk: Chunk) -> Counter[str]:

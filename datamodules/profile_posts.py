@@ -14,6 +14,7 @@ import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -26,8 +27,9 @@ from torch.utils.data import DataLoader
 from datamodules.batches import EvidenceBatch, Facts, WholePass
 from datamodules.corpora.records import Drops, Post
 from datamodules.preparation.prepare import Preparation
-from datamodules.preparation.splits import split_dialogues, stable_hash
+from datamodules.preparation.splits import comparable, split_dialogues, stable_hash
 from datamodules.profile_evidence import (
+    NOTHING,
     Chunk,
     Counts,
     PatternCounter,
@@ -169,7 +171,7 @@ class ProfilePosts(LightningDataModule):
                 answered = turn.text
         for posts in found.values():
             if all(spoken.post.time is not None for spoken in posts):
-                posts.sort(key=lambda spoken: spoken.post.time)
+                posts.sort(key=lambda spoken: comparable(spoken.post.time))
         return found
 
     def _declared(self) -> dict[str, dict[str, str]]:
@@ -190,19 +192,25 @@ class ProfilePosts(LightningDataModule):
 
     def _distant(self, histories: Mapping[str, list[Spoken]]) -> dict[str, dict[str, str]]:
         """What users say of themselves most, by the patterns for labels; their posts that say so are taken out."""
-        everything = PatternCounter(self.language)
+        speaking = [
+            replace(
+                attribute,
+                patterns={name: one for name, one in attribute.patterns.items() if name in self.label_patterns},
+                places={frame: one for frame, one in attribute.places.items() if frame in self.label_patterns},
+            )
+            for attribute in self.language.attributes.values()
+        ]
         labels: dict[str, dict[str, str]] = defaultdict(dict)
         for user, history in histories.items():
             kept, said = [], defaultdict(Counter)
             for spoken in history:
                 speaks = False
                 alone = Chunk(user, (spoken.post,), (spoken.answered,))
-                for attribute in self.language.attributes.values():
-                    found = everything.said(attribute, alone) + everything.named(attribute, alone)
-                    for (pattern, value), count in found.items():
-                        if pattern in self.label_patterns:
-                            said[attribute.name][value] += count
-                            speaks = True
+                for attribute in speaking:
+                    found = self.patterns.said(attribute, alone) + self.patterns.named(attribute, alone)
+                    for (_, value), count in found.items():
+                        said[attribute.name][value] += count
+                        speaks = True
                 if not speaks:
                     kept.append(spoken)
             for name, values in said.items():
@@ -395,9 +403,6 @@ class ProfilePosts(LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader:
         return self._loader(range(len(self.chunks)), self.chunks_per_batch)
-
-
-NOTHING = Counts(*(np.zeros(0, dtype=np.int64) for _ in range(3)))
 
 
 def cut(posts: Sequence, size: int) -> list[Sequence]:

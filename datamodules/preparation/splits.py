@@ -136,6 +136,9 @@ def split_dialogues(
 
 def _start(dialogue: Dialogue) -> datetime:
     time = next((turn.time for turn in dialogue.turns if turn.time is not None), None)
-    if time is None:
-        return datetime.min.replace(tzinfo=UTC)
+    return datetime.min.replace(tzinfo=UTC) if time is None else comparable(time)
+
+
+def comparable(time: datetime) -> datetime:
+    """The time with a zone, UTC where it has none, so that any two can be put in order."""
     return time if time.tzinfo else time.replace(tzinfo=UTC)

@@ -91,7 +91,8 @@ class _Compiler:
         self.number = number
         self.formula: Formula = program.formulas[number]
         self.domains = domains
-        atoms = dict.fromkeys(_atoms(self.formula.expression))
+        leaves = list(_leaves(self.formula.expression))
+        atoms = dict.fromkeys(leaf for leaf in leaves if isinstance(leaf, Atom))
         self.evidence = [atom for atom in atoms if atom.predicate.is_evidence]
         self.queries = [atom for atom in atoms if not atom.predicate.is_evidence]
         if not self.queries:
@@ -101,7 +102,8 @@ class _Compiler:
         self.units = tuple(dict.fromkeys(name for name in names if types.get(name) == program.unit))
         if len(self.units) > 2:
             raise self.error(f"is about {len(self.units)} users; at most two are supported")
-        compared = {term.name for equal in _equals(self.formula.expression) for term in (equal.left, equal.right)}
+        equals = [leaf for leaf in leaves if isinstance(leaf, Equal)]
+        compared = {term.name for equal in equals for term in (equal.left, equal.right)}
         if bad := sorted(name for name in compared if name in self.units):
             raise self.error(f"compares {bad[0]}; only values can be compared")
         self.scope = tuple(
@@ -210,26 +212,15 @@ class _Compiler:
         return np.arange(size).reshape(shape)
 
 
-def _atoms(expression: Expression) -> Iterator[Atom]:
+def _leaves(expression: Expression) -> Iterator[Atom | Equal]:
     match expression:
-        case Atom():
-            yield expression
         case Not(inner):
-            yield from _atoms(inner)
+            yield from _leaves(inner)
         case And(left, right) | Or(left, right):
-            yield from _atoms(left)
-            yield from _atoms(right)
-
-
-def _equals(expression: Expression) -> Iterator[Equal]:
-    match expression:
-        case Equal():
+            yield from _leaves(left)
+            yield from _leaves(right)
+        case _:
             yield expression
-        case Not(inner):
-            yield from _equals(inner)
-        case And(left, right) | Or(left, right):
-            yield from _equals(left)
-            yield from _equals(right)
 
 
 def _subsets(atoms: Sequence[Atom]) -> Iterator[tuple[Atom, ...]]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from lightning import LightningModule
@@ -31,11 +31,8 @@ from .syntax import Formula, Program, parse
 FORMULAS, WEIGHTS, READABLE = "formulas.mln", "weights.safetensors", "weights.tsv"
 
 
-class Posteriors(NamedTuple):
-    """What is believed of the chunks of a batch."""
-
-    marginals: dict[str, Tensor]  # attribute → (chunks, values)
-    most_likely: Tensor  # (chunks, attributes) int64, jointly
+Posteriors = dict[str, Tensor]
+"""What is believed of the chunks of a batch: attribute → (chunks, values)."""
 
 
 class ProfileNetwork(LightningModule):
@@ -171,12 +168,10 @@ class ProfileNetwork(LightningModule):
         with (partial / READABLE).open("w", encoding="utf-8") as file:
             for formula, weight in zip(network.program.formulas, weights, strict=True):
                 values = [network.domains[formula.types[name]] for name in formula.weighted]
-                flat = weight[-1].flatten()
-                for place in flat.abs().argsort(descending=True, stable=True).tolist():
-                    index = torch.unravel_index(torch.tensor(place), weight[-1].shape) if values else ()
-                    chosen = [choices[int(at)] for choices, at in zip(values, index, strict=True)]
-                    if flat[place]:
-                        file.write("\t".join([f"{float(flat[place]):.4f}", formula.text, *chosen]) + "\n")
+                last = weight[-1]
+                for place in last.nonzero()[last[last != 0].abs().argsort(descending=True, stable=True)].tolist():
+                    chosen = [choices[at] for choices, at in zip(values, place, strict=True)]
+                    file.write("\t".join([f"{float(last[tuple(place)]):.4f}", formula.text, *chosen]) + "\n")
         replace_directory(partial, directory)
 
     # ---- inference
@@ -188,10 +183,7 @@ class ProfileNetwork(LightningModule):
         beliefs = self.propagation.beliefs(potentials)
         rows = torch.arange(len(batch.labels)) * network.num_learners + batch.learner
         marginals = network.marginals(beliefs)
-        return Posteriors(
-            {name: marginals[predicate][rows] for name, predicate in zip(self.names, network.attributes, strict=True)},
-            network.most_likely(beliefs)[rows],
-        )
+        return {name: marginals[own][rows] for name, own in zip(self.names, network.attributes, strict=True)}
 
     def test_step(self, batch: EvidenceBatch, batch_idx: int) -> Posteriors:
         return self.posteriors(batch)
