@@ -11,15 +11,12 @@ preceded by the marker of its author; "speaker" is the person who is about to sp
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
 from datamodules.preparation.tokenizer import (
@@ -31,10 +28,17 @@ from datamodules.preparation.tokenizer import (
     harmless,
     load_tokenizer,
 )
+from datamodules.profile_language import load_language
+from datamodules.profiles import Attributes, ProfileControl, read_profiles
 from datamodules.ragged import Ragged, join
 from datamodules.token_pairs import TokenPairs
 
-Attributes = Mapping[str, str]
+
+class Wording(TypedDict):
+    """How one attribute and its values are written, as a language's YAML says it."""
+
+    written: str
+    values: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -46,17 +50,44 @@ class PromptTemplate:
         attribute_format: one attribute, with `{attribute}` and `{value}`.
         separator: what stands between two attributes.
         attributes: which attributes, in this order; None takes all, in alphabetical order.
+        wording: how attributes and values are written: a language's YAML, such as `experiments/profiles/ja.yaml`.
+            None writes them as the profiles name them.
     """
 
     style: Literal["none", "psp", "ppp"] = "none"
     attribute_format: str = "{attribute}: {value}"
     separator: str = ", "
     attributes: tuple[str, ...] | None = None
+    wording: Path | dict[str, Wording] | None = None
+
+    def resolved(self) -> PromptTemplate:
+        """The template with the content of the language's YAML in the place of its path: what a backbone keeps."""
+        if not isinstance(self.wording, Path):
+            return self
+        attributes = load_language(self.wording).attributes.values()
+        return replace(self, wording={one.name: Wording(written=one.written, values=one.values) for one in attributes})
 
     def render(self, profile: Attributes) -> str:
-        """The profile as text; an attribute that is missing is left out, an empty profile is empty."""
+        """The profile as text; an attribute that is missing is left out, an empty profile is empty.
+
+        Raises:
+            ValueError: the wording does not have an attribute or value.
+        """
         names = sorted(profile) if self.attributes is None else [name for name in self.attributes if name in profile]
-        return self.separator.join(self.attribute_format.format(attribute=name, value=profile[name]) for name in names)
+        written = (self._written(name, profile[name]) for name in names)
+        return self.separator.join(self.attribute_format.format(attribute=name, value=value) for name, value in written)
+
+    def _written(self, attribute: str, value: str) -> tuple[str, str]:
+        if self.wording is None:
+            return attribute, value
+        known = self.wording.get(attribute)
+        if known is None or value not in known["values"]:
+            there = sorted(self.wording if known is None else known["values"])
+            raise ValueError(
+                f"the prompt's wording has no {attribute}={value!r}, only {there}: add it to the language's YAML, or "
+                "choose attributes with data.prompt.attributes"
+            )
+        return known["written"], known["values"][value]
 
 
 @dataclass(frozen=True)
@@ -66,11 +97,18 @@ class Rendered:
     inputs: Ragged  # what the encoder reads
     targets: Ragged  # what the decoder learns
     pair_id: np.ndarray  # (rows,)
+    profile_lengths: np.ndarray  # (rows,), ids of the inputs that are the profile
+
+    @property
+    def context_lengths(self) -> np.ndarray:
+        """Ids of each input without the profile, (rows,)."""
+        return self.inputs.lengths - self.profile_lengths
 
     @property
     def costs(self) -> np.ndarray:
-        """Tokens of each pair, inputs and labels together."""
-        return self.inputs.lengths + self.targets.lengths
+        """Tokens of each pair, inputs and labels together, (rows,). The profile does not count: batches are cut by
+        this, so that they hold the same pairs in the same order whatever the prompt is."""
+        return self.context_lengths + self.targets.lengths
 
 
 class Prompts:
@@ -122,7 +160,7 @@ class Prompts:
             (pairs.speakers[index] for index in people[0]), (pairs.partners[index] for index in people[1])
         ).take(person.ravel())
         inputs = self.inputs(prefixes, pairs.context, pairs.context_lengths, pairs.context_speakers, max_context_tokens)
-        return Rendered(inputs, self.targets(pairs.response), pairs.pair_id)
+        return Rendered(inputs, self.targets(pairs.response), pairs.pair_id, prefixes.lengths)
 
     def inputs(
         self, prefixes: Ragged, context: Ragged, context_lengths: Ragged, context_speakers: Ragged, max_tokens: int
@@ -174,32 +212,28 @@ class Prompts:
         return [(name, self.tokenizer.decode(ids)) for name, ids in turns]
 
 
-def load_prompts(template: PromptTemplate, prepared: Path, profiles: Path | None) -> Prompts:
+def load_prompts(
+    template: PromptTemplate, prepared: Path, profiles: Path | None, control: ProfileControl | None = None
+) -> Prompts:
     """Prompts for a prepared corpus, with the profiles of a file, or those the corpus declares, or none."""
     tokenizer = load_tokenizer(prepared / "tokenizer")
+    template = template.resolved()
     if template.style == "none":
         return Prompts(template, tokenizer)
     path = profiles or prepared / "profiles.parquet"
     if not path.is_file():
         raise FileNotFoundError(
-            f"prompt style {template.style!r} needs profiles, and there is no {path}; "
-            "give data.profiles=<profiles.parquet> or use the style none"
+            f"prompt style {template.style!r} needs profiles, and there is no {path}; {_command_for(path)}"
         )
-    return Prompts(template, tokenizer, read_profiles(path))
+    return Prompts(template, tokenizer, (control or ProfileControl()).apply(read_profiles(path)))
 
 
-def read_profiles(path: Path) -> dict[str, dict[str, str]]:
-    """User → attributes from a `profiles.parquet` with the columns user, attribute, value."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no profiles in {path}")
-    try:
-        names = pq.read_schema(path).names
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{path} is damaged or truncated ({error}); write it anew") from None
-    missing = {"user", "attribute", "value"} - set(names)
-    if missing:
-        raise ValueError(f"{path} lacks the columns {sorted(missing)}; it has {names}")
-    profiles: dict[str, dict[str, str]] = defaultdict(dict)
-    for row in pq.read_table(path, columns=["user", "attribute", "value"]).to_pylist():
-        profiles[row["user"]][row["attribute"]] = row["value"]
-    return dict(profiles)
+def _command_for(path: Path) -> str:
+    """`runs/NAME/profiles.parquet` is what a prediction of `experiments/NAME.yaml` makes."""
+    if path.parent.parent.name == "runs":
+        files = [Path("experiments") / f"{path.parent.name.split('+')[0]}.yaml"]
+        files += [Path("experiments/conditions") / f"{name}.yaml" for name in path.parent.name.split("+")[1:]]
+        if all(file.is_file() for file in files):
+            configs = " ".join(f"--config {file}" for file in files)
+            return f"make it with: lightning fit {configs}, and then lightning predict {configs}"
+    return "give data.profiles=<profiles.parquet>, or use the style none"

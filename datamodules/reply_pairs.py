@@ -28,8 +28,10 @@ from torch.utils.data import DataLoader, IterableDataset
 from datamodules.batches import Seq2SeqBatch, WholePass, collate
 from datamodules.preparation.prepare import Preparation
 from datamodules.preparation.tokenizer import tokenizer_fingerprint
+from datamodules.profiles import ProfileControl
 from datamodules.prompts import Prompts, PromptTemplate, Rendered, load_prompts
 from datamodules.token_pairs import ShardReader
+from datamodules.user_sets import UserSets
 
 GROUPS_PER_WINDOW = 8
 ROW_MULTIPLE = 8
@@ -44,7 +46,7 @@ class PairStream:
         reader: the shards.
         prompts: turns pairs into inputs and labels.
         max_context_tokens: ids of context kept.
-        tokens_per_batch: tokens that are not padding in a batch, about.
+        tokens_per_batch: tokens in a batch that are neither padding nor profile, about.
         shuffle: another order each epoch; otherwise the order of the shards and of lengths.
         seed: of the permutation.
         rank: which of `world_size` processes this is; they get equally many batches and no pair twice.
@@ -119,7 +121,7 @@ class PairStream:
         random = np.random.default_rng(seed)
         num_rows = len(window.pair_id)
         rows = random.permutation(num_rows) if self.shuffle else np.arange(num_rows)
-        sources, labels = window.inputs.lengths, window.targets.lengths
+        sources, labels = window.context_lengths, window.targets.lengths
         rows = rows[np.argsort(sources[rows], kind="stable")]
         num_strips = max(1, round(math.sqrt(num_batches)))
         strip = np.arange(num_rows) * num_strips // max(1, num_rows)
@@ -161,12 +163,15 @@ class _Position(IterableDataset):
 class ReplyPairs(LightningDataModule):
     """The 1.3 billion reply pairs of the paper, or as many as there are.
 
+    A test or prediction is about the target users' test turns: no backbone has seen these people.
+
     Args:
         preparation: how the corpus is prepared; done once, and skipped when it is done.
         prompt: none, psp or ppp, and its wording.
         profiles: a `profiles.parquet`; None uses the one of the prepared corpus, if there is one.
-        tokens_per_batch: tokens of a batch that are not padding, inputs and labels together, on each device
-            (not stated in the paper).
+        control: what is done to the profiles, to see what they are worth; None leaves them as they are.
+        tokens_per_batch: tokens of a batch that are neither padding nor profile, inputs and labels together, on each
+            device (not stated in the paper).
         max_context_tokens: ids of context kept, from the end (not stated in the paper).
         seed: of the order of the pairs.
     """
@@ -176,6 +181,7 @@ class ReplyPairs(LightningDataModule):
         preparation: Preparation,
         prompt: PromptTemplate | None = None,
         profiles: Path | None = None,
+        control: ProfileControl | None = None,
         tokens_per_batch: int = 4096,
         max_context_tokens: int = 64,
         seed: int = 0,
@@ -184,6 +190,7 @@ class ReplyPairs(LightningDataModule):
         self.preparation = preparation
         self.prompt = prompt or PromptTemplate()
         self.profiles = profiles
+        self.control = control
         self.tokens_per_batch = tokens_per_batch
         self.max_context_tokens = max_context_tokens
         self.seed = seed
@@ -199,7 +206,10 @@ class ReplyPairs(LightningDataModule):
         self.preparation.run()
 
     def setup(self, stage: str) -> None:
-        self.prompts = load_prompts(self.prompt, self.preparation.output, self.profiles)
+        if stage in ("test", "predict"):
+            self._set_up_target_users(stage)
+            return
+        self.prompts = load_prompts(self.prompt, self.preparation.output, self.profiles, self.control)
         reader = ShardReader(self.preparation.output, "pretrain/train")
         if stage == "fit" and not reader.groups:
             raise ValueError(
@@ -209,6 +219,19 @@ class ReplyPairs(LightningDataModule):
         if stage == "fit" and self.prompt.style != "none" and (self.trainer is None or self.trainer.is_global_zero):
             sample = reader.read([0])
             self.prompts.report_missing({*sample.speakers, *sample.partners}, "people in the first row group")
+
+    def _set_up_target_users(self, stage: str) -> None:
+        self.target_users = UserSets(
+            self.preparation,
+            prompt=self.prompt,
+            profiles=self.profiles,
+            control=self.control,
+            max_context_tokens=self.max_context_tokens,
+            min_train_turns=0,
+        )
+        self.target_users.setup(stage)
+        self.prompts, self.users = self.target_users.prompts, self.target_users.users
+        self.splits = self.target_users.splits
 
     def stream(self, split: str, shuffle: bool) -> PairStream:
         """The batches of a split for this process."""
@@ -238,6 +261,12 @@ class ReplyPairs(LightningDataModule):
     def val_dataloader(self) -> DataLoader:
         stream = self.stream("pretrain/validation", shuffle=False)
         return DataLoader(WholePass(lambda: stream.batches(0), stream.num_batches_in_epoch(0)), batch_size=None)
+
+    def test_dataloader(self) -> DataLoader:
+        return self.target_users.test_dataloader()
+
+    def predict_dataloader(self) -> DataLoader:
+        return self.target_users.predict_dataloader()
 
     def state_dict(self) -> dict[str, Any]:
         """Where the stream stands: batches of this epoch whose training step is finished."""

@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from datamodules.batches import Seq2SeqBatch, WholePass, collate
 from datamodules.preparation.prepare import Preparation
 from datamodules.preparation.splits import stable_hash
+from datamodules.profiles import ProfileControl
 from datamodules.prompts import Prompts, PromptTemplate, Rendered, load_prompts
 from datamodules.token_pairs import ShardReader
 
@@ -207,6 +208,7 @@ class UserSets(LightningDataModule):
         users: a user, a list of users, a text file with a user a line, or None for all target users.
         prompt: none, psp or ppp, and its wording; as the backbone was trained with.
         profiles: a `profiles.parquet`; None uses the one of the prepared corpus, if there is one.
+        control: what is done to the profiles, to see what they are worth; None leaves them as they are.
         rows_per_user: rows of each user in a batch, which is that user's batch size (not stated in the paper).
         users_per_batch: most users in a batch; changes speed and memory, not results.
         max_context_tokens: ids of context kept, from the end; as the backbone was trained with.
@@ -220,6 +222,7 @@ class UserSets(LightningDataModule):
         users: str | list[str] | None = None,
         prompt: PromptTemplate | None = None,
         profiles: Path | None = None,
+        control: ProfileControl | None = None,
         rows_per_user: int = 8,
         users_per_batch: int = 8,
         max_context_tokens: int = 64,
@@ -231,6 +234,7 @@ class UserSets(LightningDataModule):
         self.wanted = users
         self.prompt = prompt or PromptTemplate()
         self.profiles = profiles
+        self.control = control
         self.rows_per_user = rows_per_user
         self.users_per_batch = users_per_batch
         self.max_context_tokens = max_context_tokens
@@ -248,7 +252,7 @@ class UserSets(LightningDataModule):
         if self.users:
             return
         directory = self.preparation.output
-        self.prompts = load_prompts(self.prompt, directory, self.profiles)
+        self.prompts = load_prompts(self.prompt, directory, self.profiles, self.control)
         self.splits = {name: UserSplit(directory, f"users/{name}") for name in ("train", "validation", "test")}
         self.users = self._chosen(sorted(self.splits["train"].num_turns))
         self.prompts.report_missing(self.users, "users")

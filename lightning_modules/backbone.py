@@ -93,8 +93,8 @@ def save_backbone(
     model.save_pretrained(partial)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(tokenizer_directory / name, partial / name)
-    example = prompt.render(EXAMPLE_PROFILE)
-    described = {**asdict(prompt), "example": {"profile": EXAMPLE_PROFILE, "rendered": example}}
+    profile = example_profile(prompt)
+    described = {**asdict(prompt), "example": {"profile": profile, "rendered": prompt.render(profile)}}
     (partial / "prompt.yaml").write_text(yaml.safe_dump(described, allow_unicode=True, sort_keys=False))
     fingerprint = _fingerprint(partial)
     manifest = {"fingerprint": fingerprint, **provenance}
@@ -105,6 +105,13 @@ def save_backbone(
             raise ValueError(f"{directory} holds another backbone ({theirs}); this one is left in {partial}")
     replace_directory(partial, directory)
     return fingerprint
+
+
+def example_profile(prompt: PromptTemplate) -> dict[str, str]:
+    """Somebody whom the prompt's wording can describe."""
+    if prompt.wording is None:
+        return EXAMPLE_PROFILE
+    return {name: next(iter(attribute["values"])) for name, attribute in prompt.wording.items()}
 
 
 def load_backbone(directory: Path) -> Backbone:

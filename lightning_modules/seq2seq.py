@@ -101,7 +101,8 @@ class ProfileSeq2Seq(ReplyModule):
 
     Args:
         size: `base` is the paper's 222M parameters, `small` serves the quickstart, `tiny` the tests.
-        init_from: directory of a backbone to go on from, instead of random weights; its size wins.
+        init_from: directory of a backbone to go on from, instead of random weights; its size wins. A test or
+            prediction without it takes the one that this run has trained.
         optimizer: gets the parameters. Adafactor with parameter-scaled steps, because plain AdamW trains T5
             badly (not stated in the paper).
         lr_scheduler: gets the optimizer and the number of steps; called after every step.
@@ -129,16 +130,21 @@ class ProfileSeq2Seq(ReplyModule):
     def configure_model(self) -> None:
         if self.model is not None:
             return
-        if self.init_from is None and self.trainer.state.fn != "fit":
-            raise ValueError(
-                f"nothing to {self.trainer.state.fn.value}: give a trained backbone with --model.init_from=<directory>"
-            )
-        if self.init_from is None:
+        fitting = self.trainer.state.fn == "fit"
+        directory = self.init_from
+        if directory is None and not fitting:
+            directory = Path(self.trainer.default_root_dir) / "backbone"
+            if not directory.is_dir():
+                raise ValueError(
+                    f"nothing to {self.trainer.state.fn.value}: this run has trained no backbone ({directory}); train "
+                    "it with `lightning fit`, or give another one with --model.init_from=<directory>"
+                )
+        if directory is None:
             tokenizer = self.trainer.datamodule.prompts.tokenizer
             self.model = new_model(self.size, tokenizer.get_vocab_size(), self.dropout)
         else:
-            backbone = load_backbone(self.init_from)
-            self.require_same_prompts(backbone, self.init_from)
+            backbone = load_backbone(directory)
+            self.require_same_prompts(backbone, directory)
             self.model, self.backbone_fingerprint = backbone.model, backbone.fingerprint
             self.model.train()
 

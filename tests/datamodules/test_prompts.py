@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer
 
-from datamodules.prompts import Prompts, PromptTemplate, load_prompts, read_profiles
+from datamodules.profiles import read_profiles
+from datamodules.prompts import Prompts, PromptTemplate, load_prompts
 from datamodules.ragged import Ragged
 from datamodules.token_pairs import ShardReader, TokenPairs
 

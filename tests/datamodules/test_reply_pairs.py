@@ -168,7 +168,7 @@ def rendered(num_rows: int) -> Rendered:
         Ragged.from_lengths(np.zeros(lengths.sum(), dtype=np.int32), lengths)
         for lengths in (rng.integers(3, 65, num_rows), rng.integers(2, 30, num_rows))
     )
-    return Rendered(inputs, targets, np.arange(num_rows))
+    return Rendered(inputs, targets, np.arange(num_rows), np.zeros(num_rows, dtype=np.int64))
 
 
 def padding(window: Rendered, batches: list[np.ndarray]) -> float:
