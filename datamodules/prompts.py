@@ -61,7 +61,10 @@ class PromptTemplate:
     wording: Path | dict[str, Wording] | None = None
 
     def resolved(self) -> PromptTemplate:
-        """The template with the content of the language's YAML in the place of its path: what a backbone keeps."""
+        """What a backbone keeps: the content of the language's YAML in the place of its path, and no wording at all
+        where no profile is written."""
+        if self.style == "none":
+            return PromptTemplate()
         if not isinstance(self.wording, Path):
             return self
         attributes = load_language(self.wording).attributes.values()

@@ -127,9 +127,9 @@ class Table:
         table = _csv(scores, encoder_name)
         print(markdown)
         self.output.mkdir(parents=True, exist_ok=True)
-        _replace(self.output / "table.md", lambda path: path.write_text(markdown, encoding="utf-8"))
-        _replace(self.output / "table.csv", lambda path: path.write_text(table, encoding="utf-8", newline=""))
-        _replace(self.output / "table.png", lambda path: save_png(figure, path))
+        replace_file(self.output / "table.md", lambda path: path.write_text(markdown, encoding="utf-8"))
+        replace_file(self.output / "table.csv", lambda path: path.write_text(table, encoding="utf-8", newline=""))
+        replace_file(self.output / "table.png", lambda path: save_png(figure, path))
 
 
 def user_labels(users: Sequence[str]) -> dict[str, str]:
@@ -155,7 +155,7 @@ def _main_table(scores: list[Score], systems: list[str], labels: dict[str, str])
         rows.append([label, turns[user], *(_cell(found.get((name, user, metric))) for name, metric in columns)])
     if len(systems) > 1:
         rows.append(["**better**", "", *(_improved(found, name, metric, labels) for name, metric in columns)])
-    return _align(rows)
+    return align(rows)
 
 
 def _improved(found: dict[tuple[str, str, str], Score], system: str, metric: str, users: dict[str, str]) -> str:
@@ -173,7 +173,7 @@ def _corpus_table(scores: list[Score], systems: list[str]) -> str:
     for name in systems:
         own = [score for score in corpus if score.system == name]
         rows.append([name, *(_cell(score) for score in own), f"{own[0].n:,}"])
-    return _align(rows)
+    return align(rows)
 
 
 def _cell(score: Score | None) -> str:
@@ -186,7 +186,7 @@ def _cell(score: Score | None) -> str:
     return f"{value} [{', '.join(ends)}]" if ends else value
 
 
-def _align(rows: list[list[str]]) -> str:
+def align(rows: list[list[str]]) -> str:
     """A Markdown table whose source is readable as plain text; the first row is the heading."""
     rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -232,7 +232,7 @@ def _csv(scores: list[Score], encoder_name: str) -> str:
     return text.getvalue()
 
 
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Writes to a temporary name and renames, so that a reader never sees half a file."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

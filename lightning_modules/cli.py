@@ -20,6 +20,7 @@ import traceback
 import warnings
 from argparse import ArgumentParser
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,11 @@ TRAINER_KEYS_OF_A_RUN = (
 NOT_IN_A_NAME = ("adapters", "max_users_at_once", "min_train_turns", "num_swaps", "tuned", "users_per_batch")
 LONGEST_NAME = 120
 PREDICTED = ("predictions.jsonl", "profiles.parquet")
+TOOLS = {
+    "prepare": "datamodules.preparation.prepare.Preparation",
+    "table": "evaluation.table.Table",
+    "profile_table": "evaluation.profiles.ProfileTable",
+}
 HARMLESS_WARNINGS = (
     ".*LightningCLI's args parameter is intended to run from within Python.*",
     ".*does not have many workers.*",  # collation is far faster than a training step
@@ -61,8 +67,8 @@ HARMLESS_WARNINGS = (
 PARSER_SETTINGS = {"parser_mode": "omegaconf+", "allow_abbrev": False}
 DESCRIPTION = (
     "User-specific dialogue models. Each command takes --config experiments/<name>.yaml and any flag over it. "
-    "Besides the trainer's commands below: `lightning prepare` (corpus to token shards) and `lightning table` "
-    "(predictions to a table)."
+    "Besides the trainer's commands below: `lightning prepare` (corpus to token shards), `lightning table` "
+    "(predictions to a table) and `lightning profile_table` (judgements of profiles to a table)."
 )
 
 
@@ -282,7 +288,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for message in HARMLESS_WARNINGS:
         warnings.filterwarnings("ignore", message)
     try:
-        if arguments and arguments[0] in ("prepare", "table"):
+        if arguments and arguments[0] in TOOLS:
             run_tool(arguments[0], arguments[1:])
         else:
             UserDialogueCLI(arguments)
@@ -296,11 +302,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run_tool(name: str, arguments: Sequence[str]) -> None:
-    """`prepare` and `table`: a class whose arguments are the flags, and its `run`."""
-    if name == "prepare":
-        from datamodules.preparation.prepare import Preparation as tool
-    else:
-        from evaluation.table import Table as tool
+    """A subcommand besides the trainer's: a class whose arguments are the flags, and its `run`."""
+    module, _, class_name = TOOLS[name].rpartition(".")
+    tool = getattr(import_module(module), class_name)
     parser = LightningArgumentParser(prog=f"lightning {name}", description=tool.__doc__, **PARSER_SETTINGS)
     parser.add_argument("--config", "-c", action="config", help="YAML file with these settings.")
     parser.add_class_arguments(tool)

@@ -1,5 +1,6 @@
 """Every YAML under `experiments/`: its first line is its command, that command parses, and what it builds runs."""
 
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -8,11 +9,14 @@ import pytest
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
+from lightning_modules import cli
 from lightning_modules.cli import PARSER_SETTINGS, UserDialogueCLI, main
 
 ROOT = Path(__file__).parents[1]
-ALL = sorted((ROOT / "experiments").rglob("*.yaml"))
-TOOLS = {"corpora": "prepare", "tables": "table"}
+ALL = sorted(path for path in (ROOT / "experiments").rglob("*.yaml") if not path.is_symlink())  # other names
+TOOLS = {"corpora": ("prepare",), "tables": ("table", "profile_table")}
+CHEAP = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.logger=false"]
+OURS = {"prompt", "profiles", "control", "tokens_per_batch", "max_context_tokens", "seed"}
 MODELS = {
     "ProfileNetwork": "lightning_modules.markov_logic.profiles",
     "ProfileSeq2Seq": "lightning_modules.seq2seq",
@@ -46,7 +50,14 @@ def in_the_repository(monkeypatch, invented_jsonl):
 
 def test_nothing_is_left_out():
     assert len(ALL) > 8
-    assert {path.parent.name for path in ALL} == {"experiments", "corpora", "profiles", "tables", "sweeps"}
+    assert {path.parent.name for path in ALL} == {
+        "experiments",
+        "conditions",
+        "corpora",
+        "profiles",
+        "tables",
+        "sweeps",
+    }
 
 
 @of_kind("experiments", "corpora", "tables")
@@ -54,8 +65,7 @@ def test_the_first_line_is_its_command(path):
     assert first_line(path).startswith("# ")
     subcommand, flag, file, *_ = command(path)
     assert (flag, file) == ("--config", str(path.relative_to(ROOT)))
-    expected = TOOLS.get(path.parent.name)
-    assert subcommand == expected if expected else subcommand in ("fit", "predict")
+    assert subcommand in TOOLS.get(path.parent.name, ("fit", "predict"))
 
 
 class Parsed(UserDialogueCLI):
@@ -68,9 +78,28 @@ class Parsed(UserDialogueCLI):
         pass
 
 
+@of_kind("conditions")
+def test_a_condition_changes_what_it_names(path):
+    """Its command builds; and each of its settings is what it says, whatever the files before it said."""
+    arguments = command(path)
+    assert arguments[-2:] == ["--config", str(path.relative_to(ROOT))]
+    built = Parsed([*arguments, *CHEAP]).datamodule
+    before = Parsed([*arguments[:-2], *CHEAP]).datamodule
+    named = yaml.safe_load(path.read_text())["data"]["init_args"]
+    for name, value in named.items():
+        assert getattr(built, name) != getattr(before, name)
+        if isinstance(value, dict):
+            after = vars(getattr(built, name))
+            assert {key: after[key] for key in value} == {
+                key: tuple(one) if isinstance(one, list) else Path(one) if key == "wording" and one else one
+                for key, one in value.items()
+            }
+    assert all(vars(built)[key] == value for key, value in vars(before).items() if key in OURS - named.keys())
+
+
 @of_kind("experiments")
 def test_an_experiment_is_built(path, monkeypatch):
-    parsed = Parsed([*command(path), "--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.logger=false"])
+    parsed = Parsed([*command(path), *CHEAP])
     settings = yaml.safe_load(path.read_text())
     name = settings["model"]["class_path"].rpartition(".")[2]
     assert type(parsed.model).__module__ == MODELS[name]
@@ -84,24 +113,25 @@ def test_an_experiment_is_built(path, monkeypatch):
 
 @of_kind("corpora", "tables")
 def test_a_tool_is_built(path):
-    from datamodules.preparation.prepare import Preparation
-    from evaluation.table import Table
-
+    module, _, name = cli.TOOLS[command(path)[0]].rpartition(".")
     parser = LightningArgumentParser(**PARSER_SETTINGS)
     parser.add_argument("--config", action="config")
-    parser.add_class_arguments(Preparation if path.parent.name == "corpora" else Table)
+    parser.add_class_arguments(getattr(importlib.import_module(module), name))
     assert parser.parse_args(command(path)[1:])
 
 
 @of_kind("sweeps")
 def test_a_sweep_names_settings_that_exist(path):
     sweep = yaml.safe_load(path.read_text())
-    subcommand, flag, experiment, *flags = sweep["command"][1:]
-    assert (subcommand, flag) == ("fit", "--config")
-    flags = [f for f in flags if f != "${args}" and "logger" not in f]
+    subcommand, *flags = [word for word in sweep["command"][1:] if word != "${args}" and "logger" not in word]
+    assert (subcommand, flags[0]) == ("fit", "--config")
     for name, choice in sweep["parameters"].items():
-        parsed = Parsed(["fit", "--config", experiment, *flags, f"--{name}={choice['values'][0]}"])
-        assert getattr(parsed.model, name.rpartition(".")[2]) == choice["values"][0]
+        parsed = Parsed(["fit", *flags, f"--{name}={choice['values'][0]}"])
+        part, *keys = name.replace(".init_args", "").split(".")
+        found = parsed.model if part == "model" else parsed.datamodule
+        for key in keys:
+            found = getattr(found, key)
+        assert (list(found) if isinstance(found, tuple) else found) == choice["values"][0]
 
 
 def test_the_experiment_at_the_scale_of_the_paper_runs_with_a_tiny_model(project, monkeypatch):

@@ -1,8 +1,8 @@
 """RealPersonaChat: Japanese text chats between people who describe themselves.
 
 In: the folder of the published layout, `dialogues/NNNNN.json` and `interlocutors.json`.
-Out: dialogues of two people, and what the speakers declare about themselves. Not its job: the ten
-persona sentences and the personality scores, which are no attributes.
+Out: dialogues of two people, and what the speakers declare about themselves: demographic attributes, and as
+`persona` their ten sentences, one after the other. Not its job: the personality scores, which are no attributes.
 
 Yamashita et al., PACLIC 2023; https://github.com/nu-dialogue/real-persona-chat
 
@@ -72,7 +72,7 @@ class RealPersonaChat(Corpus):
             yield dialogue
 
     def profiles(self) -> Iterator[Profile]:
-        """Yields the demographic attributes, under the corpus' own names, of everybody who states some.
+        """Yields the demographic attributes, under the corpus' own names, and `persona`, of everybody who states some.
 
         The corpus writes "None" for an employment status of none: that is a value and stays.
         """
@@ -83,6 +83,9 @@ class RealPersonaChat(Corpus):
                 person = expect(people[user], dict, user)
                 declared = take(person, "demographic_information", dict, user, may_be_empty=True)
                 values = {name: take(declared, name, str, user) for name in ATTRIBUTES if declared.get(name)}
+                sentences = take(person, "persona", list, user) if person.get("persona") else []
+                if sentences:
+                    values["persona"] = " ".join(expect(sentence, str, f"{user}.persona") for sentence in sentences)
                 if values:
                     yield Profile(user, values, "declared")
         except Malformed as error:

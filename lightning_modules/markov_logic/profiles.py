@@ -39,7 +39,8 @@ class ProfileNetwork(LightningModule):
     """A Markov logic network over profile attributes (Otsuka et al. 2024; the formulas are ours, theirs not stated).
 
     Args:
-        formulas: a formula file; a test or prediction takes that of the learnt network.
+        formulas: a formula file, or several that are read one after the other; a test or prediction takes those of
+            the learnt network.
         l2: factor of half the sum of squared weights (not stated in the paper). A user counts one in the loss,
             however many chunks there are.
         l2_words: the same for the weights of words and n-grams, whose degrees are small.
@@ -50,7 +51,7 @@ class ProfileNetwork(LightningModule):
 
     def __init__(
         self,
-        formulas: Path,
+        formulas: Path | list[Path],
         l2: float = 0.1,
         l2_words: float = 0.02,
         l1: float = 0.0,
@@ -58,7 +59,7 @@ class ProfileNetwork(LightningModule):
         propagation: BeliefPropagation | None = None,
     ) -> None:
         super().__init__()
-        self.formulas = formulas
+        self.formulas = formulas if isinstance(formulas, list) else [formulas]
         self.l2 = l2
         self.l2_words = l2_words
         self.l1 = l1
@@ -75,10 +76,7 @@ class ProfileNetwork(LightningModule):
             return
         data = self.trainer.datamodule
         fitting = self.trainer.state.fn == "fit"
-        path = self.formulas if fitting else data.network_directory / FORMULAS
-        if not path.is_file():
-            raise FileNotFoundError(f"no formula file {path}")
-        program = parse(path.read_text(encoding="utf-8"), str(path))
+        program = read_formulas(self.formulas if fitting else [data.network_directory / FORMULAS])
         require_predicates(program, data.predicates)
         self.network = MarkovLogicNetwork(program, data.domains, data.num_folds + 1, data.allowed)
         if data.chunks_per_batch and any(len(factor.units) > 1 for factor in self.network.factors):
@@ -160,7 +158,8 @@ class ProfileNetwork(LightningModule):
         partial = directory.with_name(directory.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        shutil.copy(self.formulas, partial / FORMULAS)
+        texts = [path.read_text(encoding="utf-8") for path in self.formulas]
+        (partial / FORMULAS).write_text("\n".join(texts), encoding="utf-8")
         network = self.network
         weights = [network.used_weights(number).detach().contiguous() for number in range(len(network.weights))]
         save_file({str(number): weight for number, weight in enumerate(weights)}, partial / WEIGHTS)
@@ -195,6 +194,18 @@ class ProfileNetwork(LightningModule):
 def has_words(formula: Formula) -> bool:
     """Whether a formula is about words or n-grams."""
     return not {"word", "gram"}.isdisjoint(formula.types.values())
+
+
+def read_formulas(paths: list[Path]) -> Program:
+    """Formula files as one program; FileNotFoundError names the one that is not there."""
+    program = None
+    for path in paths:
+        if not path.is_file():
+            raise FileNotFoundError(f"no formula file {path}")
+        program = parse(path.read_text(encoding="utf-8"), str(path), program)
+    if program is None:
+        raise ValueError("model.formulas is empty: name a formula file, such as experiments/profiles/ja.mln")
+    return program
 
 
 def require_predicates(program: Program, offered: dict[str, tuple[str, ...]]) -> None:

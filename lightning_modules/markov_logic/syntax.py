@@ -172,17 +172,20 @@ class Program:
         return [predicate for predicate in self.predicates.values() if not predicate.is_evidence]
 
 
-def parse(text: str, source: str = "formulas") -> Program:
+def parse(text: str, source: str = "formulas", before: Program | None = None) -> Program:
     """Reads a formula file.
 
     Args:
         text: its content.
         source: what error messages call it.
+        before: an earlier file that this one goes on from; its declarations and formulas come first.
 
     Raises:
         FormulaError: a mistake, with line and column.
     """
     program = Program(source)
+    if before is not None:
+        program = Program(source, dict(before.predicates), dict(before.domains), list(before.formulas))
     for line in _lines(text, source):
         _Parser(program, line, text).statement()
     if not program.attributes:

@@ -14,7 +14,7 @@ ARCHIVE = Path(__file__).parents[3] / "shared" / "data" / "real_persona_chat.tar
 PEOPLE = {
     "BB": {"demographic_information": {"gender": "Other", "age": "", "education": None, "employment_status": "None"}},
     "AA": {
-        "persona": ["架空の人です。"],
+        "persona": ["I like tea.", "I have a cat."],
         "demographic_information": {
             "gender": "Female",
             "age": "20-29",
@@ -75,6 +75,7 @@ def test_profiles_are_what_is_declared(tmp_path: Path) -> None:
         "education": "Postgraduate",
         "employment_status": "Student",
         "region_of_residence": "Nara",
+        "persona": "I like tea. I have a cat.",
     }
     assert list(write(tmp_path, n00001=FIRST).profiles()) == [
         Profile("AA", aa, "declared"),
@@ -149,4 +150,4 @@ def test_the_shared_archive_has_the_size_we_report(tmp_path: Path) -> None:
     assert len(profiles) == 197
     assert len(speakers) == 195  # two of the 197 who are described speak in none of the archive's dialogues
     assert speakers <= {profile.user for profile in profiles}
-    assert all(len(profile.attributes) == 5 for profile in profiles)
+    assert all(len(profile.attributes) == 6 for profile in profiles)

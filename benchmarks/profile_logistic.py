@@ -1,0 +1,86 @@
+"""Profiles by TF-IDF and logistic regression (scikit-learn): what the Markov logic network is compared with.
+
+    python -m benchmarks.profile_logistic runs/profile_mln_ja --config experiments/profile_mln_ja.yaml
+
+Takes posts, chunks, labels and folds as the experiment's data module gives them, and the words of the same segmenter;
+writes `<output>/judgements.parquet` as `lightning test` does, so that `lightning profile_table` compares them. Each
+fold's regression is fitted on the chunks of the other folds, a user counting one however many chunks there are. The
+strength of the regularisation was chosen on these very users, which favours it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.experiment import load_experiment
+
+C = 30.0
+
+
+def judge(experiment: Path, network: Path, overrides: list[str]) -> list[dict[str, object]]:
+    """Rows of `judgements.parquet` for all attributes of the language."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+
+    from lightning_modules.markov_logic.decisions import Decision
+
+    warnings.filterwarnings("ignore")  # attributes with rare values do not always converge
+    _, data, _ = load_experiment(experiment, [*overrides, f"--data.network={network}"])
+    data.setup("test")
+    rows = [row for row, user in enumerate(data.user_of_chunk) if data.users[user] in data.folds]
+    user = data.user_of_chunk[rows]
+    fold = np.array([data.folds[data.users[one]] for one in user])
+    weight = 1 / data.num_chunks[user]
+    texts = ["\n".join(post.text for post in data.chunks[row].posts) for row in rows]
+    words = [data.words.segment(text) for text in texts]
+    judgements: list[dict[str, object]] = []
+    for column, attribute in enumerate(data.language.attributes.values()):
+        values = list(attribute.values)
+        labels = data.labels[user, column]
+        posteriors = np.zeros((len(rows), len(values)))
+        for held_out in range(data.num_folds):
+            train = np.flatnonzero((fold != held_out) & (labels >= 0))
+            test = np.flatnonzero(fold == held_out)
+            vectors = TfidfVectorizer(analyzer=lambda text: text, sublinear_tf=True, min_df=5)
+            fitted = LogisticRegression(C=C, max_iter=300).fit(
+                vectors.fit_transform([words[place] for place in train]), labels[train], sample_weight=weight[train]
+            )
+            posteriors[np.ix_(test, fitted.classes_)] = fitted.predict_proba(
+                vectors.transform([words[place] for place in test])
+            )
+        for one in np.unique(user[labels >= 0]):
+            mine = posteriors[user == one]
+            common = {"user": data.users[one], "attribute": attribute.name, "label": values[data.labels[one, column]]}
+            found = [("chunk", int(chunk.argmax()), float(chunk.max())) for chunk in mine]
+            found += [(rule, *replace(Decision(), rule=rule).decide(mine)) for rule in ("vote", "product")]
+            judgements += [
+                {**common, "decision": decision, "value": values[best], "posterior": posterior}
+                for decision, best, posterior in found
+            ]
+    return judgements
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, help="run directory of the learnt network, whose folds are taken")
+    parser.add_argument("--config", type=Path, default=Path("experiments/profile_mln_ja.yaml"))
+    parser.add_argument("--output", type=Path, default=Path("runs/profile_logistic"))
+    options, overrides = parser.parse_known_args()
+    judgements = judge(options.config, options.run / "network", overrides)
+    options.output.mkdir(parents=True, exist_ok=True)
+    path = options.output / "judgements.parquet"
+    pq.write_table(pa.Table.from_pylist(judgements), path.with_suffix(".partial"))
+    path.with_suffix(".partial").rename(path)
+    print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main()
