@@ -1,9 +1,12 @@
 """The command line, in this process: run names, going on, leaving alone, and messages for a person."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -86,6 +89,37 @@ def test_fit_test_and_predict_meet_in_one_run(project, capsys):
     assert stop.value.code == 0
     assert "runs/lora_tiny is finished already and is used as it is" in capsys.readouterr().out
     assert weights.stat().st_mtime_ns == before
+
+
+def test_a_backbone_with_profiles_is_tested_by_the_run_that_trained_it(project, capsys):
+    people = [{"user": name, "attribute": "age", "value": str(place)} for place, name in enumerate(("ada", "ben"))]
+    pq.write_table(pa.Table.from_pylist(people), "people.parquet")
+    Path("experiments/psp.yaml").write_text(
+        "data: {init_args: {prompt: {style: psp}, profiles: people.parquet}}\n"
+        "trainer: {max_epochs: 1, callbacks: [callbacks.BackboneExport, callbacks.PredictionWriter]}\n"
+    )
+    arguments = ["--config", "experiments/pretrain_tiny.yaml", "--config", "experiments/psp.yaml"]
+    assert "this run has trained no backbone" in said(["predict", *arguments], capsys)
+    main(["fit", *arguments])
+    main(["test", *arguments])
+    main(["predict", *arguments, "--model.decoding.max_new_tokens=3"])
+    run = Path("runs/pretrain_tiny+psp")
+    lines = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
+    assert {line["user"] for line in lines} == {"ada", "ben", "cleo", "dan"}
+    fingerprint = json.loads((run / "backbone/manifest.json").read_text())["fingerprint"]
+    assert json.loads((run / "predictions.card.json").read_text())["backbone"] == fingerprint
+    perplexity = math.exp(sum(line["nll"] for line in lines) / sum(line["tokens"] for line in lines))
+    assert card("pretrain_tiny+psp", "test")["metrics"]["test/perplexity"] == pytest.approx(perplexity, rel=1e-5)
+
+
+@pytest.mark.parametrize(("supported", "precision"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_16_bit_products_are_used_where_the_cpu_has_them(project, monkeypatch, capsys, supported, precision):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: supported)
+    main([*LORA, "--trainer.precision=bf16-mixed", "--model.max_epochs=1"])
+    (run,) = set(runs(project)) - {"pretrain_tiny"}
+    assert run == "lora_tiny,max_epochs=1,precision=bf16-mixed"
+    assert card(run)["config"]["trainer"]["precision"] == precision
+    assert ("no 16-bit matrix products" in capsys.readouterr().out) is not supported
 
 
 def test_other_settings_are_refused_in_the_same_run(project, capsys):

@@ -220,3 +220,38 @@ def test_people_without_profile_are_counted(
 ) -> None:
     prompts(word_tokenizer, style).report_missing(["ada", "ben", "cleo", "dan"], "users")
     assert capsys.readouterr().out == printed
+
+
+LANGUAGE = """
+segmenter: words
+attributes:
+  age: {written: Alter, values: {young: jung, old: alt}}
+  city: {written: Ort, values: {osaka: Osaka (Japan)}}
+"""
+
+
+def test_a_language_says_how_attributes_and_values_are_written(tmp_path: Path) -> None:
+    (tmp_path / "de.yaml").write_text(LANGUAGE)
+    template = PromptTemplate("psp", wording=tmp_path / "de.yaml").resolved()
+    assert template.render(PROFILES["ada"]) == "Alter: jung, Ort: Osaka (Japan)"
+    assert template.wording["age"] == {"written": "Alter", "values": {"young": "jung", "old": "alt"}}
+    assert template.resolved() is template  # a backbone's own does not need the file
+    assert PromptTemplate("none", wording=tmp_path / "de.yaml").resolved() == PromptTemplate()
+    with pytest.raises(ValueError, match=r"no age='middling', only \['old', 'young'\]: add it to the language's YAML"):
+        template.render({"age": "middling"})
+    with pytest.raises(ValueError, match=r"no job='baker', only \['age', 'city'\]"):
+        template.render({"job": "baker"})
+
+
+def test_the_profile_does_not_count_as_cost(word_tokenizer: Tokenizer) -> None:
+    plain, with_profiles = (prompts(word_tokenizer, style).render(pairs(), 64) for style in ("none", "ppp"))
+    assert with_profiles.profile_lengths.tolist() == [1 + 7 + 1 + 3, 1 + 3 + 1 + 7, 1 + 7]
+    assert with_profiles.context_lengths.tolist() == plain.inputs.lengths.tolist()
+    assert with_profiles.costs.tolist() == plain.costs.tolist()
+
+
+def test_profiles_that_are_not_there_name_the_command(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])
+    path = Path("runs/profile_mln_ja+held_out_speakers/profiles.parquet")
+    with pytest.raises(FileNotFoundError, match=r"lightning fit --config experiments/profile_mln_ja\.yaml"):
+        load_prompts(PromptTemplate("psp"), prepared, path)

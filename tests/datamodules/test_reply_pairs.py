@@ -440,6 +440,32 @@ def test_two_processes_resume_exactly(in_small_groups: Preparation, split_rule: 
     assert sorted(flat(everything)) == sorted(all_ids(in_small_groups) * 2)
 
 
+# ---- prompts
+
+
+def test_batches_are_the_same_pairs_whatever_the_prompt(in_small_groups: Preparation) -> None:
+    found = []
+    for style in ("none", "psp", "ppp"):
+        data = ReplyPairs(in_small_groups, PromptTemplate(style), tokens_per_batch=900)
+        data.setup("fit")
+        found.append(ids_of(data.train_dataloader()))
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_test_is_about_the_target_users(in_small_groups: Preparation) -> None:
+    data = ReplyPairs(in_small_groups, PromptTemplate("psp"))
+    data.setup("predict")
+    assert data.users == ["ada", "ben", "cleo", "dan"]
+    rows = {row["pair_id"]: row for row in pq.read_table(in_small_groups.output / "users/test").to_pylist()}
+    seen = []
+    for batch in data.predict_dataloader():
+        for user, id in zip(batch.user_index.tolist(), batch.pair_id.tolist(), strict=True):
+            if id >= 0:
+                assert rows[id]["speaker"] == data.users[user]
+                seen.append(id)
+    assert sorted(seen) == sorted(rows)
+
+
 # ---- bad input
 
 
