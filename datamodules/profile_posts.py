@@ -1,11 +1,11 @@
 """`ProfilePosts`: parts of people's histories as evidence for a Markov logic network.
 
-In: a corpus and a language's YAML. Out: `EvidenceBatch`es of chunks. Not its job: formulas, weights, decisions.
+In: a corpus and a language's YAML. Out: `EvidenceBatch`es of chunks. Not its job: whose posts count and what is known
+of them (`profile_histories`), what is in a text (`profile_evidence`), formulas, weights, decisions.
 
-Only training dialogues count: those that are held out, of pre-training users and of target users alike, say nothing
-about anybody's profile. A user's posts in time order are cut into chunks of 150 (Otsuka et al. 2024). What is in a
-chunk is the evidence of that chunk, but for the places that somebody names: these are few, and count for all of their
-chunks (measured: prefectures 0.44 instead of 0.30; for the other patterns it was no gain, or a loss).
+A user's posts in time order are cut into chunks of 150 (Otsuka et al. 2024). What is in a chunk is the evidence of that
+chunk, but for the places that somebody names: these are few, and count for all of their chunks (measured: prefectures
+0.44 instead of 0.30; for the other patterns it was no gain, or a loss).
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import torch
@@ -25,9 +24,8 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from datamodules.batches import EvidenceBatch, Facts, WholePass
-from datamodules.corpora.records import Drops, Post
 from datamodules.preparation.prepare import Preparation
-from datamodules.preparation.splits import comparable, split_dialogues, stable_hash
+from datamodules.preparation.splits import stable_hash
 from datamodules.profile_evidence import (
     NOTHING,
     Chunk,
@@ -39,19 +37,10 @@ from datamodules.profile_evidence import (
     gram_key,
     gram_text,
 )
+from datamodules.profile_histories import declared_labels, distant_labels, histories_of
 from datamodules.profile_language import load_language
 
 HOURS = [str(hour) for hour in range(24)]
-
-
-class Spoken(NamedTuple):
-    """A post in a dialogue."""
-
-    post: Post
-    answered: str  # the turn before it
-    dialogue: str
-
-
 VOCABULARY_FILE = "vocabulary.json"
 
 
@@ -128,8 +117,11 @@ class ProfilePosts(LightningDataModule):
             return
         self.language = load_language(self.language_path)
         self.patterns = PatternCounter(self.language)
-        histories = self._histories()
-        labels = self._declared() if self.labels_from == "declared" else self._distant(histories)
+        histories = histories_of(self.preparation)
+        if self.labels_from == "declared":
+            labels = declared_labels(self.preparation.corpus.profiles(), self.language, self.language_path)
+        else:
+            labels = distant_labels(histories, self.language, self.label_patterns)
         least = max(1, self.min_posts)
         self.users = [user for user in sorted(histories) if len(histories[user]) >= least]
         short = len(histories) - len(self.users)
@@ -154,71 +146,6 @@ class ProfilePosts(LightningDataModule):
         else:
             self._take_over()
         self.is_set_up = True
-
-    def _histories(self) -> dict[str, list[Spoken]]:
-        """Everybody's training posts in time order; without times, as the corpus has them."""
-        drops = Drops()
-        dialogues = [self.preparation.normalised(dialogue) for dialogue in self.preparation.corpus.dialogues(drops)]
-        drops.stop_above(self.preparation.max_dropped)
-        _, splits = split_dialogues(dialogues, self.preparation.splits)
-        found: dict[str, list[Spoken]] = defaultdict(list)
-        for dialogue, author in [*splits["pretrain/train"], *splits["users/train"]]:
-            answered = ""
-            for turn in dialogue.turns:
-                if author in (None, turn.speaker):
-                    post = Post(turn.speaker, turn.text, turn.time)
-                    found[turn.speaker].append(Spoken(post, answered, dialogue.id))
-                answered = turn.text
-        for posts in found.values():
-            if all(spoken.post.time is not None for spoken in posts):
-                posts.sort(key=lambda spoken: comparable(spoken.post.time))
-        return found
-
-    def _declared(self) -> dict[str, dict[str, str]]:
-        labels: dict[str, dict[str, str]] = {}
-        wrong: Counter[tuple[str, str]] = Counter()
-        for profile in self.preparation.corpus.profiles():
-            if profile.origin != "declared":
-                continue
-            known = {name: value for name, value in profile.attributes.items() if name in self.language.attributes}
-            wrong.update(
-                (name, value) for name, value in known.items() if value not in self.language.attributes[name].values
-            )
-            labels[profile.user] = known
-        if wrong:
-            told = ", ".join(f"{name}={value!r} ({count} users)" for (name, value), count in wrong.most_common(5))
-            raise ValueError(f"{self.language_path} does not have these values, which the corpus declares: {told}")
-        return labels
-
-    def _distant(self, histories: Mapping[str, list[Spoken]]) -> dict[str, dict[str, str]]:
-        """What users say of themselves most, by the patterns for labels; their posts that say so are taken out."""
-        speaking = [
-            replace(
-                attribute,
-                patterns={name: one for name, one in attribute.patterns.items() if name in self.label_patterns},
-                places={frame: one for frame, one in attribute.places.items() if frame in self.label_patterns},
-            )
-            for attribute in self.language.attributes.values()
-        ]
-        labels: dict[str, dict[str, str]] = defaultdict(dict)
-        for user, history in histories.items():
-            kept, said = [], defaultdict(Counter)
-            for spoken in history:
-                speaks = False
-                alone = Chunk(user, (spoken.post,), (spoken.answered,))
-                for attribute in speaking:
-                    found = self.patterns.said(attribute, alone) + self.patterns.named(attribute, alone)
-                    for (_, value), count in found.items():
-                        said[attribute.name][value] += count
-                        speaks = True
-                if not speaks:
-                    kept.append(spoken)
-            for name, values in said.items():
-                (value, count), *others = values.most_common(2)
-                if not others or count > others[0][1]:
-                    labels[user][name] = value
-            history[:] = kept
-        return labels
 
     def _numbers(self, labels: Mapping[str, Mapping[str, str]]) -> np.ndarray:
         """Labels by user and attribute, -1 where nothing is known."""

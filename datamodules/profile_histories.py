@@ -1,0 +1,104 @@
+"""What people said in training dialogues, and what is known of them from it or from the corpus.
+
+In: a `Preparation`. Out: everybody's posts in time order, and labels: user → attribute → value. Not its job: chunks,
+evidence, tensors.
+
+Only training dialogues count: those that are held out, of pre-training users and of target users alike, say nothing
+about anybody's profile.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Container, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from datamodules.corpora.records import Drops, Post, Profile
+from datamodules.preparation.prepare import Preparation
+from datamodules.preparation.splits import comparable, split_dialogues
+from datamodules.profile_evidence import Chunk, PatternCounter
+from datamodules.profile_language import Language
+
+
+class Spoken(NamedTuple):
+    """A post in a dialogue."""
+
+    post: Post
+    answered: str  # the turn before it
+    dialogue: str
+
+
+def histories_of(preparation: Preparation) -> dict[str, list[Spoken]]:
+    """Everybody's training posts in time order; without times, as the corpus has them."""
+    drops = Drops()
+    dialogues = [preparation.normalised(dialogue) for dialogue in preparation.corpus.dialogues(drops)]
+    drops.stop_above(preparation.max_dropped)
+    _, splits = split_dialogues(dialogues, preparation.splits)
+    found: dict[str, list[Spoken]] = defaultdict(list)
+    for dialogue, author in [*splits["pretrain/train"], *splits["users/train"]]:
+        answered = ""
+        for turn in dialogue.turns:
+            if author in (None, turn.speaker):
+                post = Post(turn.speaker, turn.text, turn.time)
+                found[turn.speaker].append(Spoken(post, answered, dialogue.id))
+            answered = turn.text
+    for posts in found.values():
+        if all(spoken.post.time is not None for spoken in posts):
+            posts.sort(key=lambda spoken: comparable(spoken.post.time))
+    return found
+
+
+def declared_labels(profiles: Iterable[Profile], language: Language, path: Path) -> dict[str, dict[str, str]]:
+    """What the corpus declares of users, in attributes that the language has.
+
+    Raises:
+        ValueError: a value is not in the language's YAML at `path`.
+    """
+    labels: dict[str, dict[str, str]] = {}
+    wrong: Counter[tuple[str, str]] = Counter()
+    for profile in profiles:
+        if profile.origin != "declared":
+            continue
+        known = {name: value for name, value in profile.attributes.items() if name in language.attributes}
+        wrong.update((name, value) for name, value in known.items() if value not in language.attributes[name].values)
+        labels[profile.user] = known
+    if wrong:
+        told = ", ".join(f"{name}={value!r} ({count} users)" for (name, value), count in wrong.most_common(5))
+        raise ValueError(f"{path} does not have these values, which the corpus declares: {told}")
+    return labels
+
+
+def distant_labels(
+    histories: dict[str, list[Spoken]], language: Language, names: Container[str]
+) -> dict[str, dict[str, str]]:
+    """What users say of themselves most, by patterns of these names; their posts that say so are taken out."""
+    counter = PatternCounter(language)
+    speaking = [
+        replace(
+            attribute,
+            patterns={name: one for name, one in attribute.patterns.items() if name in names},
+            places={frame: one for frame, one in attribute.places.items() if frame in names},
+        )
+        for attribute in language.attributes.values()
+    ]
+    labels: dict[str, dict[str, str]] = defaultdict(dict)
+    for user, history in histories.items():
+        kept, said = [], defaultdict(Counter)
+        for spoken in history:
+            speaks = False
+            alone = Chunk(user, (spoken.post,), (spoken.answered,))
+            for attribute in speaking:
+                found = counter.said(attribute, alone) + counter.named(attribute, alone)
+                for (_, value), count in found.items():
+                    said[attribute.name][value] += count
+                    speaks = True
+            if not speaks:
+                kept.append(spoken)
+        for name, values in said.items():
+            (value, count), *others = values.most_common(2)
+            if not others or count > others[0][1]:
+                labels[user][name] = value
+        history[:] = kept
+    return labels
