@@ -15,7 +15,8 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from itertools import repeat
 
 import numpy as np
 
@@ -26,7 +27,10 @@ BITS = 21  # of a Unicode code point
 BREAK = ord("\n")
 WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 LOOKS_AROUND = re.compile(r"\(\?[=!<]|\\[AZ]")
-QUESTION = re.compile(r"[?？]\s*$|(?:です|ます|でしょう)か[。.]?\s*$")
+LOOKS_AT_TEXT = re.compile(
+    r"\(\?<?[=!](\[[^]\\]+\]|[^][(){}\\.*+?|^$\n]+)\)(?![*+?{])"
+)  # at a text, or at one of some characters
+QUESTION_ENDS = ("?", "？", *(f"{verb}か{stop}" for verb in ("です", "ます", "でしょう") for stop in ("", "。", ".")))
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,34 @@ class Chunk:
     def statements(self) -> list[tuple[str, str]]:
         """The posts that are no questions, each with the turn that it answers."""
         pairs = zip(self.posts, self.answered, strict=True)
-        return [(post.text, answered) for post, answered in pairs if not QUESTION.search(post.text)]
+        return [(post.text, answered) for post, answered in pairs if not is_question(post.text)]
+
+    @cached_property
+    def stated(self) -> Lines:
+        """What the posts say that are no questions."""
+        return Lines([text for text, _ in self.statements])
+
+    @cached_property
+    def replied_to(self) -> Lines:
+        """The turns that they answer."""
+        return Lines([answered for _, answered in self.statements])
+
+
+class Lines:
+    """Texts to search in, each for itself.
+
+    Args:
+        texts: in their order.
+    """
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self.texts = texts
+        self.joined = "\n".join(texts)
+
+
+def is_question(text: str) -> bool:
+    """Whether a post asks."""
+    return text.rstrip().endswith(QUESTION_ENDS)
 
 
 @dataclass(frozen=True)
@@ -145,15 +176,16 @@ class Words:
 
     def counts(self, chunks: Sequence[Chunk], grow: bool) -> Counts:
         """Words within posts; new ones get a number if `grow`, and are left out otherwise."""
-        found_chunks, found = [], []
-        for place, chunk in enumerate(chunks):
-            for post in chunk.posts:
-                for word in self.segment(post.text):
-                    number = self.number.setdefault(word, len(self.number)) if grow else self.number.get(word)
-                    if number is not None:
-                        found.append(number)
-                        found_chunks.append(place)
-        return Counts.of(np.array(found_chunks, dtype=np.int64), np.array(found, dtype=np.int64))
+        found, sizes = [NOTHING.item], []
+        for chunk in chunks:
+            words = [word for post in chunk.posts for word in self.segment(post.text)]
+            if grow:
+                for word in words:
+                    self.number.setdefault(word, len(self.number))
+            found.append(np.fromiter(map(self.number.get, words, repeat(-1)), np.int64, len(words)))
+            sizes.append(len(words))
+        chunk_of, item = np.repeat(np.arange(len(chunks)), sizes), np.concatenate(found)
+        return Counts.of(chunk_of[item >= 0], item[item >= 0])
 
 
 @dataclass(frozen=True)
@@ -192,25 +224,47 @@ def choose(counts: Counts, user: np.ndarray, learners: np.ndarray, min_users: in
     return Vocabulary(items[kept], allowed[:, kept])
 
 
-def occurrences(pattern: re.Pattern[str], texts: Sequence[str]) -> list[re.Match[str]]:
+def occurrences(pattern: re.Pattern[str], lines: Lines) -> list[re.Match[str]]:
     """Where a pattern occurs, never from one text into the next.
 
     One search through all texts is several times faster than one for each, but only where nothing looks beyond a line's
     end.
     """
-    if not LOOKS_AROUND.search(pattern.pattern):
-        found = list(pattern.finditer("\n".join(texts)))
+    if stays_in_line(pattern):
+        rest = without_head(pattern)
+        if rest is not pattern and not rest.search(lines.joined):
+            return []
+        found = list(pattern.finditer(lines.joined))
         if not any("\n" in match[0] for match in found):
             return found
-    return [match for text in texts for match in pattern.finditer(text)]
+    return [match for text in lines.texts for match in pattern.finditer(text)]
+
+
+@cache
+def stays_in_line(pattern: re.Pattern[str]) -> bool:
+    """Whether a line's end looks to a pattern as a text's end: all that it looks around for are texts without one."""
+
+    def without(look: re.Match[str]) -> str:
+        return look[0] if re.search(look[1], "\n") else ""
+
+    return not LOOKS_AROUND.search(LOOKS_AT_TEXT.sub(without, pattern.pattern))
+
+
+@cache
+def without_head(pattern: re.Pattern[str]) -> re.Pattern[str]:
+    """A pattern that occurs wherever this one does, and that `re` finds faster: it does not begin by looking back."""
+    head = LOOKS_AT_TEXT.match(pattern.pattern)
+    return re.compile(pattern.pattern[head.end() :], pattern.flags) if head else pattern
 
 
 def matches(pattern: Pattern, chunk: Chunk) -> list[re.Match[str]]:
     """Where the pattern occurs in posts that are no questions; with `asked`, in answers to what matches it only."""
     asked = pattern.asked
-    return occurrences(
-        pattern.said, [text for text, answered in chunk.statements if asked is None or asked.search(answered)]
-    )
+    if asked is None:
+        return occurrences(pattern.said, chunk.stated)
+    if not occurrences(asked, chunk.replied_to):  # mostly so, and soon found out
+        return []
+    return occurrences(pattern.said, Lines([text for text, answered in chunk.statements if asked.search(answered)]))
 
 
 @dataclass
@@ -234,14 +288,20 @@ class PatternCounter:
 
     def named(self, attribute: Attribute, chunk: Chunk) -> Counter[tuple[str, str]]:
         """(frame, value) → how often a place that means this value is named in posts that are no questions."""
+        if not attribute.places:
+            return Counter()
+        # Few posts name a place, and there are many frames.
+        pairs = zip(chunk.posts, chunk.answered, strict=True)
+        naming = [(post, answered) for post, answered in pairs if attribute.any_place.search(post.text)]
+        few = Chunk(chunk.user, *zip(*naming, strict=True)) if naming else Chunk(chunk.user, (), ())
         return Counter(
             (frame, attribute.value_of(match[1]))
             for frame, pattern in attribute.places.items()
-            for match in matches(pattern, chunk)
+            for match in matches(pattern, few)
         )
 
     def forms(self, chunk: Chunk) -> Counter[str]:
         """Form → how often it is used."""
-        texts = [post.text for post in chunk.posts]
-        counts = {name: len(occurrences(form, texts)) for name, form in self.language.forms.items()}
+        lines = Lines([post.text for post in chunk.posts])
+        counts = {name: len(occurrences(form, lines)) for name, form in self.language.forms.items()}
         return Counter({name: count for name, count in counts.items() if count})

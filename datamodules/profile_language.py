@@ -50,6 +50,7 @@ class Attribute:
     patterns: dict[str, dict[str, Pattern]]  # name → value → pattern
     places: dict[str, Pattern]  # frame → pattern with one group, the name of a place
     value_of_place: dict[str, str]  # name of a place in lower case → value
+    any_place: re.Pattern[str]  # occurs in every text that names one
 
     @property
     def predicate(self) -> str:
@@ -150,7 +151,8 @@ def _attribute(path: Path, name: str, entry: dict[str, Any]) -> Attribute:
         places[frame] = _pattern(path, f"{where}.places.{frame}", with_names)
         if places[frame].said.groups != 1:
             raise ValueError(f"{path}: {where}.places.{frame} must have no groups of its own; write (?:...) for (...)")
-    return Attribute(name, entry["written"], values, patterns, places, value_of_place)
+    any_place = re.compile(names, re.IGNORECASE)
+    return Attribute(name, entry["written"], values, patterns, places, value_of_place, any_place)
 
 
 def _mapping(path: Path) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal
@@ -61,8 +62,9 @@ class ProfilePosts(LightningDataModule):
         max_grams: most n-grams, those of most users.
         network: directory of a learnt network, whose vocabulary and folds a test or prediction takes; None is that of
             the run.
-        chunks_per_batch: chunks in a batch of test and prediction; 0 puts all into one, as formulas between users
-            need it.
+        chunks_per_batch: chunks in a batch of test and prediction, which memory depends on; 0 puts all into one, as
+            formulas between users need it.
+        num_workers: processes beside this one that make the evidence of a test or prediction.
         seed: of the folds.
     """
 
@@ -80,7 +82,8 @@ class ProfilePosts(LightningDataModule):
         max_words: int = 20_000,
         max_grams: int = 20_000,
         network: Path | None = None,
-        chunks_per_batch: int = 0,
+        chunks_per_batch: int = 256,
+        num_workers: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -97,6 +100,7 @@ class ProfilePosts(LightningDataModule):
         self.max_grams = max_grams
         self.network = network
         self.chunks_per_batch = chunks_per_batch
+        self.num_workers = num_workers
         self.seed = seed
         self.users: list[str] = []
         self.is_set_up = False
@@ -238,7 +242,8 @@ class ProfilePosts(LightningDataModule):
 
     def batch(self, rows: Sequence[int]) -> EvidenceBatch:
         """The evidence of some chunks."""
-        chunks = [self.chunks[row] for row in rows]
+        # Copies, so that what a chunk keeps of its texts goes with the batch.
+        chunks = [replace(self.chunks[row]) for row in rows]
         user = self.user_of_chunk[list(rows)]
         fold = [self.folds.get(chunk.user, self.num_folds) for chunk in chunks]
         return EvidenceBatch(
@@ -283,12 +288,8 @@ class ProfilePosts(LightningDataModule):
         """Places in the whole history of a user."""
         start = self.first_chunk[user]
         own = self.chunks[start : start + self.num_chunks[user]]
-        history = Chunk(
-            self.users[user],
-            tuple(post for chunk in own for post in chunk.posts),
-            tuple(answered for chunk in own for answered in chunk.answered),
-        )
-        return self.patterns.named(self.language.attributes[attribute], history)
+        named = self.patterns.named
+        return sum((named(self.language.attributes[attribute], chunk) for chunk in own), Counter())
 
     def _replies(self, rows: Sequence[int]) -> Facts:
         """Chunks whose authors talk with each other in some dialogue."""
@@ -305,13 +306,14 @@ class ProfilePosts(LightningDataModule):
         }
         return saturating([(one, other, math.inf) for one, other in sorted(pairs)], 2)
 
-    def _loader(self, rows: Sequence[int], size: int) -> DataLoader:
-        starts = range(0, len(rows), size or len(rows))
-
-        def batches() -> Iterator[EvidenceBatch]:
-            return (self.batch(rows[start : start + (size or len(rows))]) for start in starts)
-
-        return DataLoader(WholePass(batches, len(starts)), batch_size=None)
+    def _loader(self, rows: Sequence[int]) -> DataLoader:
+        size = self.chunks_per_batch or len(rows)
+        parts = [rows[start : start + size] for start in range(0, len(rows), size)]
+        # Forked, so that workers have the posts without a copy's being sent to them.
+        context = "fork" if self.num_workers else None
+        return DataLoader(
+            parts, batch_size=None, collate_fn=self.batch, num_workers=self.num_workers, multiprocessing_context=context
+        )
 
     @cached_property
     def learning_batch(self) -> EvidenceBatch:
@@ -326,10 +328,10 @@ class ProfilePosts(LightningDataModule):
         rows = [row for row, user in enumerate(self.user_of_chunk) if labelled[user]]
         if not rows:
             raise ValueError("nobody here has a label: there is nothing to test; lightning predict infers profiles")
-        return self._loader(rows, self.chunks_per_batch)
+        return self._loader(rows)
 
     def predict_dataloader(self) -> DataLoader:
-        return self._loader(range(len(self.chunks)), self.chunks_per_batch)
+        return self._loader(range(len(self.chunks)))
 
 
 def cut(posts: Sequence, size: int) -> list[Sequence]:

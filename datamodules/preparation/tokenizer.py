@@ -74,7 +74,7 @@ def train_sentencepiece(texts: Iterable[str], vocabulary_size: int) -> bytes:
 
 def harmless(text: str) -> str:
     """The text with a space behind each `<` that would begin a marker: whoever types `</s>` ends nothing."""
-    return LOOKS_SPECIAL.sub("< ", text)
+    return LOOKS_SPECIAL.sub("< ", text) if "<" in text else text
 
 
 def convert(model: bytes) -> Tokenizer:

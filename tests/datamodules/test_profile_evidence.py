@@ -15,6 +15,7 @@ from datamodules.corpora import Post
 from datamodules.profile_evidence import (
     Chunk,
     Counts,
+    Lines,
     PatternCounter,
     Words,
     choose,
@@ -266,4 +267,79 @@ def test_patterns_do_not_cross_posts(english: Language) -> None:
 
 @pytest.mark.parametrize("pattern", [r"tea(?!\s*milk)", r"(?<!\s)tea", r"\Atea"])
 def test_patterns_do_not_look_into_other_posts(pattern: str) -> None:
-    assert len(occurrences(re.compile(pattern), ["coffee", "tea", "milk"])) == 1
+    assert len(occurrences(re.compile(pattern), Lines(["coffee", "tea", "milk"]))) == 1
+
+
+LOOKING = [
+    *(
+        "a",
+        "a(?!b)",
+        "(?<!b)a",
+        "(?<![bc])a(?=b|c)",
+        "(?<!a\\s)b",
+        "(?<!^)a",
+        "a(?=[^b])",
+        "(?:^|[^b])a",
+        "a?$",
+        "^",
+        "",
+    ),
+    *(
+        "(?<!b)(?<!ca)[ab]+",
+        "(?:a(?!b)|ab)c",
+        "(?>a(?!b)|ab)c",
+        "(?:a(?!b))++b?",
+        "[^a]b",
+        "\\Ab|c\\Z",
+        "b\\b",
+        "(?!\n)a",
+    ),
+    *("(?=a|)b", "(\\(?!a)", "[b(?!a)c]a", "(?<!b)?a", "(?<=\\n)a", "a(?!.b)", "a(?!b*c)", "(?i:A)(?!B)"),
+]
+
+
+@pytest.mark.parametrize("pattern", LOOKING)
+def test_together_as_much_is_found_as_in_each_alone(pattern: str) -> None:
+    rng = random.Random(5)
+    compiled = re.compile(pattern, re.IGNORECASE | re.MULTILINE)
+    for _ in range(300):
+        texts = ["".join(rng.choices("abcB \n(!)"[: rng.choice((4, 5, 9))], k=rng.randint(0, 5))) for _ in range(6)]
+        alone = [match[0] for text in texts for match in compiled.finditer(text)]
+        assert [match[0] for match in occurrences(compiled, Lines(texts))] == alone
+
+
+def test_a_chunk_has_what_its_posts_have(english: Language) -> None:
+    """All kinds of patterns, against the simple way: one post after the other, one pattern after the other."""
+    rng = random.Random(7)
+    parts = [
+        "I'm a woman",
+        "i'm a man",
+        "my husband",
+        "my",
+        "wife",
+        "yes",
+        "where",
+        "i live in ",
+        "OSAKA",
+        "大阪",
+        "kyoto",
+    ]
+    parts += ["are you a man", "haha", "(^^)", "!", "?", "ですか。", " ", " ", "istanbul", "tea"]
+    for _ in range(200):
+        texts = ["".join(rng.choices(parts, k=rng.randint(0, 4))) for _ in range(8)]
+        asked = tuple("".join(rng.choices(parts, k=2)) for _ in texts)
+        counter, together = PatternCounter(english), chunk(*texts, answered=asked)
+        alone = [chunk(text, answered=(turn,)) for text, turn in zip(texts, asked, strict=True)]
+        states = [re.search(r"[?？]\s*$|(?:です|ます|でしょう)か[。.]?\s*$", text) is None for text in texts]
+        assert [text for text, _ in together.statements] == [
+            t for t, is_one in zip(texts, states, strict=True) if is_one
+        ]
+        naive: Counter[tuple[str, str]] = Counter()
+        for text, turn, is_one in zip(texts, asked, states, strict=True):
+            for frame, pattern in english.attributes["home"].places.items():
+                if is_one and (pattern.asked is None or pattern.asked.search(turn)):
+                    found = (match[1].lower() for match in pattern.said.finditer(text))
+                    naive.update((frame, english.attributes["home"].value_of_place[name]) for name in found)
+        assert named(english, together) == naive
+        assert said(english, together) == sum((said(english, one) for one in alone), Counter())
+        assert counter.forms(together) == sum((counter.forms(one) for one in alone), Counter())

@@ -104,9 +104,10 @@ def weights(directory: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(("formulas", "right"), [(FORMULAS, 17), (FORMULAS + LINK, 15)], ids=["alone", "linked"])
 def test_people_are_told_apart_by_networks_that_have_not_seen_them(formulas, right, capsys):
     Path("tiny.mln").write_text(formulas)
-    main(FIT)
-    main(["test", *FIT[1:]])
-    main(["predict", *FIT[1:]])
+    together = ["--data.chunks_per_batch=0"] if LINK in formulas else []
+    main([*FIT, *together])
+    main(["test", *FIT[1:], *together])
+    main(["predict", *FIT[1:], *together])
     directory = run_directory()
     assert "| sport | 18 | 0.500 |" in capsys.readouterr().out
     judged = pq.read_table(directory / "judgements.parquet").to_pylist()
@@ -241,16 +242,20 @@ def test_without_a_network_there_is_nothing_to_test():
 
 def test_links_need_everybody_in_one_batch():
     Path("tiny.mln").write_text(FORMULAS + LINK)
-    main([*FIT, "--run=linked"])
+    with pytest.raises(SystemExit, match=r"set data.chunks_per_batch=0"):  # before anything is learnt
+        main(FIT)
+    main([*FIT, "--run=linked", "--data.chunks_per_batch=0"])
     with pytest.raises(SystemExit, match=r"set data.chunks_per_batch=0"):
         main(["test", *FIT[1:], "--run=linked", "--data.chunks_per_batch=7"])
 
 
-def test_small_batches_give_the_same_posteriors():
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_small_batches_give_the_same_posteriors(num_workers):
     main(FIT)
     main(["test", *FIT[1:]])
     path = run_directory() / "judgements.parquet"
     whole = pq.read_table(path).to_pylist()
-    main(["test", *FIT[1:], "--data.chunks_per_batch=7", f"--run={run_directory().name}"])
+    small = ["--data.chunks_per_batch=7", f"--data.num_workers={num_workers}"]
+    main(["test", *FIT[1:], *small, f"--run={run_directory().name}"])
     again = pq.read_table(path).to_pylist()
     assert [row["posterior"] for row in again] == pytest.approx([row["posterior"] for row in whole], abs=1e-5)
