@@ -141,11 +141,11 @@ class MarkovLogicNetwork(nn.Module):
 
     def potentials(self, groundings: Sequence[Grounding], num_units: int) -> Potentials:
         """Log potentials of the batch that was grounded, for every learner."""
-        copies = self.num_learners
         joints = [
-            torch.zeros(num_units * copies, *(len(self.values[name]) for name in component))
+            torch.zeros(num_units * self.num_learners, *(len(self.values[name]) for name in component))
             for component in self.components
         ]
+        tables: list[list[Tensor]] = [[] for _ in joints]
         links = []
         for factor, grounding in zip(self.factors, groundings, strict=True):
             if not len(grounding.units):
@@ -158,9 +158,9 @@ class MarkovLogicNetwork(nn.Module):
             side = self._side(factor, factor.scope[0][0])
             unit = grounding.units[:, min(factor.scope[0][0], grounding.units.shape[1] - 1)]
             everyone = sums.new_zeros(num_units, *sums.shape[1:]).index_add(0, unit, sums)
-            joint = joints[side.component]
-            joints[side.component] = joint + expand(everyone.flatten(0, 1), side.axes, joint)
-        return Potentials(joints, merge(links, num_units * copies))
+            tables[side.component].append(expand(everyone.flatten(0, 1), side.axes, joints[side.component]))
+        joints = [sum(absorb(several), joint) for several, joint in zip(tables, joints, strict=True)]
+        return Potentials(joints, merge(links, num_units * self.num_learners))
 
     def _side(self, factor: Factor, which: int) -> Side:
         places = [self.place[attribute] for side, attribute in factor.scope if side == which]
@@ -222,13 +222,12 @@ class MarkovLogicNetwork(nn.Module):
                 joints[here.component] = joint + expand(sums, here.axes, joint)
         total = 0.0
         for component, joint in zip(self.components, joints, strict=True):
-            consistent = joint
+            excluded = torch.zeros([1] * joint.dim(), dtype=torch.bool, device=joint.device)
             for axis, attribute in enumerate(component, start=1):
                 label = labels[:, self.attributes.index(attribute)]
                 states = torch.arange(joint.shape[axis], device=label.device)
-                excluded = (label[:, None] >= 0) & (states != label[:, None])
-                consistent = consistent.masked_fill(expand(excluded, (axis,), joint), -torch.inf)
-            total = total + log_sum(consistent) - log_sum(joint)
+                excluded = excluded | expand((label[:, None] >= 0) & (states != label[:, None]), (axis,), joint)
+            total = total + log_sum(joint.masked_fill(excluded, -torch.inf)) - log_sum(joint)
         return total
 
     def _state(self, side: Side, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -294,6 +293,22 @@ def expand(table: Tensor, axes: Sequence[int], joint: Tensor) -> Tensor:
     for axis in axes:
         shape[axis] = joint.shape[axis]
     return table.permute(0, *(place + 1 for place in order)).reshape(shape)
+
+
+def absorb(tables: Sequence[Tensor]) -> list[Tensor]:
+    """Tables with the same sum, laid out for the same joint: each that fits into a larger one is added to that.
+
+    Additions to a whole joint were most of a training step.
+    """
+    left: list[Tensor] = []
+    for table in sorted(tables, key=Tensor.numel, reverse=True):
+        for place, larger in enumerate(left):
+            if all(size in (1, room) for size, room in zip(table.shape, larger.shape, strict=True)):
+                left[place] = larger + table
+                break
+        else:
+            left.append(table)
+    return left
 
 
 def marginal(joint: Tensor, axes: Sequence[int]) -> Tensor:
