@@ -38,7 +38,7 @@ from datamodules.profile_evidence import (
     gram_key,
     gram_text,
 )
-from datamodules.profile_histories import declared_labels, distant_labels, histories_of
+from datamodules.profile_histories import Spoken, declared_labels, distant_labels, histories_of
 from datamodules.profile_language import load_language
 
 HOURS = [str(hour) for hour in range(24)]
@@ -121,7 +121,7 @@ class ProfilePosts(LightningDataModule):
             return
         self.language = load_language(self.language_path)
         self.patterns = PatternCounter(self.language)
-        histories = histories_of(self.preparation)
+        histories = self.histories()
         if self.labels_from == "declared":
             labels = declared_labels(self.preparation.corpus.profiles(), self.language, self.language_path)
         else:
@@ -150,6 +150,10 @@ class ProfilePosts(LightningDataModule):
         else:
             self._take_over()
         self.is_set_up = True
+
+    def histories(self) -> dict[str, list[Spoken]]:
+        """Everybody's posts in time order."""
+        return histories_of(self.preparation)
 
     def _numbers(self, labels: Mapping[str, Mapping[str, str]]) -> np.ndarray:
         """Labels by user and attribute, -1 where nothing is known."""
