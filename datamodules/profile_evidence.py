@@ -287,17 +287,18 @@ class PatternCounter:
         return Counter({key: count for key, count in counts.items() if count})
 
     def named(self, attribute: Attribute, chunk: Chunk) -> Counter[tuple[str, str]]:
-        """(frame, value) → how often a place that means this value is named in posts that are no questions."""
+        """(frame, value) → how often posts that are no questions name a place or an area that means it."""
         if not attribute.places:
             return Counter()
         # Few posts name a place, and there are many frames.
         pairs = zip(chunk.posts, chunk.answered, strict=True)
-        naming = [(post, answered) for post, answered in pairs if attribute.any_place.search(post.text)]
+        naming = [(post, answered) for post, answered in pairs if attribute.any_name.search(post.text)]
         few = Chunk(chunk.user, *zip(*naming, strict=True)) if naming else Chunk(chunk.user, (), ())
         return Counter(
-            (frame, attribute.value_of(match[1]))
+            (frame, value)
             for frame, pattern in attribute.places.items()
             for match in matches(pattern, few)
+            for value in attribute.values_of(frame, match[1])
         )
 
     def forms(self, chunk: Chunk) -> Counter[str]:

@@ -10,6 +10,7 @@ can be believed, and how much, is learnt.
         values: {Female: 女性, Male: 男性}           # value → as written in a prompt; or a file of places
         patterns: {spouse: {Female: '夫が', Male: '妻が'}}
         places: {lives: 'PLACEに住'}                 # for an attribute whose values are places
+        areas: {関西: [Osaka, Kyoto]}                # names of several values; `area_lives` finds them in that frame
     forms: {laugh: 'w+'}
 
 Instead of a regular expression, a pattern may be `{asked: ..., said: ...}`: then it counts in answers only, where the
@@ -19,8 +20,9 @@ turn before matches `asked`. A file of places has a line for each value: the val
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +31,8 @@ import yaml
 PLACE = "PLACE"
 TYPES = {"user", "word", "gram", "form", "hour", "pattern"}  # of evidence, in formulas
 KEYS = {"segmenter", "attributes", "forms"}
-ATTRIBUTE_KEYS = {"written", "values", "patterns", "places"}
+AREA = "area_"  # before the name of a frame: that frame around the name of an area
+ATTRIBUTE_KEYS = {"written", "values", "patterns", "places", "areas"}
 
 
 @dataclass(frozen=True)
@@ -48,14 +51,23 @@ class Attribute:
     written: str
     values: dict[str, str]  # value → as written in a prompt
     patterns: dict[str, dict[str, Pattern]]  # name → value → pattern
-    places: dict[str, Pattern]  # frame → pattern with one group, the name of a place
+    places: dict[str, Pattern]  # frame → pattern with one group, the name of a place or of an area
     value_of_place: dict[str, str]  # name of a place in lower case → value
-    any_place: re.Pattern[str]  # occurs in every text that names one
+    values_of_area: dict[str, tuple[str, ...]]  # name of an area in lower case → values
 
     @property
     def predicate(self) -> str:
         """Its name in formulas: `employment_status` is `EmploymentStatus(user, employment_status!)`."""
         return "".join(part.capitalize() for part in self.name.split("_"))
+
+    @cached_property
+    def any_name(self) -> re.Pattern[str]:
+        """Finds any name of a place or an area; most posts have none."""
+        return re.compile("|".join(map(re.escape, [*self.value_of_place, *self.values_of_area])), re.IGNORECASE)
+
+    def values_of(self, frame: str, name: str) -> tuple[str, ...]:
+        """The values that a name found in a frame means: one for a place, several for an area."""
+        return self.values_of_area[name.lower()] if frame.startswith(AREA) else (self.value_of(name),)
 
     def value_of(self, place: str) -> str:
         """The value that a name of a place means, in whatever case its pattern has found it."""
@@ -139,20 +151,39 @@ def _attribute(path: Path, name: str, entry: dict[str, Any]) -> Attribute:
     frames = _keys_and_values(path, entry.get("places") or {}, f"{where}.places")
     if frames and not value_of_place:
         raise ValueError(f"{path}: {where}.places needs a file of places as values")
+    areas = _areas(path, f"{where}.areas", entry.get("areas") or {}, values)
+    places = {
+        frame: _frame(path, f"{where}.places.{frame}", wanted, value_of_place) for frame, wanted in frames.items()
+    }
+    if areas:
+        places |= {
+            AREA + frame: _frame(path, f"{where}.places.{frame}", wanted, areas) for frame, wanted in frames.items()
+        }
+    return Attribute(name, entry["written"], values, patterns, places, value_of_place, areas)
+
+
+def _areas(path: Path, where: str, entry: Any, values: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """Name of an area in lower case → the values it means."""
+    areas = {}
+    for area, members in _keys_and_values(path, entry, where).items():
+        if not isinstance(members, list) or not members or (unknown := [one for one in members if one not in values]):
+            wrong = unknown if isinstance(members, list) and members else members
+            raise ValueError(f"{path}: {where}.{area} must be a list of values of the attribute, got {wrong!r}")
+        areas[str(area).lower()] = tuple(members)
+    return areas
+
+
+def _frame(path: Path, where: str, wanted: Any, names: Iterable[str]) -> Pattern:
+    """A frame with names for PLACE."""
+    text = str(wanted.get("said") if isinstance(wanted, Mapping) else wanted)
+    if text.count(PLACE) != 1:
+        raise ValueError(f"{path}: {where} must have {PLACE} in it once, got {text!r}")
     # The longest name first: 東大阪 is not 大阪 behind 東.
-    names = "|".join(re.escape(place) for place in sorted(value_of_place, key=len, reverse=True))
-    places = {}
-    for frame, wanted in frames.items():
-        text = str(wanted.get("said") if isinstance(wanted, Mapping) else wanted)
-        if text.count(PLACE) != 1:
-            raise ValueError(f"{path}: {where}.places.{frame} must have {PLACE} in it once, got {text!r}")
-        said = text.replace(PLACE, f"({names})")
-        with_names = {**wanted, "said": said} if isinstance(wanted, Mapping) else said
-        places[frame] = _pattern(path, f"{where}.places.{frame}", with_names)
-        if places[frame].said.groups != 1:
-            raise ValueError(f"{path}: {where}.places.{frame} must have no groups of its own; write (?:...) for (...)")
-    any_place = re.compile(names, re.IGNORECASE)
-    return Attribute(name, entry["written"], values, patterns, places, value_of_place, any_place)
+    said = text.replace(PLACE, f"({'|'.join(re.escape(name) for name in sorted(names, key=len, reverse=True))})")
+    pattern = _pattern(path, where, {**wanted, "said": said} if isinstance(wanted, Mapping) else said)
+    if pattern.said.groups != 1:
+        raise ValueError(f"{path}: {where} must have no groups of its own; write (?:...) for (...)")
+    return pattern
 
 
 def _mapping(path: Path) -> dict[str, Any]:

@@ -5,7 +5,8 @@ of them (`profile_histories`), what is in a text (`profile_evidence`), formulas,
 
 A user's posts in time order are cut into chunks of 150 (Otsuka et al. 2024). What is in a chunk is the evidence of that
 chunk, but for the places that somebody names: these are few, and count for all of their chunks (measured: prefectures
-0.44 instead of 0.30; for the other patterns it was no gain, or a loss).
+0.44 instead of 0.30; for the other patterns it was no gain, or a loss). A place that few others name says more, as a
+rare word does: the degree of such a fact is multiplied by its rarity.
 """
 
 from __future__ import annotations
@@ -189,6 +190,10 @@ class ProfilePosts(LightningDataModule):
         grams = choose(counts, self.user_of_chunk, learners, self.min_users, self.max_grams)
         self.grams = grams.items
         self.allowed = {"word": torch.from_numpy(words.allowed), "gram": torch.from_numpy(grams.allowed)}
+        self.rarity = {
+            name: rarity([self._named(name, row) for row, user in enumerate(self.users) if user in self.folds])
+            for name in self.language.attributes
+        }
 
     def _take_over(self) -> None:
         """Takes vocabulary and folds from a learnt network."""
@@ -204,6 +209,10 @@ class ProfilePosts(LightningDataModule):
         self.words.number = {word: place for place, word in enumerate(content["words"])}
         self.grams = np.array([gram_key(gram) for gram in content["grams"]], dtype=np.int64)
         self.allowed = {}
+        self.rarity = {
+            name: {(frame, value): share for frame, value, share in entries}
+            for name, entries in content["rarity"].items()
+        }
 
     def vocabulary(self) -> str:
         """What a later run needs to see posts as this one, as JSON."""
@@ -212,6 +221,9 @@ class ProfilePosts(LightningDataModule):
             "grams": [gram_text(key) for key in self.grams.tolist()],
             "num_folds": self.num_folds,
             "folds": self.folds,
+            "rarity": {
+                name: [[*key, share] for key, share in entries.items()] for name, entries in self.rarity.items()
+            },
         }
         return json.dumps(content, ensure_ascii=False, indent=0)
 
@@ -269,14 +281,17 @@ class ProfilePosts(LightningDataModule):
         patterns = self.language.patterns
         for attribute in self.language.attributes.values():
             values = list(attribute.values)
+            rare = self.rarity[attribute.name]
             said = [
-                (place, patterns.index(pattern), values.index(value), count)
+                (place, patterns.index(pattern), values.index(value), count, rare.get((pattern, value), 1.0))
                 for place, (chunk, row) in enumerate(zip(chunks, rows, strict=True))
                 for (pattern, value), count in (
                     self.patterns.said(attribute, chunk) + self._named(attribute.name, int(self.user_of_chunk[row]))
                 ).items()
             ]
-            facts[attribute.said] = saturating(said, 3)
+            found = saturating([entry[:-1] for entry in said], 3)
+            shares = torch.tensor([entry[-1] for entry in said], dtype=torch.float32)
+            facts[attribute.said] = Facts(found.arguments, found.degrees * shares)
         forms = list(self.language.forms)
         used = [
             (place, forms.index(form), count)
@@ -354,6 +369,17 @@ def relative(counts: Counts, num_chunks: int) -> np.ndarray:
     degree = 1 + np.log(counts.count)
     norm = np.sqrt(np.bincount(counts.chunk, weights=degree**2, minlength=num_chunks))
     return (degree / norm[counts.chunk]).astype(np.float32)
+
+
+def rarity(named: Sequence[Counter[tuple[str, str]]]) -> dict[tuple[str, str], float]:
+    """(frame, value) → 0 if everybody names such a place, nearly 1 if one of many does: 1 - log(1 + users) / log(all).
+
+    Args:
+        named: for each user, the places that they name; no labels. What nobody names has the rarity 1, and is left out.
+    """
+    users = Counter(key for places in named for key in places)
+    everybody = math.log(max(2, len(named)))
+    return {key: max(0.0, 1 - math.log(1 + count) / everybody) for key, count in users.items()}
 
 
 def saturating(entries: Sequence[tuple], arity: int) -> Facts:

@@ -86,6 +86,26 @@ def test_a_file_of_places_gives_values_and_names(path: Path) -> None:
     assert not town.places["answers"].said.search("in osaka")
 
 
+def test_each_frame_is_looked_for_with_areas_too(path: Path) -> None:
+    change(path, "    places:\n", "    areas: {Kansai: [Osaka, Sea]}\n    places:\n")
+    language = load_language(path)
+    assert language.patterns[-6:] == ["lives", "answers", "there", "area_lives", "area_answers", "area_there"]
+    town = language.attributes["home_town"]
+    assert town.places["area_lives"].said.search("I live in kansai")[1] == "kansai"
+    assert not town.places["lives"].said.search("I live in kansai")
+    assert town.places["area_answers"].asked.search("and where?")
+    assert town.values_of("area_lives", "KANSAI") == ("Osaka", "Sea")
+    assert town.values_of("lives", "OSAKA") == ("Osaka",)
+    assert [bool(town.any_name.search(text)) for text in ("in Kansai", "in OSAKA", "at home")] == [True, True, False]
+
+
+@pytest.mark.parametrize("members", ["[]", "Osaka", "[Osaka, Umeda]"])
+def test_an_area_is_a_list_of_values(path: Path, members: str) -> None:
+    change(path, "    places:\n", f"    areas: {{Kansai: {members}}}\n    places:\n")
+    with pytest.raises(ValueError, match=r"attributes\.home_town\.areas\.Kansai must be a list of values"):
+        load_language(path)
+
+
 @pytest.mark.parametrize(
     ("text", "name"),
     [("salt lake", "salt lake"), ("salt water", "salt water"), ("salt mine", "salt"), ("東大阪です", "東大阪")],

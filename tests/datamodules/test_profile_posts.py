@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from datamodules.batches import EvidenceBatch
 from datamodules.corpora import Jsonl
 from datamodules.preparation.prepare import Preparation
 from datamodules.preparation.splits import SplitRule
-from datamodules.profile_posts import cut
+from datamodules.profile_posts import cut, rarity
 
 ENGLISH = """segmenter: words
 attributes:
@@ -293,10 +294,12 @@ def test_facts_of_a_batch(tmp_path: Path) -> None:
         (3, "states", "female"): 0.5,
     }
     assert facts(data, batch, "SaysHome") == {
-        (0, "lives", "Kyoto"): 0.5,  # said in the other chunk: places count for all that a user has
-        (1, "lives", "Kyoto"): 0.5,
-        (2, "lives", "Osaka"): 0.5,
-        (4, "answers", "Osaka"): 0.5,
+        # Said in the other chunk: places count for all that a user has. One of four labelled users says each of these,
+        # so that they have half their degree: 1 - log(1 + 1) / log(4).
+        (0, "lives", "Kyoto"): 0.25,
+        (1, "lives", "Kyoto"): 0.25,
+        (2, "lives", "Osaka"): 0.25,
+        (4, "answers", "Osaka"): 0.25,
     }
     assert facts(data, batch, "Uses") == {(2, "laugh"): 0.5, (4, "laugh"): 0.75}
     assert facts(data, batch, "Posts") == facts(data, batch, "HasGram") == {}
@@ -406,3 +409,10 @@ def test_numbers_that_leave_nothing_are_refused(tmp_path: Path, wrong: dict[str,
     ((name, value),) = wrong.items()
     with pytest.raises(ValueError, match=f"{name} must be . or more, got {value}"):
         data_of(tmp_path, **wrong)
+
+
+def test_a_place_that_few_name_is_rare() -> None:
+    osaka, kyoto = ("lives", "Osaka"), ("lives", "Kyoto")
+    named = [Counter({osaka: 7}), Counter({osaka: 1, kyoto: 1}), Counter({osaka: 1}), Counter({osaka: 2})]
+    assert rarity(named) == {osaka: 0.0, kyoto: pytest.approx(1 - math.log(2) / math.log(4))}
+    assert rarity([]) == {}
