@@ -1,4 +1,5 @@
 # make quickstart   environment, corpus, tokenizer, backbone, adapters of 24 real users, table and plot
+# make profiles     Markov logic and logistic regression side by side (REAL_PERSONA_CHAT names the corpus; 15 minutes)
 # make test         environment and the whole test suite
 # make lint         style and room contracts
 # make benchmarks   side-by-side measurements against named peers (about 20 minutes; needs the quickstart)
@@ -7,7 +8,7 @@ PYTHON ?= python3
 VENV ?= .venv
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: quickstart test lint benchmarks clean
+.PHONY: quickstart profiles test lint benchmarks clean
 
 $(VENV)/installed-%: setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or later is needed, this is " + sys.version.split()[0] + "; name another one: make PYTHON=python3.12 ...")'
@@ -23,6 +24,17 @@ quickstart: $(VENV)/installed-quickstart
 	lightning predict --config experiments/base.yaml
 	lightning predict --config experiments/lora_r12.yaml
 	lightning table   --config experiments/tables/quickstart.yaml
+
+PROFILES := --config experiments/profile_mln_ja.yaml
+profiles: $(VENV)/installed-dev
+	lightning fit  $(PROFILES)
+	lightning test $(PROFILES)
+	lightning fit  $(PROFILES) --config experiments/conditions/without_pairs.yaml
+	lightning test $(PROFILES) --config experiments/conditions/without_pairs.yaml
+	lightning fit  $(PROFILES) --config experiments/conditions/relations.yaml
+	lightning test $(PROFILES) --config experiments/conditions/relations.yaml
+	python -m benchmarks.profile_logistic runs/profile_mln_ja $(PROFILES)
+	lightning profile_table --config experiments/tables/profiles_ja.yaml
 
 test: $(VENV)/installed-dev
 	python -m pytest

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 ALL = sorted(path for path in (ROOT / "experiments").rglob("*.yaml") if not path.is_symlink())  # other names
 TOOLS = {"corpora": ("prepare",), "tables": ("table", "profile_table")}
 CHEAP = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.logger=false"]
-OURS = {"prompt", "profiles", "control", "tokens_per_batch", "max_context_tokens", "seed"}
+OURS = {"prompt", "profiles", "control", "tokens_per_batch", "max_context_tokens", "seed", "formulas", "l2", "size"}
 MODELS = {
     "ProfileNetwork": "lightning_modules.markov_logic.profiles",
     "ProfileSeq2Seq": "lightning_modules.seq2seq",
@@ -83,18 +83,25 @@ def test_a_condition_changes_what_it_names(path):
     """Its command builds; and each of its settings is what it says, whatever the files before it said."""
     arguments = command(path)
     assert arguments[-2:] == ["--config", str(path.relative_to(ROOT))]
-    built = Parsed([*arguments, *CHEAP]).datamodule
-    before = Parsed([*arguments[:-2], *CHEAP]).datamodule
-    named = yaml.safe_load(path.read_text())["data"]["init_args"]
-    for name, value in named.items():
-        assert getattr(built, name) != getattr(before, name)
-        if isinstance(value, dict):
-            after = vars(getattr(built, name))
-            assert {key: after[key] for key in value} == {
-                key: tuple(one) if isinstance(one, list) else Path(one) if key == "wording" and one else one
-                for key, one in value.items()
-            }
-    assert all(vars(built)[key] == value for key, value in vars(before).items() if key in OURS - named.keys())
+    built, before = (Parsed([*one, *CHEAP]) for one in (arguments, arguments[:-2]))
+    content = yaml.safe_load(path.read_text())
+    for part, after, once in (("model", built.model, before.model), ("data", built.datamodule, before.datamodule)):
+        named = content.get(part, {}).get("init_args", {})
+        for name, value in named.items():
+            assert getattr(after, name) != getattr(once, name)
+            if isinstance(value, dict):
+                found = vars(getattr(after, name))
+                assert {key: plain(found[key]) for key in value} == value
+            elif name != "preparation":
+                assert plain(getattr(after, name)) == value
+        assert all(vars(after).get(key) == vars(once).get(key) for key in OURS - named.keys())
+
+
+def plain(value):
+    """A setting as a YAML file has it."""
+    if isinstance(value, tuple | list):
+        return [plain(one) for one in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 @of_kind("experiments")

@@ -51,7 +51,7 @@ class ProfileNetwork(LightningModule):
 
     def __init__(
         self,
-        formulas: Path | list[Path],
+        formulas: str | list[str],  # jsonargparse loses a list of paths where a second file overrides it
         l2: float = 0.1,
         l2_words: float = 0.02,
         l1: float = 0.0,
@@ -59,7 +59,7 @@ class ProfileNetwork(LightningModule):
         propagation: BeliefPropagation | None = None,
     ) -> None:
         super().__init__()
-        self.formulas = formulas if isinstance(formulas, list) else [formulas]
+        self.formulas = [Path(path) for path in (formulas if isinstance(formulas, list) else [formulas])]
         self.l2 = l2
         self.l2_words = l2_words
         self.l1 = l1
