@@ -10,7 +10,7 @@ about anybody's profile.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Container, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -71,9 +71,15 @@ def declared_labels(profiles: Iterable[Profile], language: Language, path: Path)
 
 
 def distant_labels(
-    histories: dict[str, list[Spoken]], language: Language, names: Container[str]
+    histories: dict[str, list[Spoken]], language: Language, names: Collection[str]
 ) -> dict[str, dict[str, str]]:
-    """What users say of themselves most, by patterns of these names; their posts that say so are taken out."""
+    """What users say of themselves most, by patterns of these names; their posts that say so are taken out.
+
+    Raises:
+        ValueError: the language has no patterns of such a name.
+    """
+    if unknown := sorted(set(names) - set(language.patterns)):
+        raise ValueError(f"data.label_patterns: no pattern is called {unknown[0]!r}; there are {language.patterns}")
     counter = PatternCounter(language)
     speaking = [
         replace(

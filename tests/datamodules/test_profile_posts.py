@@ -242,6 +242,11 @@ def test_distant_labels_of_places_are_no_evidence(tmp_path: Path) -> None:
     assert "kyoto" not in data.domains["word"]
 
 
+def test_an_unknown_pattern_for_labels_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"data\.label_patterns: no pattern is called 'live'; there are \['states',"):
+        data_of(tmp_path, labels="distant", label_patterns=("lives", "live"))
+
+
 # ---- folds and vocabulary
 
 
