@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import SumMetric
 
 from datamodules.batches import IGNORED, Seq2SeqBatch
+from datamodules.prompts import PromptTemplate
 
 from .backbone import Backbone, Size, load_backbone, new_model
 from .generation import Decoding, generate
@@ -89,11 +90,22 @@ class ReplyModule(LightningModule):
                 f"{self.trainer.datamodule.preparation.output}; train a backbone on these data, or prepare them as "
                 "they were when it was trained"
             )
-        if prompts.template != backbone.prompt:
+        if differing := differences(backbone.prompt, prompts.template):
             raise ValueError(
-                f"the backbone in {source} was trained with {backbone.prompt}, but the data module has "
-                f"{prompts.template}; set data.prompt to the backbone's, or init_from to another backbone"
+                f"the backbone in {source} was trained with another prompt: {'; '.join(differing)}; set data.prompt to "
+                "the backbone's, or init_from to another backbone"
             )
+
+
+def differences(then: PromptTemplate, now: PromptTemplate) -> list[str]:
+    """What is not the same in two templates, for a person to read."""
+    old, new = vars(then), vars(now)
+    found = [
+        f"{name} was {old[name]!r}, now {new[name]!r}" for name in old if name != "wording" and old[name] != new[name]
+    ]
+    before, after = (template.wording or {} for template in (then, now))
+    changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    return found + ([f"the wording of {', '.join(changed)} has changed"] if changed else [])
 
 
 class ProfileSeq2Seq(ReplyModule):

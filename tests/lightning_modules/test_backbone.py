@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,10 +12,12 @@ import yaml
 
 from datamodules.prompts import PromptTemplate
 from lightning_modules.backbone import load_backbone, new_model, save_backbone
+from lightning_modules.seq2seq import differences
 
 PROMPT = PromptTemplate(
     style="psp", attribute_format="{attribute}＝{value}", separator=" / ", attributes=("age", "city")
 )
+WORDING = {"age": {"written": "Alter", "values": {"old": "alt"}}, "city": {"written": "in", "values": {"ulm": "Ulm"}}}
 INPUTS = torch.tensor([[9, 10, 11, 1]])
 LABELS = torch.tensor([[12, 13, 1]])
 
@@ -152,3 +155,22 @@ def test_a_missing_file_is_named(copied, name):
     (copied / name).unlink()
     with pytest.raises(FileNotFoundError, match=f"{name} is missing"):
         load_backbone(copied)
+
+
+def test_what_differs_between_two_prompts_is_named():
+    """Long wordings are not printed."""
+    wording = WORDING
+    other = {**wording, "age": {"written": "age", "values": {"old": "aged"}}}
+    then, now = PromptTemplate("psp", wording=wording), PromptTemplate("ppp", wording=other)
+    assert differences(then, now) == ["style was 'psp', now 'ppp'", "the wording of age has changed"]
+    assert differences(then, replace(then, wording={"age": wording["age"]})) == ["the wording of city has changed"]
+    assert differences(then, replace(then)) == []
+
+
+def test_the_wording_of_a_language_stays_with_the_backbone(prepared, tmp_path):
+    """It comes back as it was, with an example of what it says."""
+    prompt = replace(PROMPT, wording=WORDING)
+    save_backbone(fresh_model(prepared, 0), prepared / "tokenizer", prompt, tmp_path / "backbone")
+    assert load_backbone(tmp_path / "backbone").prompt == prompt
+    example = yaml.safe_load((tmp_path / "backbone" / "prompt.yaml").read_text())["example"]
+    assert example == {"profile": {"age": "old", "city": "ulm"}, "rendered": "Alter＝alt / in＝Ulm"}
