@@ -29,8 +29,8 @@ PROFILES := --config experiments/profile_mln_ja.yaml
 profiles: $(VENV)/installed-dev
 	lightning fit  $(PROFILES)
 	lightning test $(PROFILES)
-	lightning fit  $(PROFILES) --config experiments/conditions/without_pairs.yaml
-	lightning test $(PROFILES) --config experiments/conditions/without_pairs.yaml
+	lightning fit  $(PROFILES) --config experiments/conditions/pairs.yaml
+	lightning test $(PROFILES) --config experiments/conditions/pairs.yaml
 	lightning fit  $(PROFILES) --config experiments/conditions/relations.yaml
 	lightning test $(PROFILES) --config experiments/conditions/relations.yaml
 	python -m benchmarks.profile_logistic runs/profile_mln_ja $(PROFILES)
