@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import warnings
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -58,11 +57,9 @@ def judge(experiment: Path, network: Path, overrides: list[str]) -> list[dict[st
         for one in np.unique(user[labels >= 0]):
             mine = posteriors[user == one]
             common = {"user": data.users[one], "attribute": attribute.name, "label": values[data.labels[one, column]]}
-            found = [("chunk", int(chunk.argmax()), float(chunk.max())) for chunk in mine]
-            found += [(rule, *replace(Decision(), rule=rule).decide(mine)) for rule in ("vote", "product")]
             judgements += [
                 {**common, "decision": decision, "value": values[best], "posterior": posterior}
-                for decision, best, posterior in found
+                for decision, best, posterior in Decision().judgements(mine)
             ]
     return judgements
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -64,6 +65,10 @@ class PredictionWriter(Callback):
             "backbone": pl_module.backbone_fingerprint,
             "decoding": vars(pl_module.decoding),
         }
+        data = trainer.datamodule
+        if data.prompts.template.style != "none":
+            control = asdict(data.control) if data.control else None
+            card["data"] = {"profiles": str(data.profiles or "declared"), "control": control}
         os.replace(self.path.with_suffix(".partial"), self.path)
         card_path = self.path.with_name("predictions.card.json")
         card_path.with_suffix(".partial").write_text(json.dumps(card, indent=1) + "\n")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +29,8 @@ class ProfileWriter(Callback):
 
     Args:
         decision: how chunks are put together, and when an attribute is left out.
-        known_first: a label that is known stands in the profile instead of what is inferred. Otherwise labels serve
-            learning and judging only, and all profiles are what the method gives.
+        known_first: of everybody who has enough posts, a label that is known stands in the profile instead of what
+            is inferred. Otherwise labels serve learning and judging only, and all profiles are what the method gives.
     """
 
     def __init__(self, decision: Decision | None = None, known_first: bool = False) -> None:
@@ -100,12 +99,9 @@ class ProfileWriter(Callback):
                 if label < 0:
                     continue
                 common = {"user": data.users[user], "attribute": attribute, "label": values[label]}
-                found = [("chunk", int(chunk.argmax()), float(chunk.max())) for chunk in chunks]
-                for rule in ("vote", "product"):
-                    found.append((rule, *replace(self.decision, rule=rule).decide(np.stack(chunks))))
                 rows += [
                     {**common, "decision": decision, "value": values[best], "posterior": posterior}
-                    for decision, best, posterior in found
+                    for decision, best, posterior in self.decision.judgements(np.stack(chunks))
                 ]
         self._write(trainer, "judgements.parquet", rows)
         print(accuracy_table(rows))

@@ -72,6 +72,7 @@ class RunCard(Callback):
             "steps": trainer.global_step,
             "metrics": {name: float(value) for name, value in trainer.callback_metrics.items()},
             "backbone": getattr(trainer.lightning_module, "backbone_fingerprint", None),
+            "profiles": fingerprint_of_profiles(self.config),
             "prepared": fingerprint_of(data.preparation.output / "manifest.json") if data is not None else None,
             "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
             "config": self.config,
@@ -85,6 +86,14 @@ class RunCard(Callback):
 def fingerprint_of(path: Path) -> str | None:
     """SHA-256 of a file in 16 hexadecimal digits; a manifest holds those of all it describes."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else None
+
+
+def fingerprint_of_profiles(config: dict[str, Any]) -> str | None:
+    """Fingerprint of the profiles that a configuration names for its prompts; None where its prompts have none."""
+    data = (config.get("data") or {}).get("init_args") or {}
+    if not data.get("profiles") or (data.get("prompt") or {}).get("style", "none") == "none":
+        return None
+    return fingerprint_of(Path(data["profiles"]))
 
 
 def git_commit() -> str | None:

@@ -151,6 +151,10 @@ def _attribute(path: Path, name: str, entry: dict[str, Any]) -> Attribute:
     frames = _keys_and_values(path, entry.get("places") or {}, f"{where}.places")
     if frames and not value_of_place:
         raise ValueError(f"{path}: {where}.places needs a file of places as values")
+    if reserved := [frame for frame in frames if str(frame).startswith(AREA)]:
+        raise ValueError(f"{path}: {where}.places: {reserved[0]!r} begins with {AREA!r}, which is for areas")
+    if entry.get("areas") and not frames:
+        raise ValueError(f"{path}: {where}.areas needs frames in {where}.places")
     areas = _areas(path, f"{where}.areas", entry.get("areas") or {}, values)
     places = {
         frame: _frame(path, f"{where}.places.{frame}", wanted, value_of_place) for frame, wanted in frames.items()

@@ -204,6 +204,11 @@ class ProfilePosts(LightningDataModule):
                 "experiment>, or name one with --data.network"
             )
         content = json.loads(path.read_text(encoding="utf-8"))
+        if content.get("domains") != self._language_domains():  # weights go by the places of values and patterns
+            raise ValueError(
+                f"{self.language_path} has other values, patterns or forms than when {self.network_directory} was "
+                "learnt; learn it anew"
+            )
         self.folds, self.num_folds = content["folds"], content["num_folds"]
         self.words = Words(self.language.segmenter)
         self.words.number = {word: place for place, word in enumerate(content["words"])}
@@ -221,23 +226,25 @@ class ProfilePosts(LightningDataModule):
             "grams": [gram_text(key) for key in self.grams.tolist()],
             "num_folds": self.num_folds,
             "folds": self.folds,
+            "domains": self._language_domains(),
             "rarity": {
                 name: [[*key, share] for key, share in entries.items()] for name, entries in self.rarity.items()
             },
         }
         return json.dumps(content, ensure_ascii=False, indent=0)
 
+    def _language_domains(self) -> dict[str, list[str]]:
+        values = {attribute.name: list(attribute.values) for attribute in self.language.attributes.values()}
+        return {**values, "form": list(self.language.forms), "pattern": self.language.patterns}
+
     @property
     def domains(self) -> dict[str, list[str]]:
         """Type → values, as formulas name them."""
-        values = {attribute.name: list(attribute.values) for attribute in self.language.attributes.values()}
         return {
-            **values,
+            **self._language_domains(),
             "word": list(self.words.number),
             "gram": [gram_text(key) for key in self.grams.tolist()],
-            "form": list(self.language.forms),
             "hour": HOURS,
-            "pattern": self.language.patterns,
         }
 
     @property
@@ -282,8 +289,15 @@ class ProfilePosts(LightningDataModule):
         for attribute in self.language.attributes.values():
             values = list(attribute.values)
             rare = self.rarity[attribute.name]
+            rarest = max(rare.values(), default=1.0)  # of a place that nobody has named before
             said = [
-                (place, patterns.index(pattern), values.index(value), count, rare.get((pattern, value), 1.0))
+                (
+                    place,
+                    patterns.index(pattern),
+                    values.index(value),
+                    count,
+                    rare.get((pattern, value), rarest if pattern in attribute.places else 1.0),
+                )
                 for place, (chunk, row) in enumerate(zip(chunks, rows, strict=True))
                 for (pattern, value), count in (
                     self.patterns.said(attribute, chunk) + self._named(attribute.name, int(self.user_of_chunk[row]))
@@ -375,7 +389,7 @@ def rarity(named: Sequence[Counter[tuple[str, str]]]) -> dict[tuple[str, str], f
     """(frame, value) → 0 if everybody names such a place, nearly 1 if one of many does: 1 - log(1 + users) / log(all).
 
     Args:
-        named: for each user, the places that they name; no labels. What nobody names has the rarity 1, and is left out.
+        named: for each user, held out or not, the places that they name; no labels.
     """
     users = Counter(key for places in named for key in places)
     everybody = math.log(max(2, len(named)))

@@ -27,8 +27,7 @@ Attributes = Mapping[str, str]
 class ProfileControl:
     """What is done to the profiles of a table before they are used; nothing by default.
 
-    Everything is decided by the seed, the user and the attribute, so the same table gives training and test the same
-    profiles.
+    Everything is decided by the seed and the table, so training and test with the same table have the same profiles.
 
     Args:
         shuffled: everybody gets the whole profile of another user.

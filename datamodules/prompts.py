@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from string import Formatter
 from typing import Literal, TypedDict
 
 import numpy as np
@@ -60,6 +61,13 @@ class PromptTemplate:
     attributes: tuple[str, ...] | None = None
     wording: Path | dict[str, Wording] | None = None
 
+    def __post_init__(self) -> None:
+        fields = {field for _, field, *_ in Formatter().parse(self.attribute_format) if field is not None}
+        if "value" not in fields or fields - {"attribute", "value"}:
+            raise ValueError(
+                f"prompt.attribute_format {self.attribute_format!r} must have {{value}}, and may have {{attribute}}"
+            )
+
     def resolved(self) -> PromptTemplate:
         """What a backbone keeps: the content of the language's YAML in the place of its path, and no wording at all
         where no profile is written."""
@@ -67,8 +75,12 @@ class PromptTemplate:
             return PromptTemplate()
         if not isinstance(self.wording, Path):
             return self
-        attributes = load_language(self.wording).attributes.values()
-        return replace(self, wording={one.name: Wording(written=one.written, values=one.values) for one in attributes})
+        written = {
+            one.name: Wording(written=one.written, values=one.values)
+            for one in load_language(self.wording).attributes.values()
+            if self.attributes is None or one.name in self.attributes
+        }
+        return replace(self, wording=written)
 
     def render(self, profile: Attributes) -> str:
         """The profile as text; an attribute that is missing is left out, an empty profile is empty.
@@ -142,9 +154,9 @@ class Prompts:
         return self._cache[key]
 
     def report_missing(self, people: Collection[str], whose: str) -> None:
-        """Prints how many of these people have no profile, where the prompt has profiles at all."""
+        """Prints how many of these people have an empty profile, where the prompt has profiles at all."""
         if self.template.style != "none":
-            missing = sum(person not in self.profiles for person in people)
+            missing = sum(not self.template.render(self.profiles.get(person, {})) for person in people)
             print(f"{missing:,} of {len(people):,} {whose} have no profile: theirs is empty")
 
     def prefixes(self, speakers: Iterable[str], partners: Iterable[str]) -> Ragged:
@@ -218,17 +230,40 @@ class Prompts:
 def load_prompts(
     template: PromptTemplate, prepared: Path, profiles: Path | None, control: ProfileControl | None = None
 ) -> Prompts:
-    """Prompts for a prepared corpus, with the profiles of a file, or those the corpus declares, or none."""
+    """Prompts for a prepared corpus, with the profiles of a file, or those the corpus declares, or none.
+
+    Raises:
+        FileNotFoundError: there are no profiles.
+        ValueError: nobody has an attribute that the template asks for, or the wording lacks a value.
+    """
     tokenizer = load_tokenizer(prepared / "tokenizer")
     template = template.resolved()
+    control = control or ProfileControl()
     if template.style == "none":
+        if control != ProfileControl():
+            raise ValueError(f"data.control is {control}, but a prompt of style none has no profiles; use psp or ppp")
         return Prompts(template, tokenizer)
     path = profiles or prepared / "profiles.parquet"
     if not path.is_file():
         raise FileNotFoundError(
             f"prompt style {template.style!r} needs profiles, and there is no {path}; {_command_for(path)}"
         )
-    return Prompts(template, tokenizer, (control or ProfileControl()).apply(read_profiles(path)))
+    known = read_profiles(path)
+    there = {name for profile in known.values() for name in profile}
+    if missing := [name for name in template.attributes or () if name not in there]:
+        raise ValueError(
+            f"data.prompt.attributes: nobody has {missing} in {path}, which has {sorted(there)}; if the corpus did not "
+            "declare it yet when it was prepared, delete that directory and prepare it anew"
+        )
+    if template.attributes is not None:
+        known = {
+            user: {name: value for name, value in profile.items() if name in template.attributes}
+            for user, profile in known.items()
+        }
+    profiles = control.apply(known)
+    for profile in profiles.values():
+        template.render(profile)  # what cannot be written is found now, not in the middle of training
+    return Prompts(template, tokenizer, profiles)
 
 
 def _command_for(path: Path) -> str:

@@ -138,8 +138,10 @@ class ProfileTable:
         for name in others:
             require_same_people(reference, read[reference], name, read[name])
         attributes = list(dict.fromkeys(attribute for found in read.values() for attribute in found))
+        if alone := [attribute for attribute in attributes if attribute not in read[reference]]:
+            raise ValueError(f"{reference} has no judgements of {alone}; put a system first that has them")
         figures = [
-            self._figures(attribute, name, found[attribute], read[reference].get(attribute))
+            self._figures(attribute, name, found[attribute], read[reference][attribute])
             for attribute in attributes
             for name, found in read.items()
             if attribute in found
@@ -152,11 +154,9 @@ class ProfileTable:
         picture = draw_coverage({a: {n: f[a] for n, f in read.items() if a in f} for a in attributes}, self.title)
         replace_file(self.output / "table.png", lambda path: save_png(picture, path))
 
-    def _figures(self, attribute: str, system: str, mine: Judgements, reference: Judgements | None) -> Figures:
+    def _figures(self, attribute: str, system: str, mine: Judgements, reference: Judgements) -> Figures:
         right = mine.right.astype(float)
-        before = right if reference is None else reference.right
-        gaps = mine.bins(self.num_bins)
-        items = np.column_stack([right, right - before, gaps])
+        items = np.column_stack([right, right - reference.right, mine.bins(self.num_bins)])
 
         def statistic(sums: np.ndarray) -> np.ndarray:
             return np.column_stack([sums[:, :2], np.abs(sums[:, 2:]).sum(axis=1)]) / len(right)

@@ -140,7 +140,7 @@ def load_backbone(directory: Path) -> Backbone:
     return Backbone(
         model=prefer_fast_attention(model),
         tokenizer=Tokenizer.from_file(str(directory / "tokenizer.json")),
-        prompt=PromptTemplate(**described),
+        prompt=PromptTemplate(**described).resolved(),
         fingerprint=fingerprint,
     )
 

@@ -192,6 +192,11 @@ class UserDialogueCLI(LightningCLI):
                 f"{self.run_directory} was trained on other prepared data than are there now; give another --run, or "
                 "delete that directory"
             )
+        if self._profiles_now() not in (None, card.get("profiles")):
+            raise ValueError(
+                f"{self.run_directory} was trained with other profiles than are in the file now; give another --run, "
+                "or delete that directory"
+            )
 
     def _leave_what_is_there(self) -> None:
         """Leaves a finished test or prediction alone if it is of the same settings, backbone and adapters."""
@@ -205,6 +210,7 @@ class UserDialogueCLI(LightningCLI):
             and card["config"] == self.settings
             and self._backbone_now(self.run_directory / "backbone") in (None, card["backbone"])
             and self._prepared_now() in (None, card["prepared"])
+            and self._profiles_now() == card.get("profiles")
             and (self.subcommand != "predict" or any((self.run_directory / name).is_file() for name in PREDICTED))
             and all(adapter.stat().st_mtime < path.stat().st_mtime for adapter in adapters)
         ):
@@ -219,6 +225,12 @@ class UserDialogueCLI(LightningCLI):
 
         preparation = self.settings["data"]["init_args"].get("preparation") or {}
         return fingerprint_of(Path(preparation.get("output") or ".") / "manifest.json")
+
+    def _profiles_now(self) -> str | None:
+        """Fingerprint of the profiles that the prompts are made from, where a file is named."""
+        from callbacks.run_card import fingerprint_of_profiles
+
+        return fingerprint_of_profiles(self.settings)
 
     def _backbone_now(self, otherwise: Path | None = None) -> str | None:
         """Fingerprint of the backbone that `init_from` names, if there is one, or else of that in another directory."""
@@ -263,7 +275,10 @@ def _for_each_subcommand(settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _prefer_fast_precision(trainer: Any) -> None:
-    """32-bit precision where 16-bit matrix products are emulated: measured 50 times slower on a CPU with AVX2 only."""
+    """32-bit precision where 16-bit matrix products are emulated: measured 50 times slower on a CPU with AVX2 only.
+
+    The run keeps its name, so that a backbone is found where the next experiment looks for it.
+    """
     import torch
 
     on_cpu = trainer.accelerator == "cpu" or (trainer.accelerator == "auto" and not torch.accelerator.is_available())

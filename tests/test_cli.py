@@ -274,3 +274,25 @@ def test_a_run_on_a_backbone_that_is_another_one_now_is_refused(project, capsys)
     manifest = Path("runs/pretrain_tiny/backbone/manifest.json")
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "fingerprint": "f00"}))
     assert "but model.init_from is backbone f00 now; give another --run" in said(LORA, capsys)
+
+
+def test_other_profiles_in_the_same_file_are_noticed(project, capsys):
+    def write(value):
+        rows = [{"user": name, "attribute": "age", "value": value} for name in ("ada", "ben")]
+        pq.write_table(pa.Table.from_pylist(rows), "people.parquet")
+
+    write("old")
+    Path("experiments/psp.yaml").write_text(
+        "data: {init_args: {prompt: {style: psp}, profiles: people.parquet}}\n"
+        "trainer: {max_epochs: 1, callbacks: [callbacks.BackboneExport]}\n"
+    )
+    arguments = ["--config", "experiments/pretrain_tiny.yaml", "--config", "experiments/psp.yaml"]
+    main(["fit", *arguments])
+    main(["test", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main(["test", *arguments])
+    assert stop.value.code == 0  # left alone
+    write("young")
+    main(["test", *arguments])
+    assert card("pretrain_tiny+psp", "test")["profiles"] != card("pretrain_tiny+psp")["profiles"]
+    assert "was trained with other profiles than are in the file now" in said(["fit", *arguments], capsys)

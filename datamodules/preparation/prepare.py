@@ -167,12 +167,11 @@ class Preparation:
 
     def normalised(self, dialogue: Dialogue) -> Dialogue:
         """The dialogue with its texts in the Unicode form of all text, and single blanks."""
-
-        def normalise(text: str) -> str:
-            return harmless(" ".join(unicodedata.normalize(self.normalisation, text).split()))
-
-        turns = tuple(replace(turn, text=normalise(turn.text)) for turn in dialogue.turns)
+        turns = tuple(replace(turn, text=self._normalise(turn.text)) for turn in dialogue.turns)
         return replace(dialogue, turns=turns)
+
+    def _normalise(self, text: str) -> str:
+        return harmless(" ".join(unicodedata.normalize(self.normalisation, text).split()))
 
     def _rows(
         self, dialogue: Dialogue, author: str | None, tokenizer: Tokenizer, counts: Counter[str]
@@ -186,7 +185,7 @@ class Preparation:
 
     def _write_profiles(self, path: Path) -> int:
         rows = [
-            {"user": profile.user, "attribute": attribute, "value": value, "origin": profile.origin}
+            {"user": profile.user, "attribute": attribute, "value": self._normalise(value), "origin": profile.origin}
             for profile in self.corpus.profiles()
             for attribute, value in profile.attributes.items()
         ]

@@ -5,7 +5,7 @@ In: posteriors of a user's chunks. Out: a value and how sure it is. Not its job:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -48,6 +48,15 @@ class Decision:
             counts = np.bincount(voting.argmax(axis=1), minlength=chunks.shape[1])
             best = int(np.lexsort((posterior, counts))[-1])
         return best, float(posterior[best])
+
+    def judgements(self, chunks: np.ndarray) -> list[tuple[str, int, float]]:
+        """(`chunk`, `vote` or `product`, value, posterior): every chunk for itself, and both rules over all of them.
+
+        Args:
+            chunks: posteriors, (chunks, values).
+        """
+        alone = [("chunk", int(chunk.argmax()), float(chunk.max())) for chunk in chunks]
+        return alone + [(rule, *replace(self, rule=rule).decide(chunks)) for rule in ("vote", "product")]
 
     def abstains(self, posterior: float) -> bool:
         """Whether a value this sure is left out."""

@@ -99,6 +99,12 @@ def test_each_frame_is_looked_for_with_areas_too(path: Path) -> None:
     assert [bool(town.any_name.search(text)) for text in ("in Kansai", "in OSAKA", "at home")] == [True, True, False]
 
 
+def test_names_and_places_of_areas(path: Path) -> None:
+    change(path, "    places:\n", "    areas: {Kansai: [Osaka, Sea]}\n    places:\n      area_x: 'in PLACE'\n")
+    with pytest.raises(ValueError, match="'area_x' begins with 'area_', which is for areas"):
+        load_language(path)
+
+
 @pytest.mark.parametrize("members", ["[]", "Osaka", "[Osaka, Umeda]"])
 def test_an_area_is_a_list_of_values(path: Path, members: str) -> None:
     change(path, "    places:\n", f"    areas: {{Kansai: {members}}}\n    places:\n")

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer
 
-from datamodules.profiles import read_profiles
+from datamodules.profiles import ProfileControl, read_profiles
 from datamodules.prompts import Prompts, PromptTemplate, load_prompts
 from datamodules.ragged import Ragged
 from datamodules.token_pairs import ShardReader, TokenPairs
@@ -255,3 +255,40 @@ def test_profiles_that_are_not_there_name_the_command(prepared: Path, monkeypatc
     path = Path("runs/profile_mln_ja+held_out_speakers/profiles.parquet")
     with pytest.raises(FileNotFoundError, match=r"lightning fit --config experiments/profile_mln_ja\.yaml"):
         load_prompts(PromptTemplate("psp"), prepared, path)
+
+
+@pytest.mark.parametrize("text", ["{valu}", "{attribute}", "", "{value} {other}"])
+def test_a_format_without_the_value_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"must have \{value\}, and may have \{attribute\}"):
+        PromptTemplate("psp", attribute_format=text)
+
+
+def test_an_attribute_that_nobody_has_is_refused(prepared: Path, tmp_path: Path) -> None:
+    path = tmp_path / "profiles.parquet"
+    rows = [{"user": user, "attribute": "age", "value": value} for user, value in (("ada", "young"), ("ben", "odd"))]
+    pq.write_table(pa.Table.from_pylist([*rows, {"user": "ada", "attribute": "job", "value": "baker"}]), path)
+    with pytest.raises(ValueError, match=r"nobody has \['jbo'\] in .*, which has \['age', 'job'\]"):
+        load_prompts(PromptTemplate("psp", attributes=("age", "jbo")), prepared, path)
+    (tmp_path / "de.yaml").write_text(LANGUAGE)
+    with pytest.raises(ValueError, match="no age='odd'"):  # now, not in the middle of training
+        load_prompts(PromptTemplate("psp", wording=tmp_path / "de.yaml", attributes=("age",)), prepared, path)
+    assert load_prompts(PromptTemplate("psp", attributes=("job",)), prepared, path).profiles == {
+        "ada": {"job": "baker"},
+        "ben": {},
+    }
+
+
+def test_only_the_wording_of_what_is_written_counts(tmp_path: Path) -> None:
+    (tmp_path / "de.yaml").write_text(LANGUAGE)
+    template = PromptTemplate("psp", wording=tmp_path / "de.yaml", attributes=("age",)).resolved()
+    assert list(template.wording) == ["age"]
+
+
+def test_a_control_without_profiles_is_refused(prepared: Path) -> None:
+    with pytest.raises(ValueError, match="a prompt of style none has no profiles; use psp or ppp"):
+        load_prompts(PromptTemplate(), prepared, None, ProfileControl(shuffled=True))
+
+
+def test_empty_profiles_count_as_missing(word_tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]) -> None:
+    prompts(word_tokenizer, "psp", attributes=("city",)).report_missing(["ada", "ben", "cleo"], "users")
+    assert "2 of 3 users have no profile" in capsys.readouterr().out

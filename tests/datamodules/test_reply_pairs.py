@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -24,6 +25,7 @@ from datamodules import ReplyPairs, reply_pairs
 from datamodules.batches import IGNORED, Seq2SeqBatch
 from datamodules.preparation.prepare import Preparation
 from datamodules.preparation.splits import SplitRule
+from datamodules.profiles import ProfileControl, read_profiles
 from datamodules.prompts import PromptTemplate, Rendered, load_prompts
 from datamodules.ragged import Ragged
 from datamodules.reply_pairs import PairStream
@@ -450,6 +452,18 @@ def test_batches_are_the_same_pairs_whatever_the_prompt(in_small_groups: Prepara
         data.setup("fit")
         found.append(ids_of(data.train_dataloader()))
     assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("stage", ["fit", "predict"])
+def test_a_control_reaches_the_prompts(in_small_groups: Preparation, tmp_path: Path, stage: str) -> None:
+    rows = [{"user": user, "attribute": "age", "value": user} for user in ("ada", "ben", "guest 0")]
+    path = tmp_path / "profiles.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    control = ProfileControl(shuffled=True)
+    data = ReplyPairs(in_small_groups, PromptTemplate("psp"), profiles=path, control=control)
+    data.setup(stage)
+    plain = read_profiles(path)
+    assert data.prompts.profiles == control.apply(plain) != plain
 
 
 def test_a_test_is_about_the_target_users(in_small_groups: Preparation) -> None:

@@ -85,6 +85,10 @@ def test_mistakes_are_named(systems, tmp_path):
         table(other=other)
     with pytest.raises(ValueError, match="has no decisions by 'vote'"):
         table(product=write(tmp_path / "product.parquet", [True] * 8, [0.9] * 8, decision="product"))
+    rows = pq.read_table(other).to_pylist()
+    pq.write_table(pa.Table.from_pylist([{**row, "attribute": "age"} for row in rows]), tmp_path / "age.parquet")
+    with pytest.raises(ValueError, match=r"words has no judgements of \['age'\]; put a system first that has them"):
+        table(age=tmp_path / "age.parquet")
     (tmp_path / "broken.parquet").write_bytes(b"PAR1")
     with pytest.raises(ValueError, match="broken.parquet is damaged or truncated"):
         table(broken=tmp_path / "broken.parquet")

@@ -259,3 +259,32 @@ def test_small_batches_give_the_same_posteriors(num_workers):
     main(["test", *FIT[1:], *small, f"--run={run_directory().name}"])
     again = pq.read_table(path).to_pylist()
     assert [row["posterior"] for row in again] == pytest.approx([row["posterior"] for row in whole], abs=1e-5)
+
+
+def test_a_language_that_has_changed_since_is_refused(capsys):
+    """Weights go by the places of values and patterns."""
+    main(FIT)
+    Path("tiny.yaml").write_text(LANGUAGE.replace("{states: {", "{says: {"))
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", *FIT[1:]])
+    assert "tiny.yaml has other values, patterns or forms than when" in stop.value.code
+
+
+def test_files_of_formulas_are_read_one_after_the_other(capsys):
+    """As one file with all of it; a mistake names its own file and line."""
+    main([*FIT, "--run=one"])
+    lines = FORMULAS.splitlines(keepends=True)
+    Path("first.mln").write_text("".join(lines[:6]))
+    Path("second.mln").write_text("".join(lines[6:]))
+    main([*FIT, "--run=two", "--model.formulas=[first.mln, second.mln]"])
+    one, two = (weights(Path("runs") / name) for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    main(["test", *FIT[1:], "--run=two"])
+    Path("second.mln").write_text("\nHasWord(user, +word) => Sports(user, +s)")
+    with pytest.raises(SystemExit) as stop:
+        main([*FIT, "--run=three", "--model.formulas=[first.mln, second.mln]"])
+    assert "second.mln, line 2, column 25" in stop.value.code
+    with pytest.raises(SystemExit) as stop:
+        main([*FIT, "--run=four", "--model.formulas=[]"])
+    assert "model.formulas is empty" in stop.value.code
