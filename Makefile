@@ -33,7 +33,9 @@ profiles: $(VENV)/installed-dev
 	lightning test $(PROFILES) --config experiments/conditions/pairs.yaml
 	lightning fit  $(PROFILES) --config experiments/conditions/relations.yaml
 	lightning test $(PROFILES) --config experiments/conditions/relations.yaml
-	python -m benchmarks.profile_logistic runs/profile_mln_ja $(PROFILES)
+	python -m benchmarks.profile_logistic runs/profile_mln_ja $(PROFILES) --output runs/profile_logistic
+	python -m benchmarks.profile_logistic runs/profile_mln_ja $(PROFILES) --output runs/profile_logistic_characters \
+		--analyzer characters
 	lightning profile_table --config experiments/tables/profiles_ja.yaml
 
 test: $(VENV)/installed-dev

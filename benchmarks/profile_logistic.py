@@ -2,8 +2,8 @@
 
     python -m benchmarks.profile_logistic runs/profile_mln_ja --config experiments/profile_mln_ja.yaml
 
-Takes posts, chunks, labels and folds as the experiment's data module gives them, and the words of the same segmenter;
-writes `<output>/judgements.parquet` as `lightning test` does, so that `lightning profile_table` compares them. Each
+Takes posts, chunks, labels and folds as the experiment's data module gives them, and the words of the same segmenter,
+or characters; writes `<output>/judgements.parquet` as `lightning test` does, so that `lightning profile_table` compares them. Each
 fold's regression is fitted on the chunks of the other folds, a user counting one however many chunks there are. The
 strength of the regularisation was chosen on these very users, which favours it.
 """
@@ -23,8 +23,8 @@ from benchmarks.experiment import load_experiment
 C = 30.0
 
 
-def judge(experiment: Path, network: Path, overrides: list[str]) -> list[dict[str, object]]:
-    """Rows of `judgements.parquet` for all attributes of the language."""
+def judge(experiment: Path, network: Path, analyzer: str, overrides: list[str]) -> list[dict[str, object]]:
+    """Rows of `judgements.parquet` for all attributes of the language, from `words` or `characters`."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
 
@@ -38,28 +38,32 @@ def judge(experiment: Path, network: Path, overrides: list[str]) -> list[dict[st
     fold = np.array([data.folds[data.users[one]] for one in user])
     weight = 1 / data.num_chunks[user]
     texts = ["\n".join(post.text for post in data.chunks[row].posts) for row in rows]
-    words = [data.words.segment(text) for text in texts]
+    if analyzer == "words":
+        documents = [data.words.segment(text) for text in texts]
+        settings = {"analyzer": lambda words: words}
+    else:
+        documents, settings = texts, {"analyzer": "char", "ngram_range": (1, 3), "max_features": 50_000}
+    attributes = list(data.language.attributes.values())
+    posteriors = [np.zeros((len(rows), len(attribute.values))) for attribute in attributes]
+    for held_out in range(data.num_folds):
+        vectors = TfidfVectorizer(sublinear_tf=True, min_df=5, **settings)
+        learns = np.flatnonzero(fold != held_out)
+        seen = vectors.fit_transform([documents[place] for place in learns])
+        test = np.flatnonzero(fold == held_out)
+        new = vectors.transform([documents[place] for place in test])
+        for column, found in enumerate(posteriors):
+            known = data.labels[user[learns], column] >= 0
+            labels = data.labels[user[learns[known]], column]
+            fitted = LogisticRegression(C=C, max_iter=300).fit(seen[known], labels, sample_weight=weight[learns[known]])
+            found[np.ix_(test, fitted.classes_)] = fitted.predict_proba(new)
     judgements: list[dict[str, object]] = []
-    for column, attribute in enumerate(data.language.attributes.values()):
+    for column, (attribute, found) in enumerate(zip(attributes, posteriors, strict=True)):
         values = list(attribute.values)
-        labels = data.labels[user, column]
-        posteriors = np.zeros((len(rows), len(values)))
-        for held_out in range(data.num_folds):
-            train = np.flatnonzero((fold != held_out) & (labels >= 0))
-            test = np.flatnonzero(fold == held_out)
-            vectors = TfidfVectorizer(analyzer=lambda text: text, sublinear_tf=True, min_df=5)
-            fitted = LogisticRegression(C=C, max_iter=300).fit(
-                vectors.fit_transform([words[place] for place in train]), labels[train], sample_weight=weight[train]
-            )
-            posteriors[np.ix_(test, fitted.classes_)] = fitted.predict_proba(
-                vectors.transform([words[place] for place in test])
-            )
-        for one in np.unique(user[labels >= 0]):
-            mine = posteriors[user == one]
+        for one in np.unique(user[data.labels[user, column] >= 0]):
             common = {"user": data.users[one], "attribute": attribute.name, "label": values[data.labels[one, column]]}
             judgements += [
                 {**common, "decision": decision, "value": values[best], "posterior": posterior}
-                for decision, best, posterior in Decision().judgements(mine)
+                for decision, best, posterior in Decision().judgements(found[user == one])
             ]
     return judgements
 
@@ -69,9 +73,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="run directory of the learnt network, whose folds are taken")
     parser.add_argument("--config", type=Path, default=Path("experiments/profile_mln_ja.yaml"))
+    parser.add_argument("--analyzer", choices=["words", "characters"], default="words", help="n-grams of 1 to 3")
     parser.add_argument("--output", type=Path, default=Path("runs/profile_logistic"))
     options, overrides = parser.parse_known_args()
-    judgements = judge(options.config, options.run / "network", overrides)
+    judgements = judge(options.config, options.run / "network", options.analyzer, overrides)
     options.output.mkdir(parents=True, exist_ok=True)
     path = options.output / "judgements.parquet"
     pq.write_table(pa.Table.from_pylist(judgements), path.with_suffix(".partial"))
