@@ -3,9 +3,9 @@
     python -m benchmarks.profile_logistic runs/profile_mln_ja --config experiments/profile_mln_ja.yaml
 
 Takes posts, chunks, labels and folds as the experiment's data module gives them, and the words of the same segmenter,
-or characters; writes `<output>/judgements.parquet` as `lightning test` does, so that `lightning profile_table` compares them. Each
-fold's regression is fitted on the chunks of the other folds, a user counting one however many chunks there are. The
-strength of the regularisation was chosen on these very users, which favours it.
+or characters; writes `<output>/judgements.parquet` as `lightning test` does, so that `lightning profile_table` compares
+them. Each fold's regression is fitted on the chunks of the other folds, a user counting one however many chunks there
+are. The strength of the regularisation was chosen on these very users, which favours it.
 """
 
 from __future__ import annotations
