@@ -264,7 +264,7 @@ def draw_coverage(judged: dict[str, dict[str, Judgements]], title: str) -> Figur
         panel.grid(color="#e5e7eb", linewidth=0.7)
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("share of right values")
-    panels[-1].legend(fontsize=8, frameon=False)
+    figure.legend(*panels[-1].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
     figure.suptitle(ascii_label(title), fontsize=13, fontweight="bold")
     return figure
 

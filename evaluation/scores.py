@@ -95,11 +95,12 @@ def corpus_scores(predictions: Mapping[str, Sequence[Prediction]], unit: Unit) -
     return scores
 
 
-def items_of_users(predictions: dict[str, list[Prediction]], text_encoder: TextEncoder) -> dict[str, np.ndarray]:
-    """What every turn adds to the sums, per user: `(turns, S, 4)`."""
+def items_of_users(predictions: dict[str, list[Prediction]], text_encoder: TextEncoder | None) -> dict[str, np.ndarray]:
+    """What every turn adds to the sums, per user: `(turns, S, 4)`; without an encoder all cosines are 0."""
     sums = {}
     for name, records in predictions.items():
-        cosines = iter(text_encoder.cosines(*_reply_pairs(records)))
+        replies, references = _reply_pairs(records)
+        cosines = iter(text_encoder.cosines(replies, references) if text_encoder else np.zeros(len(replies)))
         for p in records:
             sums[name, p.user, p.pair_id] = p.nll, p.tokens, np.mean([next(cosines) for _ in p.candidates]), 1.0
     reference = next(iter(predictions.values()))

@@ -49,7 +49,7 @@ class Table:
         self,
         systems: dict[str, Path],
         output: Path,
-        encoder: str = DEFAULT_ENCODER,
+        encoder: str | None = DEFAULT_ENCODER,
         num_resamples: int = 10_000,
         seed: int = 0,
         title: str = "Perplexity and similarity per user",
@@ -61,7 +61,8 @@ class Table:
         Args:
             systems: Name of a system and its predictions.jsonl; the first is the reference the others are compared to.
             output: Directory for table.md, table.csv and table.png; made if missing, older tables are replaced.
-            encoder: Sentence encoder for similarity, a name or a directory (not stated in the paper).
+            encoder: Sentence encoder for similarity, a name or a directory (not stated in the paper); None leaves
+                similarity out, and needs `per_user` false.
             num_resamples: Bootstrap resamples for the 95 % intervals.
             seed: Seed of the bootstrap.
             title: Headline of the table and of the picture.
@@ -73,6 +74,8 @@ class Table:
             raise ValueError("systems: expected at least one `name: path/to/predictions.jsonl`, got none")
         if num_resamples < 1:
             raise ValueError(f"num_resamples must be at least 1, got {num_resamples}")
+        if encoder is None and per_user:
+            raise ValueError("without an encoder there is no picture of users; set per_user=false")
         self.systems = {name: Path(path) for name, path in systems.items()}
         self.output = Path(output)
         self.encoder = encoder
@@ -90,12 +93,14 @@ class Table:
         for name in self.systems:
             check_same_split(reference, cards[reference], name, cards[name])
             check_same_pairs(reference, predictions[reference], name, predictions[name])
-        text_encoder = TextEncoder(self.encoder)
+        text_encoder = None if self.encoder is None else TextEncoder(self.encoder)
         users = items_of_users(predictions, text_encoder)
         scores = user_scores(list(predictions), users, self.num_resamples, self.seed)
         scores += corpus_scores(predictions, self.unit)
-        caption = self._caption(predictions, cards, users, text_encoder.name)
-        self._write(scores, user_labels(list(users)), caption, text_encoder.name)
+        if text_encoder is None:
+            scores = [score for score in scores if not score.metric.startswith("similarity")]
+        name = "none" if text_encoder is None else text_encoder.name
+        self._write(scores, user_labels(list(users)), self._caption(predictions, cards, users, name), name)
 
     def _caption(
         self,

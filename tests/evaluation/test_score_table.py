@@ -115,6 +115,17 @@ def test_without_single_users_a_system_is_a_row(systems, tmp_path):
         assert {row["user"] for row in csv.DictReader(lines)} == {"(micro)", "(macro)", "(corpus)"}
 
 
+def test_without_an_encoder_there_is_no_similarity(systems, tmp_path):
+    """Nothing is encoded, nothing is said of it."""
+    Table(systems, tmp_path / "out", encoder=None, per_user=False, num_resamples=200).run()
+    base, lora = (tmp_path / "out" / "table.md").read_text(encoding="utf-8").splitlines()[4:6]
+    assert [cell.strip() for cell in base.split("|")][-3:] == ["-", "-", ""]
+    assert [cell.strip() for cell in lora.split("|")][-3:] == ["-", "-", ""]
+    assert "similarity" not in (tmp_path / "out" / "table.csv").read_text(encoding="utf-8")
+    with pytest.raises(ValueError, match="without an encoder there is no picture of users; set per_user=false"):
+        Table(systems, tmp_path / "out", encoder=None)
+
+
 def test_caption_names_what_the_figures_depend_on(systems, tmp_path):
     """Encoder, users, turns, tokens, cards, resamples."""
     markdown = run(systems, tmp_path / "out")
