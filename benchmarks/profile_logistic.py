@@ -60,7 +60,8 @@ def judge(experiment: Path, network: Path, analyzer: str, overrides: list[str]) 
     for column, (attribute, found) in enumerate(zip(attributes, posteriors, strict=True)):
         values = list(attribute.values)
         for one in np.unique(user[data.labels[user, column] >= 0]):
-            common = {"user": data.users[one], "attribute": attribute.name, "label": values[data.labels[one, column]]}
+            common = {"user": data.users[one], "is_short": data.is_short[one]}
+            common |= {"attribute": attribute.name, "label": values[data.labels[one, column]]}
             judgements += [
                 {**common, "decision": decision, "value": values[best], "posterior": posterior}
                 for decision, best, posterior in Decision().judgements(found[user == one])

@@ -1,7 +1,8 @@
 """Puts the posteriors of chunks together to profiles, and writes them.
 
     predict    <run>/profiles.parquet      user, attribute, value, posterior, num_chunks, is_short, origin
-    test       <run>/judgements.parquet    user, attribute, label, decision (chunk, vote, product), value, posterior
+    test       <run>/judgements.parquet    user, is_short, attribute, label, decision (chunk, vote, product), value,
+                                           posterior
 
 The origin of a value is `inferred`; with `known_first` it is `declared` or `distant` where a label is known.
 """
@@ -98,9 +99,16 @@ class ProfileWriter(Callback):
                 label = data.labels[user, columns[attribute]]
                 if label < 0:
                     continue
-                common = {"user": data.users[user], "attribute": attribute, "label": values[label]}
+                who = {"user": data.users[user], "is_short": data.is_short[user]}
                 rows += [
-                    {**common, "decision": decision, "value": values[best], "posterior": posterior}
+                    {
+                        **who,
+                        "attribute": attribute,
+                        "label": values[label],
+                        "decision": decision,
+                        "value": values[best],
+                        "posterior": posterior,
+                    }
                     for decision, best, posterior in self.decision.judgements(np.stack(chunks))
                 ]
         self._write(trainer, "judgements.parquet", rows)

@@ -1,6 +1,7 @@
 """`lightning profile_table`: inferred profiles against what people declare, several systems side by side.
 
-In: a `judgements.parquet` per system (user, attribute, label, decision, value, posterior), all about the same people.
+In: a `judgements.parquet` per system (user, is_short, attribute, label, decision, value, posterior), all about the same
+people.
 Out: `table.md`, `table.csv`, `table.png`. Not its job: how values are inferred, or chunks put together.
 
 Figures, of each attribute and system; the paper gives none of them for profiles:
@@ -32,7 +33,7 @@ from evaluation.intervals import percentiles, resample_items
 from evaluation.plots import COLORS, REFERENCE_COLOR, ascii_label, save_png
 from evaluation.table import align, replace_file
 
-COLUMNS = {"user", "attribute", "label", "decision", "value", "posterior"}
+COLUMNS = {"user", "is_short", "attribute", "label", "decision", "value", "posterior"}
 COVERAGES = (0.25, 0.5, 0.75)
 
 
@@ -103,6 +104,7 @@ class ProfileTable:
         systems: dict[str, Path],
         output: Path,
         decision: Literal["vote", "product"] = "vote",
+        whole_chunk_only: bool = False,
         num_bins: int = 10,
         num_resamples: int = 10_000,
         seed: int = 0,
@@ -114,6 +116,7 @@ class ProfileTable:
             systems: Name of a system and its judgements.parquet; changes are against the first.
             output: Directory for table.md, table.csv and table.png; made if missing, older tables are replaced.
             decision: How chunks were put together, of what the files hold.
+            whole_chunk_only: Leave out users with fewer posts than one chunk.
             num_bins: Bins of the calibration error.
             num_resamples: Bootstrap resamples for the 95 % intervals.
             seed: Seed of the bootstrap.
@@ -126,6 +129,7 @@ class ProfileTable:
         self.systems = {name: Path(path) for name, path in systems.items()}
         self.output = Path(output)
         self.decision = decision
+        self.whole_chunk_only = whole_chunk_only
         self.num_bins = num_bins
         self.num_resamples = num_resamples
         self.seed = seed
@@ -133,7 +137,9 @@ class ProfileTable:
 
     def run(self) -> None:
         """Reads, compares, prints the table and writes the three files."""
-        read = {name: read_judgements(path, self.decision) for name, path in self.systems.items()}
+        read = {
+            name: read_judgements(path, self.decision, self.whole_chunk_only) for name, path in self.systems.items()
+        }
         reference, *others = read
         for name in others:
             require_same_people(reference, read[reference], name, read[name])
@@ -196,11 +202,12 @@ class ProfileTable:
             "users it is surest of.\n"
             f"- [low, high]: 95 % percentile bootstrap over users, {self.num_resamples:,} resamples, seed {self.seed}; "
             "changes are paired. The ECE of a resample errs on the high side."
+            + ("\n- Users with fewer posts than one chunk are left out." if self.whole_chunk_only else "")
         )
 
 
-def read_judgements(path: Path, decision: str) -> dict[str, Judgements]:
-    """Attribute → what a system says of everybody who has a label.
+def read_judgements(path: Path, decision: str, whole_chunk_only: bool = False) -> dict[str, Judgements]:
+    """Attribute → what a system says of everybody who has a label, or of those with a whole chunk of posts.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -217,12 +224,15 @@ def read_judgements(path: Path, decision: str) -> dict[str, Judgements]:
     decided: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
     chunks: dict[tuple[str, str], list[bool]] = defaultdict(list)
     for row in table.to_pylist():
+        if whole_chunk_only and row["is_short"]:
+            continue
         if row["decision"] == "chunk":
             chunks[row["attribute"], row["user"]].append(row["value"] == row["label"])
         elif row["decision"] == decision:
             decided[row["attribute"]][row["user"]] = row
     if not decided:
-        raise ValueError(f"{path} has no decisions by {decision!r}")
+        whom = " about users with a whole chunk of posts" if whole_chunk_only else ""
+        raise ValueError(f"{path} has no decisions by {decision!r}{whom}")
     found = {}
     for attribute, by_user in decided.items():
         users = sorted(by_user)

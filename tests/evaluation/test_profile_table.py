@@ -23,7 +23,13 @@ def write(path, rights, posteriors, labels=LABELS, decision="vote"):
     rows = []
     for user, (label, right, posterior) in enumerate(zip(labels, rights, posteriors, strict=True)):
         wrong = "Chess" if label == "Ball" else "Ball"
-        common = {"user": f"user {user}", "attribute": "sport", "label": label, "posterior": posterior}
+        common = {
+            "user": f"user {user}",
+            "is_short": user >= 6,
+            "attribute": "sport",
+            "label": label,
+            "posterior": posterior,
+        }
         rows.append({**common, "decision": decision, "value": label if right else wrong})
         rows += [{**common, "decision": "chunk", "value": value} for value in (label, wrong)]
     pq.write_table(pa.Table.from_pylist(rows), path)
@@ -55,6 +61,15 @@ def test_figures_by_hand(systems, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "| sport (8 users) | majority |       | 0.625" in printed
     assert (tmp_path / "out" / "table.png").stat().st_size > 10_000
+
+
+def test_only_users_with_a_whole_chunk(systems, tmp_path, capsys):
+    flags = [f"--systems.{name}={path}" for name, path in systems.items()]
+    main(["profile_table", *flags, f"--output={tmp_path / 'out'}", "--whole_chunk_only=true"])
+    words, _ = csv.DictReader((tmp_path / "out" / "table.csv").open())
+    # Without users 6 and 7 there are five who play Ball and one who plays Chess, and the first system is right for all.
+    assert (words["num_users"], float(words["majority"]), float(words["user"])) == ("6", pytest.approx(5 / 6), 1.0)
+    assert "fewer posts than one chunk are left out" in capsys.readouterr().out
 
 
 def test_coverage_ties_and_order(tmp_path):
