@@ -110,7 +110,7 @@ def _draw_perplexity(axis: Axes, panels: UserPanels, order: np.ndarray) -> None:
         label=ascii_label(reference),
     )  # fmt: skip
     values = np.concatenate(list(panels.perplexity.values()))
-    if values.max() > LOG_ABOVE * values.min():
+    if np.nanmax(values) > LOG_ABOVE * np.nanmin(values):
         axis.set_xscale("log")
         axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -2,7 +2,8 @@
 
 In: JSON lines, one per reply pair, UTF-8:
 `{"user": str, "pair_id": int, "context": [["speaker" | "partner", text], ...], "reference": str,
-"candidates": [str, ...], "nll": float, "tokens": int}`; keys beyond these are ignored.
+"candidates": [str, ...], "nll": float | null, "tokens": int | null}`; keys beyond these are ignored. A system that
+gives no likelihoods (retrieval, a model behind an interface) has null for both.
 Out: a list of `Prediction`. Not its job: any score. A bad line stops the reading: it is never skipped, because a
 smaller test set is another test set. Messages name keys and pairs and never quote what people wrote.
 """
@@ -28,8 +29,10 @@ class Prediction:
         context: The earlier turns as (role, text), oldest first; "speaker" is the target user.
         reference: The reply that the user really gave.
         candidates: The replies that the system generated, at least one; a reply may be the empty string.
-        nll: Negative log-likelihood of the reference under the model, summed over its label tokens, in nats.
-        tokens: Number of those label tokens (end-of-sequence included when the model was trained to predict it).
+        nll: Negative log-likelihood of the reference under the model, summed over its label tokens, in nats; None
+            where the system gives no likelihoods.
+        tokens: Number of those label tokens (end-of-sequence included when the model was trained to predict it); None
+            together with `nll`.
     """
 
     user: str
@@ -37,8 +40,8 @@ class Prediction:
     context: tuple[tuple[str, str], ...]
     reference: str
     candidates: tuple[str, ...]
-    nll: float
-    tokens: int
+    nll: float | None
+    tokens: int | None
 
 
 def read_predictions(path: Path) -> list[Prediction]:
@@ -75,6 +78,8 @@ def read_predictions(path: Path) -> list[Prediction]:
             predictions.append(prediction)
     if not predictions:
         raise ValueError(f"{path}: the file is empty, expected one JSON object per reply pair")
+    if len({prediction.nll is None for prediction in predictions}) > 1:
+        raise ValueError(f"{path}: 'nll' is null in some lines and a number in others; a system has all or none")
     return predictions
 
 
@@ -173,19 +178,21 @@ def _parse(line: bytes) -> Prediction:
     candidates = _field(record, "candidates", list)
     if not candidates or not all(isinstance(text, str) for text in candidates):
         raise ValueError("key 'candidates' must be a list of at least one string")
-    nll = float(_field(record, "nll", int | float))
-    if not (math.isfinite(nll) and nll >= 0):
+    nll, tokens = _field(record, "nll", int | float | None), _field(record, "tokens", int | None)
+    if (nll is None) != (tokens is None):
+        raise ValueError(f"keys 'nll' and 'tokens' are null together or not at all, got {nll} and {tokens}")
+    if nll is not None and not (math.isfinite(nll) and nll >= 0):
         raise ValueError(f"key 'nll' must be finite and not negative (a sum in nats), got {nll}")
-    if _field(record, "tokens", int) < 1:
-        raise ValueError(f"key 'tokens' must be at least 1, got {record['tokens']}")
+    if tokens is not None and tokens < 1:
+        raise ValueError(f"key 'tokens' must be at least 1, got {tokens}")
     return Prediction(
         user=record["user"],
         pair_id=_field(record, "pair_id", int),
         context=tuple((role, text) for role, text in context),
         reference=record["reference"],
         candidates=tuple(candidates),
-        nll=nll,
-        tokens=record["tokens"],
+        nll=None if nll is None else float(nll),
+        tokens=tokens,
     )
 
 

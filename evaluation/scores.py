@@ -80,6 +80,8 @@ def _row(
         for m, metric in enumerate(METRICS):
             if (metric in COMPARISONS and s == 0) or (metric == "perplexity_ratio" and not comparable):
                 continue
+            if metric == "perplexity" and np.isnan(figures[s, m]):  # the system gives no likelihoods
+                continue
             ends = (None, None) if low is None else (float(low[s, m]), float(high[s, m]))
             scores.append(Score(system, name, metric, float(figures[s, m]), *ends, n))
     return scores
@@ -102,7 +104,8 @@ def items_of_users(predictions: dict[str, list[Prediction]], text_encoder: TextE
         replies, references = _reply_pairs(records)
         cosines = iter(text_encoder.cosines(replies, references) if text_encoder else np.zeros(len(replies)))
         for p in records:
-            sums[name, p.user, p.pair_id] = p.nll, p.tokens, np.mean([next(cosines) for _ in p.candidates]), 1.0
+            nll, tokens = (np.nan, np.nan) if p.nll is None else (p.nll, p.tokens)
+            sums[name, p.user, p.pair_id] = nll, tokens, np.mean([next(cosines) for _ in p.candidates]), 1.0
     reference = next(iter(predictions.values()))
     return {
         user: np.array([[sums[name, user, p.pair_id] for name in predictions] for p in pairs], dtype=np.float64)

@@ -6,6 +6,7 @@ Not its job: the figures (`scores.py`), the drawing (`plots.py`). No text of a r
 
 import csv
 import io
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, fields, replace
@@ -122,8 +123,10 @@ class Table:
             f"distinct-n and length ratio count {self.unit}s over all candidates; distinct-n falls with more replies.",
         ]
         for (name, records), comparable in zip(predictions.items(), same_tokens(users), strict=True):
-            facts = [f"{sum(p.tokens for p in records):,} label tokens", *card_facts(cards[name])]
-            if not comparable:
+            has_likelihoods = records[0].nll is not None
+            tokens = f"{sum(p.tokens or 0 for p in records):,} label tokens" if has_likelihoods else "no likelihoods"
+            facts = [tokens, *card_facts(cards[name])]
+            if has_likelihoods and not comparable:
                 facts.append(f"not the label tokens of {reference}, so no perplexity ratio")
             lines.append(f"{name}: {'; '.join(facts)}.")
         return "\n".join(f"- {line}" for line in lines)
@@ -169,7 +172,7 @@ def _main_table(scores: list[Score], systems: list[str], labels: dict[str, str])
         "similarity_change": "{0}-{1} sim",
     }
     rows = [["user", "turns", *(headings[metric].format(name, systems[0]) for name, metric in columns)]]
-    turns = {user: str(found[systems[0], user, "perplexity"].n) for user in [*labels, MICRO]} | {MACRO: ""}
+    turns = {user: str(found[systems[0], user, "similarity"].n) for user in [*labels, MICRO]} | {MACRO: ""}
     for user, label in {**labels, MICRO: "**micro**", MACRO: "**macro**"}.items():
         rows.append([label, turns[user], *(_cell(found.get((name, user, metric))) for name, metric in columns)])
     if len(systems) > 1:
@@ -219,6 +222,10 @@ def _cell(score: Score | None) -> str:
     return f"{value} [{', '.join(ends)}]" if ends else value
 
 
+def _value(score: Score | None) -> float:
+    return math.nan if score is None else score.value
+
+
 def align(rows: list[list[str]]) -> str:
     """A Markdown table whose source is readable as plain text; the first row is the heading."""
     rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
@@ -235,7 +242,7 @@ def _panels(scores: list[Score], systems: list[str], labels: dict[str, str], enc
 
     def overall(name: str, metric: str, what: str) -> str:
         if (name, MICRO, metric) not in found:
-            return f"{name[:24]}: counts other tokens, not comparable"
+            return f"{name[:24]}: no likelihoods, or of other tokens; not comparable"
         better = _improved(found, name, metric, labels)
         return f"{name[:24]}: {_cell(found[name, MICRO, metric])}{what}{better and ', better for ' + better}"
 
@@ -243,7 +250,9 @@ def _panels(scores: list[Score], systems: list[str], labels: dict[str, str], enc
     axis = f"change from {reference[:24]}" if others else "cosine with the reference reply"
     return UserPanels(
         labels=list(labels.values()),
-        perplexity={name: np.array([found[name, user, "perplexity"].value for user in labels]) for name in systems},
+        perplexity={  # not a number, which is not drawn, where a system has no likelihoods
+            name: np.array([_value(found.get((name, user, "perplexity"))) for user in labels]) for name in systems
+        },
         similarity={
             # (users, 3); None becomes NaN, which is not drawn
             name: np.array([astuple(found[name, user, sim])[3:6] for user in labels], dtype=np.float64)

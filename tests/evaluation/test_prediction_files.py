@@ -47,7 +47,7 @@ def test_reads_every_field(tmp_path):
         ({**GOOD, "user": " "}, "key 'user' is an empty string"),
         ({**GOOD, "reference": ""}, "key 'reference' is an empty string"),
         ({**GOOD, "pair_id": "0"}, "key 'pair_id' must be int, got str"),
-        ({**GOOD, "tokens": True}, "key 'tokens' must be int, got bool"),
+        ({**GOOD, "tokens": True}, "key 'tokens' must be int | None, got bool"),
         ({**GOOD, "tokens": 0}, "key 'tokens' must be at least 1, got 0"),
         ({**GOOD, "nll": float("nan")}, "key 'nll' must be finite and not negative (a sum in nats), got nan"),
         ({**GOOD, "nll": -0.1}, "got -0.1"),

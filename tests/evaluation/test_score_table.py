@@ -10,6 +10,7 @@ Similarity: base mean(0, 1) = 0.5; LoRA 0.6 but for the last user, who gets empt
 import csv
 import json
 import math
+import re
 import sys
 
 import numpy as np
@@ -232,3 +233,24 @@ def test_signature_is_the_schema(systems, tmp_path):
     assert Table(**vars(settings)).systems == {"base": systems["base"]}
     if sys.flags.optimize < 2:  # -OO strips docstrings
         assert "the first is the reference" in " ".join(parser.format_help().split())
+
+
+def test_a_system_without_likelihoods_is_scored_by_its_texts(systems, tmp_path):
+    path = systems["LoRA"]
+    lines = [json.loads(line) | {"nll": None, "tokens": None} for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    markdown = run(systems, tmp_path / "out")
+    # base perplexity 8 and similarity 0.5; no perplexity and no ratio, but similarity 0.48 and change -0.02.
+    micro = cells(markdown, "**micro**")
+    assert [cell.split()[0] for cell in micro[2:]] == ["8.00", "0.500", "-", "0.480", "-", "-0.020"]
+    assert "LoRA: no likelihoods" in markdown
+    overall = run(systems, tmp_path / "overall", per_user=False)
+    assert re.search(r"\| LoRA +\| - +\| - +\|", overall)
+
+
+def test_likelihoods_in_some_lines_only_are_refused(systems):
+    path = systems["LoRA"]
+    first, *rest = path.read_text().splitlines()
+    path.write_text("\n".join([json.dumps(json.loads(first) | {"nll": None, "tokens": None}), *rest]))
+    with pytest.raises(ValueError, match="null in some lines"):
+        read_predictions(path)
