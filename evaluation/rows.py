@@ -1,0 +1,120 @@
+"""A row of a table that is an experiment: what is missing is trained and predicted, what is there is used as it is.
+
+In: an experiment file and flags over it. Out: the path of its predictions. Not its job: the decision whether a run is
+still what its settings and data say; `lightning fit` and `lightning predict` make it, by the fingerprints in run cards.
+
+Every command is a process of its own, so a row that fails, or is killed, takes nothing else with it; the same table
+again goes on with the row that was not finished.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from evaluation.runs import run_lightning
+
+
+class RowFailedError(Exception):
+    """A command of a row has failed; the message says which, why, and where all it has said stands."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What one system of a table is.
+
+    Args:
+        experiment: experiment file, or several that are read one after the other.
+        overrides: settings over them: dotted key → value, as on the command line.
+        commands: what is run, in this order; a system that is not trained needs `[predict]` only.
+    """
+
+    experiment: str | list[str]
+    overrides: dict[str, Any] = field(default_factory=dict)
+    commands: list[Literal["fit", "predict"]] = field(default_factory=lambda: ["fit", "predict"])
+
+    def __post_init__(self) -> None:
+        if "predict" not in self.commands:
+            raise ValueError(f"commands {self.commands} of {self.experiment} make no predictions; add predict")
+
+    @property
+    def flags(self) -> list[str]:
+        """The arguments behind `lightning fit` or `lightning predict`."""
+        files = [self.experiment] if isinstance(self.experiment, str) else self.experiment
+        named = [argument for file in files for argument in ("--config", file)]
+        return named + [f"--{key}={_written(value)}" for key, value in self.overrides.items()]
+
+    def predictions(self, name: str, logs: Path) -> Iterator[Path | str]:
+        """Runs the commands; yields a line on each that is done, and last the path of the predictions.
+
+        Args:
+            name: of the row.
+            logs: directory for what the commands say.
+
+        Raises:
+            RowFailedError: a command has failed.
+        """
+        directory = None
+        for command in self.commands:
+            log = logs / f"{re.sub(r'[^A-Za-z0-9=_-]+', '-', name)}.{command}.log"
+            run = run_lightning([command, *self.flags], log)
+            if run.error is not None:
+                raise RowFailedError(f"lightning {command}: {run.error} (all of it: {log})")
+            directory = run.directory
+            yield f"{command} {run.seconds:.0f} s"
+        if directory is None or not (directory / "predictions.jsonl").is_file():
+            raise RowFailedError(
+                f"lightning predict has written no predictions.jsonl in {directory}; does {self.experiment} have the "
+                "callback callbacks.PredictionWriter?"
+            )
+        yield directory / "predictions.jsonl"
+
+
+def collect(systems: Mapping[str, Path | Experiment], logs: Path) -> tuple[dict[str, Path], dict[str, str]]:
+    """Predictions of every system, making those that are experiments; and the reasons of those that have failed.
+
+    Says on the screen what is under way, because a row may take hours.
+
+    Args:
+        systems: name → predictions, or the experiment that makes them.
+        logs: directory for what the commands say.
+    """
+    paths: dict[str, Path] = {}
+    failed: dict[str, str] = {}
+    for number, (name, system) in enumerate(systems.items(), start=1):
+        if isinstance(system, Path):
+            paths[name] = system
+            continue
+        print(f"[{number} of {len(systems)}] {name}:", end=" ", flush=True)
+        try:
+            for made in system.predictions(name, logs):
+                if isinstance(made, Path):
+                    paths[name] = made
+                print(made, end="\n" if isinstance(made, Path) else ", ", flush=True)
+        except RowFailedError as error:
+            failed[name] = str(error)
+            print(f"failed: {error}", flush=True)
+    return paths, failed
+
+
+def adapter_size(run: Path) -> tuple[int, int] | None:
+    """Parameters and bytes on disk of one user's adapter, the largest in a run; None where there are none."""
+    found = []
+    for path in run.glob("adapters/*/adapter_model.safetensors"):
+        with path.open("rb") as file:  # eight bytes with the length of a header, then the header, then numbers
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
+        found.append((sum(math.prod(shape) for shape in shapes), path.stat().st_size))
+    return max(found, default=None)
+
+
+def _written(value: Any) -> str:
+    """A value as the command line takes it: lists and mappings as JSON, which is YAML too."""
+    return (
+        json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict | bool) or value is None else str(value)
+    )

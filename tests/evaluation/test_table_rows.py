@@ -1,0 +1,88 @@
+"""Rows that are experiments: commands and flags, reuse, failures that take nothing else with them; LaTeX."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from evaluation import rows
+from evaluation.latex import latex
+from evaluation.rows import Experiment, adapter_size, collect
+from evaluation.runs import Run
+
+
+@pytest.fixture
+def commands(monkeypatch, tmp_path):
+    """What would have been run; the experiment `broken.yaml` fails when it is fitted."""
+    seen = []
+
+    def run(arguments, log, environment=None):
+        seen.append(arguments)
+        if "broken.yaml" in arguments:
+            return Run(tmp_path, "out of luck", 1.0)
+        if arguments[0] == "predict":
+            (tmp_path / "predictions.jsonl").touch()
+        return Run(tmp_path, None, 2.0)
+
+    monkeypatch.setattr(rows, "run_lightning", run)
+    return seen
+
+
+def test_commands_of_a_row(commands, tmp_path, capsys):
+    overrides = {"model.rank": 4, "data.users": ["ada", "ben"], "model.use_rslora": True, "data.control": None}
+    systems = {"LoRA r=4": Experiment(["a.yaml", "b.yaml"], overrides)}
+    paths, failed = collect(systems, tmp_path / "logs")
+    flags = ["--config", "a.yaml", "--config", "b.yaml", "--model.rank=4", '--data.users=["ada", "ben"]']
+    flags += ["--model.use_rslora=true", "--data.control=null"]
+    assert commands == [["fit", *flags], ["predict", *flags]]
+    assert (paths, failed) == ({"LoRA r=4": tmp_path / "predictions.jsonl"}, {})
+    printed = capsys.readouterr().out
+    assert printed.startswith("[1 of 1] LoRA r=4: fit 2 s, predict 2 s, ")
+
+
+def test_a_row_that_fails_takes_nothing_with_it(commands, tmp_path):
+    systems = {
+        "old": Path("old.jsonl"),
+        "bad": Experiment("broken.yaml"),
+        "good": Experiment("a.yaml", {}, ["predict"]),
+    }
+    paths, failed = collect(systems, tmp_path)
+    assert list(paths) == ["old", "good"]
+    assert list(failed) == ["bad"]
+    assert failed["bad"].startswith("lightning fit: out of luck (all of it: ")
+    assert [command[0] for command in commands] == ["fit", "predict"]  # no prediction without the fit
+
+
+def test_an_experiment_that_writes_no_predictions(monkeypatch, tmp_path):
+    monkeypatch.setattr(rows, "run_lightning", lambda *_: Run(tmp_path, None, 1.0))
+    _, failed = collect({"a": Experiment("a.yaml", {}, ["predict"])}, tmp_path)
+    assert "has written no predictions.jsonl" in failed["a"]
+    assert "callbacks.PredictionWriter" in failed["a"]
+    with pytest.raises(ValueError, match="add predict"):
+        Experiment("a.yaml", {}, ["fit"])
+
+
+def test_size_of_an_adapter(tmp_path):
+    assert adapter_size(tmp_path) is None
+    for user, rank in (("ada", 2), ("ben", 3)):
+        directory = tmp_path / "adapters" / user
+        directory.mkdir(parents=True)
+        weights = {"A": torch.zeros(rank, 5), "B": torch.zeros(7, rank)}
+        save_file(weights, directory / "adapter_model.safetensors", metadata={"format": "pt"})
+    parameters, size = adapter_size(tmp_path)
+    assert parameters == 3 * 5 + 7 * 3
+    assert size == (tmp_path / "adapters/ben/adapter_model.safetensors").stat().st_size
+
+
+def test_latex():
+    text = latex([["a_b", "x %"], ["LoRA & co", "**1.0** [0, 1]"], ["base", "2 ="]], "50 % better")
+    assert text.splitlines()[4:9] == [
+        r"\toprule",
+        r"a\_b & x \% \\",
+        r"\midrule",
+        r"LoRA \& co & \textbf{1.0} [0, 1] \\",
+        r"base & 2 = \\",
+    ]
+    assert r"\begin{tabular}{lr}" in text
+    assert r"\caption{50 \% better}" in text
