@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluation.intervals import percentiles, resample_items, resample_users
+from evaluation.intervals import bca, jackknife_items, jackknife_users, resample_items, resample_users
 from evaluation.perplexity import perplexity
 from evaluation.predictions import Prediction, by_user
 from evaluation.similarity import TextEncoder
@@ -60,21 +60,29 @@ def user_scores(systems: list[str], users: dict[str, np.ndarray], num_resamples:
     """
     scores = []
     for user, items in users.items():
-        drawn = resample_items(items, _figures, num_resamples, seed)
-        scores += _row(systems, user, _figures(items.sum(axis=0)), drawn, len(items), users)
-    overall = _overall(np.stack([items.sum(axis=0) for items in users.values()]))  # (2, S, 4)
-    drawn = resample_users(list(users.values()), _overall, num_resamples, seed)  # (B, 2, S, 4)
-    sizes = {MICRO: sum(map(len, users.values())), MACRO: len(users)}
+        figures = _figures(items.sum(axis=0))  # (S, 4)
+        drawn = resample_items(items, _figures, num_resamples, seed)  # (B, S, 4)
+        ends = None if drawn is None else bca(drawn, figures, jackknife_items(items, _figures))
+        scores += _row(systems, user, figures, ends, len(items), users)
+    everyone = list(users.values())
+    overall = _overall(np.stack([items.sum(axis=0) for items in everyone]))  # (2, S, 4)
+    drawn = resample_users(everyone, _overall, num_resamples, seed)  # (B, 2, S, 4)
+    ends = None if drawn is None else bca(drawn, overall, jackknife_users(everyone, _overall))
+    sizes = {MICRO: sum(map(len, everyone)), MACRO: len(users)}
     for index, (name, n) in enumerate(sizes.items()):
-        scores += _row(systems, name, overall[index], None if drawn is None else drawn[:, index], n, users)
+        scores += _row(systems, name, overall[index], ends and (ends[0][index], ends[1][index]), n, users)
     return scores
 
 
 def _row(
-    systems: list[str], name: str, figures: np.ndarray, drawn: np.ndarray | None, n: int, users: dict[str, np.ndarray]
+    systems: list[str],
+    name: str,
+    figures: np.ndarray,
+    ends: tuple[np.ndarray, np.ndarray] | None,
+    n: int,
+    users: dict[str, np.ndarray],
 ) -> list[Score]:
-    """One row of the table: figures `(S, 4)`, drawn `(B, S, 4)`."""
-    low, high = (None, None) if drawn is None else percentiles(drawn)
+    """One row of the table: figures and both ends of their intervals `(S, 4)`."""
     scores = []
     for s, (system, comparable) in enumerate(zip(systems, same_tokens(users), strict=True)):
         for m, metric in enumerate(METRICS):
@@ -82,8 +90,8 @@ def _row(
                 continue
             if metric == "perplexity" and np.isnan(figures[s, m]):  # the system gives no likelihoods
                 continue
-            ends = (None, None) if low is None else (float(low[s, m]), float(high[s, m]))
-            scores.append(Score(system, name, metric, float(figures[s, m]), *ends, n))
+            low, high = (float(end[s, m]) for end in ends) if ends else (None, None)
+            scores.append(Score(system, name, metric, float(figures[s, m]), low, high, n))
     return scores
 
 

@@ -37,6 +37,7 @@ from evaluation.scores import (
     same_tokens,
     user_scores,
 )
+from evaluation.significance import ALPHA, Standing, overall_standings
 from evaluation.similarity import DEFAULT_ENCODER, TextEncoder
 from evaluation.text_metrics import Unit
 
@@ -111,17 +112,24 @@ class Table:
         encoder_name: str,
     ) -> str:
         reference = next(iter(predictions))
-        few_users = f" Only {len(users)} users, fewer than {MIN_UNITS}: no overall intervals."
+        few_users = f" Only {len(users)} users, fewer than {MIN_UNITS}: no overall intervals, and no tests."
         lines = [
             f"{len(users)} users, {len(predictions[reference])} test turns. ppl: perplexity per label token. sim: mean "
             f"cosine of generated and reference reply, encoder {encoder_name}, mean over a turn's candidates, an empty "
             "reply counts 0. micro: all turns pooled; macro: mean over users of the per-user figure.",
-            f"[low, high]: 95 % percentile bootstrap, {self.num_resamples:,} resamples, seed {self.seed}; user rows "
+            f"[low, high]: 95 % BCa bootstrap, {self.num_resamples:,} resamples, seed {self.seed}; user rows "
             "draw the user's turns, overall rows draw users, then turns within users (errs on the wide side); ratios "
             f"and changes are paired. No interval for a user with fewer than {MIN_UNITS} turns."
             + (few_users if len(users) < MIN_UNITS else ""),
             f"distinct-n and length ratio count {self.unit}s over all candidates; distinct-n falls with more replies.",
         ]
+        if len(predictions) > 1:
+            lines.insert(
+                2,
+                "Overall, of perplexity and similarity: bold is the best system, = one that is not significantly worse "
+                "(Wilcoxon's signed rank test of users' own figures against the best, two-sided, Holm over systems and "
+                f"figures, alpha {ALPHA}). Perplexities over other label tokens take no part.",
+            )
         for (name, records), comparable in zip(predictions.items(), same_tokens(users), strict=True):
             has_likelihoods = records[0].nll is not None
             tokens = f"{sum(p.tokens or 0 for p in records):,} label tokens" if has_likelihoods else "no likelihoods"
@@ -172,9 +180,11 @@ def _main_table(scores: list[Score], systems: list[str], labels: dict[str, str])
         "similarity_change": "{0}-{1} sim",
     }
     rows = [["user", "turns", *(headings[metric].format(name, systems[0]) for name, metric in columns)]]
+    standings = overall_standings(scores)
     turns = {user: str(found[systems[0], user, "similarity"].n) for user in [*labels, MICRO]} | {MACRO: ""}
     for user, label in {**labels, MICRO: "**micro**", MACRO: "**macro**"}.items():
-        rows.append([label, turns[user], *(_cell(found.get((name, user, metric))) for name, metric in columns)])
+        cells = (_marked(found.get((name, user, metric)), standings.get((user, metric))) for name, metric in columns)
+        rows.append([label, turns[user], *cells])
     if len(systems) > 1:
         rows.append(["**better**", "", *(_improved(found, name, metric, labels) for name, metric in columns)])
     return align(rows)
@@ -183,14 +193,16 @@ def _main_table(scores: list[Score], systems: list[str], labels: dict[str, str])
 def _overall_table(scores: list[Score], systems: list[str], labels: dict[str, str]) -> str:
     """A system a row: over all turns, and how many users have a lower perplexity than with the first system."""
     found = {(s.system, s.user, s.metric): s for s in scores}
+    standings = overall_standings(scores)
     rows = [["system", "ppl", f"% of {systems[0]}", "macro %", "better for", "sim", "change of sim"]]
+
+    def cells(name: str, *columns: tuple[str, str]) -> list[str]:
+        return [_marked(found.get((name, row, metric)), standings.get((row, metric))) for row, metric in columns]
+
     for name in systems:
-        cells = [("perplexity", MICRO), ("perplexity_ratio", MICRO), ("perplexity_ratio", MACRO)]
-        row = [name, *(_cell(found.get((name, user, metric))) for metric, user in cells)]
-        row.append(_improved(found, name, "perplexity_ratio", labels))
-        rows.append(
-            [*row, *(_cell(found.get((name, MICRO, metric))) for metric in ("similarity", "similarity_change"))]
-        )
+        perplexities = cells(name, (MICRO, "perplexity"), (MICRO, "perplexity_ratio"), (MACRO, "perplexity_ratio"))
+        similarities = cells(name, (MICRO, "similarity"), (MICRO, "similarity_change"))
+        rows.append([name, *perplexities, _improved(found, name, "perplexity_ratio", labels), *similarities])
     return align(rows)
 
 
@@ -220,6 +232,17 @@ def _cell(score: Score | None) -> str:
     numbers = [x * scale for x in (score.value, score.low, score.high) if x is not None]
     value, *ends = (format(number, form.get(score.metric, ".3f")) for number in numbers)
     return f"{value} [{', '.join(ends)}]" if ends else value
+
+
+def _marked(score: Score | None, standing: Standing | None) -> str:
+    """A cell with its mark: the best bold, = behind what is not significantly worse."""
+    cell = _cell(score)
+    if score is None or standing is None:
+        return cell
+    value, *ends = cell.split(" ", 1)
+    if score.system == standing.best:
+        return " ".join([f"**{value}**", *ends])
+    return f"{cell} =" if score.system in standing.not_worse else cell
 
 
 def _value(score: Score | None) -> float:

@@ -4,12 +4,23 @@ Tolerance: with 10,000 resamples an end of a percentile interval has a Monte Car
 sqrt(0.025 * 0.975 / 10000) / 0.058 = 0.027 standard errors; two such ends differ by 0.04, four sigma are 0.15.
 """
 
+from statistics import NormalDist
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from evaluation import intervals
-from evaluation.intervals import MIN_UNITS, percentiles, resample_items, resample_users
+from evaluation.intervals import (
+    MIN_UNITS,
+    bca,
+    jackknife_items,
+    jackknife_users,
+    percentiles,
+    resample_items,
+    resample_users,
+)
 
 B = 10_000
 TOLERANCE = 0.15  # standard errors
@@ -104,3 +115,91 @@ def test_too_few_units_give_no_interval():
     assert resample_items(with_count(np.arange(float(MIN_UNITS))), mean, 10, seed=0) is not None
     assert resample_users([item] * (MIN_UNITS - 1), mean_of_user_means, 10, seed=0) is None
     assert resample_users([item] * MIN_UNITS, mean_of_user_means, 10, seed=0) is not None
+
+
+def scipy_bca(data, statistic, figures, **settings):
+    """scipy's BCa ends from *our* resamples: nothing differs but the arithmetic, so no room for resampling noise."""
+    drawn = SimpleNamespace(bootstrap_distribution=figures)
+    return stats.bootstrap(data, statistic, n_resamples=0, bootstrap_result=drawn, **settings).confidence_interval
+
+
+def test_bca_of_a_user_agrees_with_scipy():
+    """A skewed sample: both ends lie well above the percentiles."""
+    values = np.random.default_rng(1).exponential(size=30)
+    items = with_count(values)
+    figures = resample_items(items, mean, B, seed=0)
+    ours = bca(figures, values.mean(), jackknife_items(items, mean))
+    np.testing.assert_allclose(ours, scipy_bca((values,), np.mean, figures), rtol=1e-9)
+    assert np.all(np.array(ours) > np.array(percentiles(figures)) + 0.05)
+
+
+def test_bca_of_several_figures_agrees_with_scipy():
+    """Mean and paired ratio side by side, each with its own levels."""
+    random = np.random.default_rng(4)
+    base = random.gamma(1.0, size=40)
+    lora = 0.8 * base**1.5 + random.gamma(0.1, size=40)
+
+    def both(sums):
+        return np.stack([sums[..., 0] / 40, sums[..., 0] / sums[..., 1]], axis=-1)
+
+    def without_one(sums):
+        return both(sums) * np.array([40 / 39, 1.0])
+
+    items = np.column_stack([lora, base])
+    figures = resample_items(items, both, B, seed=0)
+    low, high = bca(figures, both(items.sum(axis=0)), jackknife_items(items, without_one))
+    average = scipy_bca((lora,), np.mean, figures[:, 0])
+    ratio = scipy_bca(
+        (lora, base), lambda x, y, axis: x.sum(axis) / y.sum(axis), figures[:, 1], paired=True, vectorized=True
+    )
+    np.testing.assert_allclose((low[0], high[0]), average, rtol=1e-9)
+    np.testing.assert_allclose((low[1], high[1]), ratio, rtol=1e-9)
+
+
+def test_bca_over_users_agrees_with_scipy():
+    """One level, scipy over the per-user means: the same jackknife."""
+    random = np.random.default_rng(6)
+    users = [with_count(random.normal(random.exponential(), 1.0, size=random.integers(5, 30))) for _ in range(24)]
+    means = np.array([mean(items.sum(axis=0)) for items in users])
+    figures = resample_users(users, mean_of_user_means, B, seed=0, draw_items=False)
+    ours = bca(figures, means.mean(), jackknife_users(users, mean_of_user_means))
+    np.testing.assert_allclose(ours, scipy_bca((means,), np.mean, figures), rtol=1e-9)
+
+
+def test_jackknife_leaves_out_one_unit():
+    """Means 1, 2 and 6 of 1, 2 and 1 items; micro sums 1, 4 and 6 over 4 items."""
+    users = [with_count(np.array(values)) for values in ([1.0], [1.0, 3.0], [6.0])]
+    np.testing.assert_allclose(jackknife_users(users, mean_of_user_means), [4.0, 3.5, 1.5])
+    np.testing.assert_allclose(jackknife_users(users, lambda sums: mean(sums.sum(axis=1))), [10 / 3, 7 / 2, 5 / 3])
+    np.testing.assert_allclose(jackknife_items(with_count(np.array([1.0, 2.0, 6.0])), mean), [4.0, 3.5, 1.5])
+
+
+def test_bca_worked_out_by_hand():
+    """Resamples 0, 1, ... 100, so that the quantile at level L is 100 L.
+
+    Estimate 50: (50 + 51) / 202 = half of them below, z0 = 0. Estimate 84: (84 + 85) / 202 = Phi(0.980716).
+    Jackknife -1, 1: a = 0. Jackknife 0, 0, 0, 4: d = 1, 1, 1, -3, a = -24 / (6 * 12 ** 1.5) = -0.096225.
+    """
+    figures, phi = np.arange(101.0), NormalDist().cdf
+    assert bca(figures, 50.0, np.array([-1.0, 1.0])) == pytest.approx((2.5, 97.5))
+    # z0 + z0 -+ z = 1.961433 -+ 1.959964
+    ends = bca(figures, 84.0, np.array([-1.0, 1.0]))
+    assert ends == pytest.approx((100 * phi(0.001469), 100 * phi(3.921397)), abs=1e-3)
+    # -1.959964 / (1 - 0.096225 * 1.959964) = -2.415526; 1.959964 / (1 + 0.096225 * 1.959964) = 1.648972
+    ends = bca(figures, 50.0, np.array([0.0, 0.0, 0.0, 4.0]))
+    assert ends == pytest.approx((100 * phi(-2.415526), 100 * phi(1.648972)), abs=1e-3)
+    # 0.980716 - 0.979248 / (1 - 0.096225 * 0.979248) and 0.980716 + 2.940680 / (1 + 0.096225 * 2.940680)
+    ends = bca(figures, 84.0, np.array([0.0, 0.0, 0.0, 4.0]))
+    assert ends == pytest.approx((100 * phi(-0.100404), 100 * phi(3.272810)), abs=1e-3)
+
+
+@pytest.mark.filterwarnings("error")
+def test_bca_where_nothing_is_to_be_corrected():
+    """Equal resamples, an estimate outside of them, not a number; each figure of one call by itself."""
+    spread = np.arange(101.0)
+    figures = np.column_stack([np.full(101, 7.0), spread, spread, np.full(101, np.nan)]).reshape(101, 4, 1)
+    estimate = np.array([7.0, 200.0, -1.0, np.nan])[:, None]
+    low, high = bca(figures, estimate, figures[:5])
+    np.testing.assert_array_equal(low, np.array([7.0, 2.5, 2.5, np.nan])[:, None])
+    np.testing.assert_array_equal(high, np.array([7.0, 97.5, 97.5, np.nan])[:, None])
+    assert bca(spread, 50.0, np.ones(5)) == pytest.approx((2.5, 97.5))  # no unit makes a difference

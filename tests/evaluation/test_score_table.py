@@ -5,6 +5,7 @@ Perplexities: base 2, 4, 8, 16, 32 -> micro 8 (geometric mean), macro 62 / 5 = 1
               LoRA 1, 2, 4, 8, 64  -> micro 2 ** (12 / 5) = 5.28, macro 79 / 5 = 15.8; better for 4 of 5 users.
 Ratios: micro 2 ** -0.6 = 66.0 %, macro 15.8 / 12.4 = 127.4 %.
 Similarity: base mean(0, 1) = 0.5; LoRA 0.6 but for the last user, who gets empty replies: mean 0.48, change -0.020.
+Best: LoRA over all turns and base over users in perplexity, base in similarity; with 5 users nothing can be worse.
 """
 
 import csv
@@ -72,6 +73,11 @@ def cells(markdown, first):
     return [cell.strip() for cell in row.strip("|").split("|")]
 
 
+def without_interval(cell):
+    """The value of a cell with its mark."""
+    return re.sub(r" \[.*\]", "", cell)
+
+
 def run(systems, output, **settings):
     """Runs the table with the fake encoder."""
     settings = {"num_resamples": 2000, **settings}
@@ -90,10 +96,10 @@ def test_markdown_holds_the_figures_worked_out_by_hand(systems, tmp_path, capsys
     assert cells(markdown, "4444-lon")[4:] == [
         "64.00 [64.00, 64.00]", "0.000 [0.000, 0.000]", "200.0 [200.0, 200.0]", "-0.500 [-0.500, -0.500]",
     ]  # fmt: skip
-    values = [cell.split(" [")[0] for cell in cells(markdown, "**micro**")]
-    assert values == ["**micro**", "25", "8.00", "0.500", "5.28", "0.480", "66.0", "-0.020"]
-    values = [cell.split(" [")[0] for cell in cells(markdown, "**macro**")]
-    assert values == ["**macro**", "", "12.40", "0.500", "15.80", "0.480", "127.4", "-0.020"]
+    values = [without_interval(cell) for cell in cells(markdown, "**micro**")]
+    assert values == ["**micro**", "25", "8.00 =", "**0.500**", "**5.28**", "0.480 =", "66.0", "-0.020"]
+    values = [without_interval(cell) for cell in cells(markdown, "**macro**")]
+    assert values == ["**macro**", "", "**12.40**", "**0.500**", "15.80 =", "0.480 =", "127.4", "-0.020"]
     assert cells(markdown, "**better**")[6:] == ["4 of 5 users", "4 of 5 users"]
     # 25 x (violin, guitar): 2 of 50 words; 20 x drums and 5 empty: 1 of 20 words, 20 / 25 as long, nothing shared
     assert cells(markdown, "base")[:4] == ["base", "0.040", "0.000", "1.000"]
@@ -108,10 +114,10 @@ def test_without_single_users_a_system_is_a_row(systems, tmp_path):
     run(systems, tmp_path / "out")
     markdown = run(systems, tmp_path / "out", per_user=False)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"table.md", "table.csv"}
-    values = [[cell.split(" [")[0] for cell in line.strip("| ").split(" | ")] for line in markdown.splitlines()[2:6]]
-    assert [cell.strip() for cell in values[2]] == ["base", "8.00", "-", "-", "", "0.500", "-"]
-    expected = ["LoRA", "5.28", "66.0", "127.4", "4 of 5 users", "0.480", "-0.020"]
-    assert [cell.strip() for cell in values[3]] == expected
+    table = markdown.split("\n\n")[1]
+    values = {name: [without_interval(cell) for cell in cells(table, name)] for name in systems}
+    assert values["base"] == ["base", "8.00 =", "-", "-", "", "**0.500**", "-"]
+    assert values["LoRA"] == ["LoRA", "**5.28**", "66.0", "127.4", "4 of 5 users", "0.480 =", "-0.020"]
     with (tmp_path / "out" / "table.csv").open(encoding="utf-8", newline="") as lines:
         assert {row["user"] for row in csv.DictReader(lines)} == {"(micro)", "(macro)", "(corpus)"}
 
@@ -130,7 +136,12 @@ def test_without_an_encoder_there_is_no_similarity(systems, tmp_path):
 def test_caption_names_what_the_figures_depend_on(systems, tmp_path):
     """Encoder, users, turns, tokens, cards, resamples."""
     markdown = run(systems, tmp_path / "out")
-    for words in ("5 users, 25 test turns", "encoder fake-encoder", "2,000 resamples, seed 0", "count words"):
+    for words in (
+        "5 users, 25 test turns",
+        "fake-encoder",
+        "95 % BCa bootstrap, 2,000 resamples, seed 0",
+        "count words",
+    ):
         assert words in markdown
     assert "- base: 50 label tokens; commit abc; split s1." in markdown
     assert '- LoRA: 50 label tokens; decoding {"top_p": 0.9}.' in markdown
@@ -190,7 +201,8 @@ def test_few_users_and_few_turns_have_no_intervals(tmp_path):
     markdown = run({"base": path}, tmp_path / "out")
     assert cells(markdown, "user001") == ["user001", "4", "2.00", "1.000"]
     assert cells(markdown, "**macro**") == ["**macro**", "", "7.50", "1.000"]
-    assert "Only 4 users, fewer than 5: no overall intervals." in markdown
+    assert "Only 4 users, fewer than 5: no overall intervals, and no tests." in markdown
+    assert "bold" not in markdown  # one system, nothing to compare
 
 
 def test_other_tokenizer_gives_no_perplexity_ratio(systems, tmp_path):
@@ -198,6 +210,7 @@ def test_other_tokenizer_gives_no_perplexity_ratio(systems, tmp_path):
     other = write_system(tmp_path / "o", LORA, lambda u: ["drums"], tokens=3)
     markdown = run({"base": systems["base"], "other": other}, tmp_path / "out")
     assert cells(markdown, "**micro**")[6] == "-"
+    assert "**5.28**" not in markdown  # nor a best one: only one system is left
     assert cells(markdown, "**micro**")[7].startswith("+0.100")
     assert "- other: 75 label tokens; not the label tokens of base, so no perplexity ratio." in markdown
 
@@ -235,6 +248,18 @@ def test_signature_is_the_schema(systems, tmp_path):
         assert "the first is the reference" in " ".join(parser.format_help().split())
 
 
+def test_what_is_significantly_worse_has_no_mark(tmp_path):
+    """Eight users, all served best by one system: p = 2 / 2 ** 8, times 4 (two others, two figures) = 0.03125."""
+    replies = {"best": "guitar", "next": "drums", "last": "violin"}  # cosines 1, 0.6, 0
+    three = {
+        name: write_system(tmp_path / name, [(2 + user) * (1 + place) for user in range(8)], lambda u, r=reply: [r])
+        for place, (name, reply) in enumerate(replies.items())
+    }
+    micro = cells(run(three, tmp_path / "out"), "**micro**")
+    assert [cell.startswith("**") for cell in micro] == [True, False, True, True] + [False] * 8
+    assert not any("=" in cell for cell in micro)
+
+
 def test_a_system_without_likelihoods_is_scored_by_its_texts(systems, tmp_path):
     path = systems["LoRA"]
     lines = [json.loads(line) | {"nll": None, "tokens": None} for line in path.read_text().splitlines()]
@@ -242,7 +267,7 @@ def test_a_system_without_likelihoods_is_scored_by_its_texts(systems, tmp_path):
     markdown = run(systems, tmp_path / "out")
     # base perplexity 8 and similarity 0.5; no perplexity and no ratio, but similarity 0.48 and change -0.02.
     micro = cells(markdown, "**micro**")
-    assert [cell.split()[0] for cell in micro[2:]] == ["8.00", "0.500", "-", "0.480", "-", "-0.020"]
+    assert [cell.split()[0] for cell in micro[2:]] == ["8.00", "**0.500**", "-", "0.480", "-", "-0.020"]
     assert "LoRA: no likelihoods" in markdown
     overall = run(systems, tmp_path / "overall", per_user=False)
     assert re.search(r"\| LoRA +\| - +\| - +\|", overall)

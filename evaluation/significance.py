@@ -1,0 +1,177 @@
+"""Which system is best, and which others are not significantly worse.
+
+In: of every system one figure per user, the users in the same order (paired), or the `Score` records of a table.
+Out: p-values, win rates, and a `Standing` per figure. Not its job: the figures, their intervals.
+
+The unit is the user. Systems are compared by Wilcoxon's signed rank test over the users' own figures against the best;
+Holm's step-down keeps the chance of one false claim among all of them at 5 %. Things to know:
+
+- The best is chosen by the same figures that are tested, so a system that only just came out on top is flattered.
+  Hence two-sided p-values, as nobody said beforehand which would be best.
+- A system can be best in the mean by a few users and lose with most. Then the test speaks for the other one, which is
+  not called worse: its p is 1.
+- "Not significantly worse" is not "as good": few users, or untested ones, show nothing. With 5 users the smallest
+  possible p is 2 / 2^5 = 0.0625, so that it takes at least 6, and more where several systems are compared.
+
+Wilcoxon's test is scipy's; scipy has no Holm. The paper tests nothing; all of this is ours.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.stats import wilcoxon
+
+from evaluation.intervals import MIN_UNITS
+from evaluation.scores import CORPUS, MACRO, MICRO, Score
+
+ALPHA = 0.05
+LOWER_IS_BETTER = {"perplexity": True, "similarity": False}
+_DECIMALS = 6  # users' figures that differ by less are tied: the same replies encoded in another batch differ by 1e-7
+
+
+@dataclass(frozen=True)
+class Column:
+    """One figure of all systems.
+
+    Attributes:
+        users: System -> the figure of every user.
+        lower_is_better: True for perplexity.
+        overall: System -> the overall figure by which the best is chosen; None: the mean over users.
+    """
+
+    users: Mapping[str, ArrayLike]
+    lower_is_better: bool
+    overall: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How the systems stand in one figure.
+
+    Attributes:
+        best: The best system; the first of equals.
+        p_values: That it is worse than the best, of every other system, adjusted by Holm; None if not tested.
+        not_worse: The other systems that are not shown to be worse (adjusted p at least 0.05, or none).
+    """
+
+    best: str
+    p_values: dict[str, float | None]
+    not_worse: tuple[str, ...]
+
+
+def signed_rank(
+    ours: ArrayLike, theirs: ArrayLike, alternative: Literal["two-sided", "less", "greater"] = "two-sided"
+) -> float | None:
+    """p-value of Wilcoxon's signed rank test over users.
+
+    Users without a difference speak for neither side and are left out (Wilcoxon's own way); without any difference p
+    is 1. What is left is tested exactly up to 50 users, among whom ties in size up to 13 (all signs enumerated), and
+    by the normal approximation, corrected for ties, beyond.
+
+    Args:
+        ours: One figure per user.
+        theirs: Another system's, same users in the same order.
+        alternative: What is to be shown: ours differ from theirs, are less, or greater.
+
+    Returns:
+        None with fewer than `MIN_UNITS` users.
+    """
+    differences = _differences(ours, theirs)
+    if len(differences) < MIN_UNITS:
+        return None
+    if not differences.any():
+        return 1.0
+    return float(wilcoxon(differences[differences != 0], alternative=alternative).pvalue)
+
+
+def win_rate(ours: ArrayLike, theirs: ArrayLike, lower_is_better: bool) -> float:
+    """Share of users for whom ours is better, a tie counting half; 0.5 is no difference."""
+    gains = _differences(theirs, ours) if lower_is_better else _differences(ours, theirs)
+    return float((1 + np.sign(gains)).mean() / 2)
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Step-down adjusted p-values (Holm 1979).
+
+    The smallest of m is multiplied by m, the next by m - 1, ...; none may fall below a smaller one's, none exceeds 1.
+    None stays None and does not count towards m.
+    """
+    adjusted: list[float | None] = [None] * len(p_values)
+    tested = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
+    reached = 0.0
+    for rank, (p, index) in enumerate(tested):
+        reached = max(reached, min(1.0, p * (len(tested) - rank)))
+        adjusted[index] = reached
+    return adjusted
+
+
+def against_best(columns: Mapping[str, Column]) -> dict[str, Standing]:
+    """Finds the best system of every figure and tests the others against it; Holm over all figures together.
+
+    Args:
+        columns: Name of a figure -> its column. Those of fewer than two systems are left out: nothing to compare.
+    """
+    best = {}
+    tests = {}
+    for metric, column in columns.items():
+        if len(column.users) < 2:
+            continue
+        overall = column.overall or {name: float(np.mean(values)) for name, values in column.users.items()}
+        best[metric] = top = (min if column.lower_is_better else max)(column.users, key=overall.__getitem__)
+        worse = "greater" if column.lower_is_better else "less"
+        for name, values in column.users.items():
+            if name != top:
+                p = signed_rank(values, column.users[top], worse)
+                tests[metric, name] = None if p is None else min(1.0, 2 * p)
+    adjusted = dict(zip(tests, holm(list(tests.values())), strict=True))
+    standings = {}
+    for metric, top in best.items():
+        p_values = {name: p for (of, name), p in adjusted.items() if of == metric}
+        not_worse = tuple(name for name, p in p_values.items() if p is None or p >= ALPHA)
+        standings[metric] = Standing(top, p_values, not_worse)
+    return standings
+
+
+def overall_standings(scores: Sequence[Score]) -> dict[tuple[str, str], Standing]:
+    """How systems stand over all turns and in the mean over users: ((micro) or (macro), metric) -> standing.
+
+    Both rows test the same figures, those of users; each has the best of its own overall figure, and its own Holm.
+    Perplexities take part that are over the label tokens of the first system, which is what a ratio to it says.
+    """
+    found = {(s.system, s.user, s.metric): s.value for s in scores}
+    systems = list(dict.fromkeys(s.system for s in scores))
+    users = list(dict.fromkeys(s.user for s in scores if s.user not in (MICRO, MACRO, CORPUS)))
+
+    def column(row: str, metric: str) -> Column:
+        names = [name for name in systems if (name, row, metric) in found]
+        if metric == "perplexity":
+            names = [name for name in names if name == systems[0] or (name, row, "perplexity_ratio") in found]
+        return Column(
+            users={name: [found[name, user, metric] for user in users] for name in names},
+            lower_is_better=LOWER_IS_BETTER[metric],
+            overall={name: found[name, row, metric] for name in names},
+        )
+
+    return {
+        (row, metric): standing
+        for row in (MICRO, MACRO)
+        for metric, standing in against_best({metric: column(row, metric) for metric in LOWER_IS_BETTER}).items()
+    }
+
+
+def _differences(ours: ArrayLike, theirs: ArrayLike) -> np.ndarray:
+    """Ours minus theirs per user, exactly 0 for ties.
+
+    Raises:
+        ValueError: not the same users, or one without a figure.
+    """
+    one, two = np.asarray(ours, dtype=np.float64), np.asarray(theirs, dtype=np.float64)
+    if one.ndim != 1 or one.shape != two.shape:
+        raise ValueError(f"expected one figure per user of both systems, got shapes {one.shape} and {two.shape}")
+    if np.isnan(one).any() or np.isnan(two).any():
+        raise ValueError("a user's figure is not a number; leave out systems that lack it")
+    equal = one == two  # also where both are infinite
+    return np.round(np.subtract(one, two, where=~equal, out=np.zeros_like(one)), _DECIMALS)
