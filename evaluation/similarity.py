@@ -83,6 +83,12 @@ class TextEncoder:
         products = [self._vectors[a] @ self._vectors[b] if a.strip() and b.strip() else 0.0 for a, b in pairs]
         return np.clip(np.array(products, dtype=np.float64), -1.0, 1.0)
 
+    def vectors(self, texts: Sequence[str]) -> np.ndarray:
+        """Embeddings of length 1, `(texts, dimension)`, whose inner products are cosines; zeros for an empty text."""
+        self._encode(texts)
+        zeros = np.zeros_like(next(iter(self._vectors.values()), np.zeros(0)))
+        return np.array([self._vectors.get(text, zeros) for text in texts]).reshape(len(texts), len(zeros))
+
     def forget(self) -> None:
         """Drops the remembered embeddings."""
         self._vectors.clear()

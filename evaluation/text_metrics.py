@@ -1,13 +1,17 @@
 """Scores that look at the generated text alone or next to its reference, without a model.
 
-In: lists of strings. Out: one number per corpus. The unit of text is always an explicit argument:
-"word" splits at white space and keeps case and punctuation as they are; "character" takes every character that is
-not white space, for Japanese and other scripts without spaces. The paper speaks of diversity; its measure and
-tokenisation are not stated in the paper.
+In: lists of strings. Out: one number per corpus. Not its job: similarity of meaning, intervals.
+The unit of text is always an explicit argument: "word" splits at white space and keeps case and punctuation as they
+are; "character" takes every character that is not white space, for Japanese and other scripts without spaces. The
+paper speaks of diversity; its measure and tokenisation are not stated in the paper.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from statistics import fmean
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from sacrebleu.metrics import BLEU
 
 Unit = Literal["word", "character"]
 
@@ -25,6 +29,14 @@ def split(text: str, unit: Unit) -> list[str]:
     raise ValueError(f"unit must be 'word' or 'character', got {unit!r}")
 
 
+def ngrams(text: str, n: int, unit: Unit) -> list[tuple[str, ...]]:
+    """All runs of n units in the text, in order; none if it is shorter."""
+    if n < 1:
+        raise ValueError(f"n must be at least 1 unit, got {n}")
+    units = split(text, unit)
+    return [tuple(units[start : start + n]) for start in range(len(units) - n + 1)]
+
+
 def distinct(replies: Sequence[str], n: int, unit: Unit) -> float:
     """Distinct-n: unique n-grams / n-grams, counted over the whole corpus of replies (Li et al. 2016, NAACL).
 
@@ -39,11 +51,8 @@ def distinct(replies: Sequence[str], n: int, unit: Unit) -> float:
     Returns:
         A share between 0 and 1; 0 if no reply is as long as n units.
     """
-    ngrams = []
-    for reply in replies:
-        units = split(reply, unit)
-        ngrams.extend(tuple(units[i : i + n]) for i in range(len(units) - n + 1))
-    return len(set(ngrams)) / len(ngrams) if ngrams else 0.0
+    found = [ngram for reply in replies for ngram in ngrams(reply, n, unit)]
+    return len(set(found)) / len(found) if found else 0.0
 
 
 def length_ratio(replies: Sequence[str], references: Sequence[str], unit: Unit) -> float:
@@ -73,13 +82,85 @@ def chrf(replies: Sequence[str], references: Sequence[str]) -> float:
     return float(CHRF().corpus_score(list(replies), [list(references)]).score)
 
 
+def sacrebleu(replies: Sequence[str], references: Sequence[str], unit: Unit) -> float:
+    """Corpus BLEU-4 in 0..100 by sacrebleu: geometric mean of clipped 1- to 4-gram precisions x brevity penalty.
+
+    Precisions without a match are smoothed ("exp"), and a corpus with no reply of four units scores 0.
+
+    Args:
+        replies: The generated replies.
+        references: Their references, one for one.
+        unit: "word" tokenises by sacrebleu's 13a, which cuts off punctuation; "character" by its char, for Japanese.
+
+    Raises:
+        ValueError: If the lists differ in length.
+    """
+    _check_lengths(replies, references)
+    return float(_bleu(unit).corpus_score(list(replies), [list(references)]).score)
+
+
+def rouge_l(replies: Sequence[str], references: Sequence[str], unit: Unit) -> float:
+    """ROUGE-L in 0..1: mean over pairs of F1 = 2 LCS / (units of the reply + units of the reference) (Lin 2004).
+
+    LCS is the length of the longest common subsequence of units. Nothing is lowercased, stemmed or deleted; the usual
+    tokenizer keeps Latin letters and digits only, and scores all Japanese 0.
+
+    Raises:
+        ValueError: If the lists differ in length.
+    """
+    _check_lengths(replies, references)
+    pairs = [(split(a, unit), split(b, unit)) for a, b in zip(replies, references, strict=True)]
+    return fmean(2 * _common(a, b) / max(1, len(a) + len(b)) for a, b in pairs)
+
+
+def _common(left: list[str], right: list[str]) -> int:
+    """Length of the longest common subsequence; `row[j]` is that of the units of `left` so far and `right[:j]`."""
+    row = [0] * (len(right) + 1)
+    for unit in left:
+        above, row = row, [0]
+        for j, other in enumerate(right):
+            row.append(above[j] + 1 if unit == other else max(above[j + 1], row[j]))
+    return row[-1]
+
+
+def self_bleu(candidates: Sequence[Sequence[str]], unit: Unit) -> float | None:
+    """Self-BLEU in 0..100 (Zhu et al. 2018): how alike the candidates of one context are; lower is more diverse.
+
+    BLEU of every candidate with the others as its references, mean over candidates, then over contexts. Short
+    candidates are judged by the orders they have. An empty candidate scores 0, so look at the length ratio too.
+
+    Args:
+        candidates: The candidates of every context; contexts with a single one are left out.
+        unit: "word" or "character", tokenised as for `sacrebleu`.
+
+    Returns:
+        None where no context has two candidates.
+    """
+    bleu = _bleu(unit, effective_order=True)
+    scores = [
+        fmean(bleu.sentence_score(text, [*texts[:i], *texts[i + 1 :]]).score for i, text in enumerate(texts))
+        for texts in map(list, candidates)
+        if len(texts) > 1
+    ]
+    return fmean(scores) if scores else None
+
+
+def _bleu(unit: Unit, effective_order: bool = False) -> "BLEU":
+    from sacrebleu.metrics import BLEU
+
+    split("", unit)  # refuses other units
+    return BLEU(tokenize="char" if unit == "character" else "13a", effective_order=effective_order)
+
+
 def corpus_figures(replies: Sequence[str], references: Sequence[str], unit: Unit) -> dict[str, float]:
-    """All scores of this module by name, for replies with their references one for one."""
+    """The scores of replies with their references, one for one, by name."""
     return {
         "distinct-1": distinct(replies, 1, unit),
         "distinct-2": distinct(replies, 2, unit),
         "length_ratio": length_ratio(replies, references, unit),
         "chrF": chrf(replies, references),
+        "sacreBLEU": sacrebleu(replies, references, unit),
+        "ROUGE-L": rouge_l(replies, references, unit),
     }
 
 

@@ -37,6 +37,14 @@ def test_cosines_by_hand():
     np.testing.assert_allclose(cosines, [0.6, 0.8, 0.0, 1.0, 0.0, 0.0, 0.0], atol=1e-7)
 
 
+def test_vectors_have_length_one_or_zero():
+    """(3, 4) becomes (0.6, 0.8), (0, 2) becomes (0, 1); an empty text is all zeros, also before any other text."""
+    encoder = TextEncoder(FakeEncoder())
+    assert encoder.vectors(["", " "]).shape == (2, 0)
+    np.testing.assert_allclose(encoder.vectors(["northeast", "", "north"]), [[0.6, 0.8], [0, 0], [0, 1]], atol=1e-7)
+    assert encoder.vectors([]).shape == (0, 2)
+
+
 def test_every_text_is_encoded_once_and_empty_ones_never():
     """Also across updates, until reset."""
     encoder = FakeEncoder()

@@ -1,8 +1,20 @@
-"""Distinct-n, length ratio and chrF, by hand."""
+"""Distinct-n, length ratio, chrF, BLEU, ROUGE-L and Self-BLEU, by hand."""
+
+import random
 
 import pytest
 
-from evaluation.text_metrics import chrf, corpus_figures, distinct, length_ratio, split
+from evaluation.text_metrics import (
+    chrf,
+    corpus_figures,
+    distinct,
+    length_ratio,
+    ngrams,
+    rouge_l,
+    sacrebleu,
+    self_bleu,
+    split,
+)
 
 
 def test_units_of_text():
@@ -11,6 +23,13 @@ def test_units_of_text():
     assert split("元気 です", "character") == ["元", "気", "で", "す"]
     with pytest.raises(ValueError, match="unit must be 'word' or 'character', got 'token'"):
         split("a", "token")
+
+
+def test_ngrams():
+    assert ngrams("a b  a", 2, "word") == [("a", "b"), ("b", "a")]
+    assert ngrams("a b", 3, "word") == []
+    with pytest.raises(ValueError, match="n must be at least 1 unit, got 0"):
+        ngrams("a b", 0, "word")
 
 
 def test_distinct_counts_over_the_corpus():
@@ -48,7 +67,66 @@ def test_chrf():
     assert chrf(["ab"], ["abc"]) == pytest.approx(100 * 5 * (7 / 12) / (4 + 7 / 12), abs=0.01)
 
 
+def test_sacrebleu():
+    """Words: precisions 4/5, 3/4, 2/3, 1/2, no brevity penalty: (1/5) ** (1/4); the same in characters."""
+    assert sacrebleu(["a b c d e"], ["a b c d f"], "word") == pytest.approx(100 * 0.2**0.25)
+    assert sacrebleu(["はいそうで"], ["はいそうだ"], "character") == pytest.approx(100 * 0.2**0.25)
+    # Counts are summed before they are divided: precisions 9/10, 7/8, 5/6, 3/4; and 13a cuts off the full stop.
+    assert sacrebleu(["a b c d e", "k l m n."], ["a b c d f", "k l m n."], "word") == pytest.approx(
+        100 * (9 / 10 * 7 / 8 * 5 / 6 * 3 / 4) ** 0.25
+    )
+    assert (
+        sacrebleu(["あいうえお"], ["かきくけこ"], "character") < 15 < 99 < sacrebleu(["a b c d"], ["a b c d"], "word")
+    )
+
+
+def test_rouge_l_by_hand():
+    """a c d of (a b c d) and (a c e d): LCS 3, F1 6/8; with a miss beside it the mean is 3/8; Japanese counts."""
+    assert rouge_l(["a b c d"], ["a c e d"], "word") == pytest.approx(6 / 8)
+    assert rouge_l(["a b c d", "x"], ["a c e d", "y"], "word") == pytest.approx(3 / 8)
+    # はいうですね and いいですね share い, で, す, ね in this order: 2 x 4 / (6 + 5).
+    assert rouge_l(["はいうですね"], ["いいですね"], "character") == pytest.approx(8 / 11)
+    assert rouge_l(["", "A"], ["a", "a"], "word") == 0.0
+
+
+def test_rouge_l_agrees_with_torchmetrics():
+    """With a tokenizer that deletes nothing, on random letters of an alphabet small enough for repeats."""
+    from torchmetrics.functional.text import rouge_score
+
+    rng = random.Random(0)
+    replies, references = (["".join(rng.choices("あいうx", k=rng.randint(1, 12))) for _ in range(60)] for _ in range(2))
+    theirs = rouge_score(replies, references, rouge_keys="rougeL", tokenizer=list, normalizer=lambda text: text)
+    assert rouge_l(replies, references, "character") == pytest.approx(theirs["rougeL_fmeasure"].item(), abs=1e-6)
+
+
+def test_self_bleu_by_hand():
+    """Precisions of a b c | a b d: 2/3, 1/2 and no trigram of 1, smoothed to 1/2: (1/6) ** (1/3), both ways.
+
+    Alike candidates score 100. The single candidate is left out: mean over two contexts, not three.
+    """
+    unlike, alike = ["a b c", "a b d"], ["x y", "x y", "x y"]
+    assert self_bleu([unlike], "word") == pytest.approx(100 * (1 / 6) ** (1 / 3))
+    assert self_bleu([unlike, alike, ["z"]], "word") == pytest.approx((100 * (1 / 6) ** (1 / 3) + 100) / 2)
+    assert self_bleu([["あいう", "あいえ"]], "character") == pytest.approx(100 * (1 / 6) ** (1 / 3))
+    assert self_bleu([["", ""]], "word") == 0.0
+    assert self_bleu([["z"], ["y"]], "word") is None
+
+
+@pytest.mark.parametrize("score", [sacrebleu, rouge_l])
+def test_scores_of_pairs_refuse_bad_input(score):
+    with pytest.raises(ValueError, match="got 1 replies for 2 references"):
+        score(["a"], ["a", "b"], "word")
+    with pytest.raises(ValueError, match="unit must be 'word' or 'character', got 'token'"):
+        score(["a"], ["a"], "token")
+
+
+def test_self_bleu_refuses_other_units():
+    with pytest.raises(ValueError, match="unit must be"):
+        self_bleu([["a", "b"]], "token")
+
+
 def test_all_figures_have_names():
     """The names of the corpus table."""
     pytest.importorskip("sacrebleu")
-    assert list(corpus_figures(["a"], ["a"], "word")) == ["distinct-1", "distinct-2", "length_ratio", "chrF"]
+    names = ["distinct-1", "distinct-2", "length_ratio", "chrF", "sacreBLEU", "ROUGE-L"]
+    assert list(corpus_figures(["a"], ["a"], "word")) == names

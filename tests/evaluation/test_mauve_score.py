@@ -1,0 +1,56 @@
+"""MAUVE from vectors of our own encoder; the values need the package mauve-text, what is refused does not."""
+
+import math
+import sys
+
+import numpy as np
+import pytest
+
+from evaluation.mauve_score import mauve
+from evaluation.similarity import TextEncoder
+
+
+class Axes:
+    """Three words at right angles, so that clusters are words."""
+
+    name = "axes"
+
+    def encode(self, sentences):
+        return np.array([np.eye(3)["abc".index(s)] for s in sentences])
+
+
+@pytest.fixture
+def encoder():
+    return TextEncoder(Axes())
+
+
+def test_mauve_by_hand(encoder):
+    """Alike: 1. Nothing shared: the curve is ((1 - w) ** 5, w ** 5) and the area 5 B(6, 5) = 1 / 252.
+
+    Half shared, P on a and b, Q on b and c: KL(Q | mixture) = -log(1 - w) / 2, so the curve is
+    ((1 - w) ** 2.5, w ** 2.5) and the area 2.5 B(3.5, 2.5) = 15 pi / 512. The package adds up 25 trapezia.
+    """
+    pytest.importorskip("mauve")
+    half = 500
+    assert mauve(["a", "b"] * half, ["b", "a"] * half, encoder) == pytest.approx(1.0)
+    assert mauve(["a"] * 2 * half, ["b", "c"] * half, encoder) == pytest.approx(1 / 252, abs=5e-4)
+    assert mauve(["a", "b"] * half, ["b", "c"] * half, encoder) == pytest.approx(15 * math.pi / 512, abs=2e-3)
+
+
+def test_the_area_is_the_package_s_own(encoder):
+    """Where the curve has no ties: shares 0.5 and 0.5 against 0.3, 0.5 and 0.2."""
+    compute_mauve = pytest.importorskip("mauve").compute_mauve
+    real, generated = ["a"] * 500 + ["b"] * 500, ["a"] * 300 + ["b"] * 500 + ["c"] * 200
+    theirs = compute_mauve(encoder.vectors(real), encoder.vectors(generated), seed=0).mauve
+    assert mauve(generated, real, encoder) == pytest.approx(theirs)
+
+
+def test_few_replies_are_refused(encoder):
+    with pytest.raises(ValueError, match="at least 1000 replies a side, got 999 generated and 1000 real"):
+        mauve(["a"] * 999, ["b"] * 1000, encoder)
+
+
+def test_a_missing_package_says_how_to_get_it(encoder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mauve", None)
+    with pytest.raises(ImportError, match=r"pip install -e '.\[mauve\]'"):
+        mauve(["a"] * 1000, ["b"] * 1000, encoder)
