@@ -12,7 +12,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -73,6 +74,25 @@ class Experiment:
                 "callback callbacks.PredictionWriter?"
             )
         yield directory / "predictions.jsonl"
+
+
+def run_before(commands: Sequence[str], logs: Path) -> None:
+    """Runs commands of `lightning` that all rows need.
+
+    Args:
+        commands: each as on the command line, without `lightning`.
+        logs: directory for what they say.
+
+    Raises:
+        ValueError: one has failed, and so would the rows.
+    """
+    for number, command in enumerate(commands, start=1):
+        print(f"[before, {number} of {len(commands)}] {command}:", end=" ", flush=True)
+        log = logs / f"before-{number}.log"
+        run = run_lightning(shlex.split(command), log)
+        print(f"failed: {run.error}" if run.error else f"{run.seconds:.0f} s", flush=True)
+        if run.error is not None:
+            raise ValueError(f"before: lightning {command}: {run.error} (all of it: {log})")
 
 
 def collect(systems: Mapping[str, Path | Experiment], logs: Path) -> tuple[dict[str, Path], dict[str, str]]:

@@ -1,22 +1,22 @@
-"""`lightning table`: from prediction files to one table, its tidy CSV and its picture.
+"""`lightning table`: several systems on the same test turns, in one table.
 
-In: a `predictions.jsonl` per system, all over the same reply pairs. Out: `table.md`, `table.csv`, `table.png`.
-Not its job: the figures (`scores.py`), the drawing (`plots.py`). No text of a reply or context is written anywhere.
+In: for each system a `predictions.jsonl`, or the experiment that makes it. Out: `table.md`, `table.tex`, `table.csv`,
+`table.png`. Not its job: the figures (`scores.py`, `person.py`), how they are shown (`rendering.py`, `plots.py`), what
+a run is (`rows.py`). No text of a reply or context is written anywhere.
 """
 
-import csv
-import io
-import math
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import astuple, fields, replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from evaluation.intervals import MIN_UNITS
-from evaluation.plots import UserPanels, draw_users, save_png
+from evaluation.latex import latex
+from evaluation.person import COVERED_FROM, PersonTable
+from evaluation.plots import draw_curve, draw_users, save_png
 from evaluation.predictions import (
     Prediction,
     card_facts,
@@ -25,76 +25,91 @@ from evaluation.predictions import (
     read_card,
     read_predictions,
 )
-from evaluation.scores import (
-    COMPARISONS,
-    CORPUS,
-    MACRO,
-    METRICS,
-    MICRO,
-    Score,
-    corpus_scores,
-    items_of_users,
-    same_tokens,
-    user_scores,
-)
-from evaluation.significance import ALPHA, Standing, overall_standings
+from evaluation.rendering import align, corpus_rows, csv_of, main_rows, overall_rows, panels, user_labels
+from evaluation.rows import Experiment, adapter_size, collect, run_before
+from evaluation.scores import MICRO, Score, corpus_scores, items_of_users, same_tokens, user_scores
+from evaluation.significance import ALPHA
 from evaluation.similarity import DEFAULT_ENCODER, TextEncoder
 from evaluation.text_metrics import Unit
-
-LABEL_LENGTH = 8
+from evaluation.training_turns import check_corpus, training_turns
 
 
 class Table:
-    """Scores several systems on the same test turns and writes table.md, table.csv and table.png."""
+    """Scores several systems on the same test turns; makes the runs of those that are experiments where they miss."""
 
     def __init__(
         self,
-        systems: dict[str, Path],
+        systems: dict[str, Path | Experiment],
         output: Path,
+        before: list[str] | None = None,
+        prepared: Path | None = None,
         encoder: str | None = DEFAULT_ENCODER,
         num_resamples: int = 10_000,
         seed: int = 0,
         title: str = "Perplexity and similarity per user",
         unit: Unit = "word",
         per_user: bool = True,
+        curve: str | None = None,
+        paper: dict[str, float] | None = None,
+        wandb_project: str | None = None,
     ) -> None:
         """Takes the settings; nothing is read before `run`.
 
         Args:
-            systems: Name of a system and its predictions.jsonl; the first is the reference the others are compared to.
-            output: Directory for table.md, table.csv and table.png; made if missing, older tables are replaced.
+            systems: Name of a system and its predictions.jsonl, or the experiment that makes it; the first is the
+                reference the others are compared to.
+            output: Directory for table.md, .tex, .csv and .png, and for the logs of what was run; made if missing,
+                older tables are replaced.
+            before: Commands of `lightning` that are run first, such as `fit --config experiments/pretrain_small.yaml`.
+            prepared: The prepared corpus. With it a second table says how far each system speaks like the person.
             encoder: Sentence encoder for similarity, a name or a directory (not stated in the paper); None leaves
                 similarity out, and needs `per_user` false.
             num_resamples: Bootstrap resamples for the 95 % intervals.
-            seed: Seed of the bootstrap.
+            seed: Seed of the bootstrap, and of what is drawn.
             title: Headline of the table and of the picture.
-            unit: What distinct-n and the length ratio count; "character" for Japanese.
-            per_user: Whether single users are shown. Without them a system is a row and there is no picture: for many
-                systems, and for a corpus whose terms ask for aggregates only.
+            unit: What n-grams and lengths count; "character" for Japanese.
+            per_user: Whether single users are shown. Without them a system is a row: for many systems, and for a
+                corpus whose terms ask for aggregates only.
+            curve: A setting that the systems override: the picture is perplexity over it. Needs `per_user` false.
+            paper: Name of a system and the similarity that the paper reports for it, in a column of its own.
+            wandb_project: Also logs the table to this project of Weights & Biases, offline unless WANDB_MODE says
+                otherwise.
         """
         if not systems:
             raise ValueError("systems: expected at least one `name: path/to/predictions.jsonl`, got none")
         if num_resamples < 1:
             raise ValueError(f"num_resamples must be at least 1, got {num_resamples}")
-        if encoder is None and per_user:
-            raise ValueError("without an encoder there is no picture of users; set per_user=false")
-        self.systems = {name: Path(path) for name, path in systems.items()}
+        if encoder is None and (per_user or prepared):
+            raise ValueError("without an encoder there is no similarity to show; set per_user=false and prepared=null")
+        if curve and per_user:
+            raise ValueError("a curve takes the place of the picture of users; set per_user=false")
+        if unknown := sorted((paper or {}).keys() - systems.keys()):
+            raise ValueError(f"paper: there is no system {unknown[0]!r}; there are {list(systems)}")
+        self.systems = {n: one if isinstance(one, Experiment) else Path(one) for n, one in systems.items()}
         self.output = Path(output)
+        self.before = before or []
+        self.prepared = prepared
         self.encoder = encoder
         self.num_resamples = num_resamples
         self.seed = seed
         self.title = title
         self.unit: Unit = unit
         self.per_user = per_user
+        self.curve = curve
+        self.paper = paper or {}
+        self.wandb_project = wandb_project
 
     def run(self) -> None:
-        """Reads, scores, prints the table and writes the three files."""
-        predictions = {name: read_predictions(path) for name, path in self.systems.items()}
-        cards = {name: read_card(path) for name, path in self.systems.items()}
-        reference = next(iter(self.systems))
-        for name in self.systems:
-            check_same_split(reference, cards[reference], name, cards[name])
-            check_same_pairs(reference, predictions[reference], name, predictions[name])
+        """Makes what is missing, reads, scores, prints the table and writes its files.
+
+        Raises:
+            ValueError: A system has failed; the table of the others is written before.
+        """
+        run_before(self.before, self.output / "logs")
+        paths, failed = collect(self.systems, self.output / "logs")
+        predictions, cards = self._read(paths, failed)
+        if not predictions:
+            raise ValueError("every system has failed: " + "; ".join(f"{n}: {why}" for n, why in failed.items()))
         text_encoder = None if self.encoder is None else TextEncoder(self.encoder)
         users = items_of_users(predictions, text_encoder)
         scores = user_scores(list(predictions), users, self.num_resamples, self.seed)
@@ -102,7 +117,70 @@ class Table:
         if text_encoder is None:
             scores = [score for score in scores if not score.metric.startswith("similarity")]
         name = "none" if text_encoder is None else text_encoder.name
-        self._write(scores, user_labels(list(users)), self._caption(predictions, cards, users, name), name)
+        labels = user_labels(list(users))
+        rows = (
+            main_rows(scores, list(predictions), labels)
+            if self.per_user
+            else self._system_rows(scores, labels, paths, failed)
+        )
+        tables = [rows, corpus_rows(scores, list(predictions))]
+        if self.prepared:
+            training = training_turns(self.prepared)
+            person = PersonTable(training, text_encoder, self.unit, self.num_resamples, self.seed)
+            tables.append(person.rows(predictions))
+        caption = self._caption(predictions, cards, users, name, failed)
+        self._write(tables, scores, labels, caption, name)
+        if failed:
+            raise ValueError(f"{len(failed)} of {len(self.systems)} systems failed, the others are in the table")
+
+    def _read(
+        self, paths: dict[str, Path], failed: dict[str, str]
+    ) -> tuple[dict[str, list[Prediction]], dict[str, dict[str, Any]]]:
+        """Predictions and cards of all systems that can be compared with the first of them.
+
+        What is wrong with a file stops the table; what is wrong with a run is added to those that failed.
+        """
+        predictions: dict[str, list[Prediction]] = {}
+        cards: dict[str, dict[str, Any]] = {}
+        for name, path in paths.items():
+            try:
+                found, card = read_predictions(path), read_card(path)
+                if self.prepared:
+                    check_corpus(name, card, self.prepared)
+                if predictions:
+                    reference = next(iter(predictions))
+                    check_same_split(reference, cards[reference], name, card)
+                    check_same_pairs(reference, predictions[reference], name, found)
+            except (ValueError, FileNotFoundError) as error:
+                if not isinstance(self.systems[name], Experiment):
+                    raise
+                failed[name] = str(error)
+                continue
+            predictions[name], cards[name] = found, card
+        return predictions, cards
+
+    def _system_rows(
+        self, scores: list[Score], labels: dict[str, str], paths: dict[str, Path], failed: dict[str, str]
+    ) -> list[list[str]]:
+        """A system a row; with the paper's similarity, with the size of adapters, and those that failed, if any."""
+        scored = [name for name in self.systems if any(score.system == name for score in scores)]
+        heading, *rows = overall_rows(scores, scored, labels)
+        by_name = {row[0]: row for row in rows}
+        rows = [by_name.get(name) or [name, *["-"] * (len(heading) - 1)] for name in self.systems]
+        if self.paper:
+            heading.append("sim in the paper")
+            for row in rows:
+                row.append(f"{self.paper[row[0]]:.2f}" if row[0] in self.paper else "")
+        sizes = {name: adapter_size(path.parent) for name, path in paths.items()}
+        if any(sizes.values()):
+            heading += ["parameters of an adapter", "kB on disk"]
+            for row in rows:
+                size = sizes.get(row[0])
+                row += ["", ""] if size is None else [f"{size[0]:,}", f"{size[1] / 1000:,.0f}"]
+        for row in rows:
+            if row[0] in failed:
+                row[1] = "failed"
+        return [heading, *rows]
 
     def _caption(
         self,
@@ -110,6 +188,7 @@ class Table:
         cards: dict[str, dict[str, Any]],
         users: dict[str, np.ndarray],
         encoder_name: str,
+        failed: dict[str, str],
     ) -> str:
         reference = next(iter(predictions))
         few_users = f" Only {len(users)} users, fewer than {MIN_UNITS}: no overall intervals, and no tests."
@@ -130,6 +209,18 @@ class Table:
                 "(Wilcoxon's signed rank test of users' own figures against the best, two-sided, Holm over systems and "
                 f"figures, alpha {ALPHA}). Perplexities over other label tokens take no part.",
             )
+        if self.prepared:
+            lines.append(
+                "The last table, means over users. best of n: of a turn's candidates. coverage: share of the user's "
+                f"real replies that some candidate comes near to (cosine from {COVERED_FROM}). recognised, in first 5, "
+                "MRR: by a classifier of the users' training turns, of about ten turns together; real replies are its "
+                "ceiling. copied: share of 5-grams, and of whole replies, that stand in the user's training turns."
+            )
+        if self.paper:
+            lines.append(
+                "sim in the paper (Otsuka et al. 2024): of 222M parameters, Japanese, other people and an encoder that "
+                "is not stated; it does not compare."
+            )
         for (name, records), comparable in zip(predictions.items(), same_tokens(users), strict=True):
             has_likelihoods = records[0].nll is not None
             tokens = f"{sum(p.tokens or 0 for p in records):,} label tokens" if has_likelihoods else "no likelihoods"
@@ -137,164 +228,61 @@ class Table:
             if has_likelihoods and not comparable:
                 facts.append(f"not the label tokens of {reference}, so no perplexity ratio")
             lines.append(f"{name}: {'; '.join(facts)}.")
+        lines += [f"{name} failed: {reason}" for name, reason in failed.items()]
         return "\n".join(f"- {line}" for line in lines)
 
-    def _write(self, scores: list[Score], labels: dict[str, str], caption: str, encoder_name: str) -> None:
-        systems = list(self.systems)
-        figure = None
-        if self.per_user:
-            main_table = _main_table(scores, systems, labels)
-            figure = draw_users(_panels(scores, systems, labels, encoder_name), self.title)
-        else:
-            main_table = _overall_table(scores, systems, labels)
+    def _write(
+        self, tables: list[list[list[str]]], scores: list[Score], labels: dict[str, str], caption: str, encoder: str
+    ) -> None:
+        figure = self._figure(scores, labels, encoder)
+        if not self.per_user:
             scores = [score for score in scores if score.user not in labels]
-        parts = [f"# {self.title}", main_table, _corpus_table(scores, systems), caption]
-        markdown = "\n\n".join(parts) + "\n"
-        table = _csv(scores, encoder_name)
+        markdown = "\n\n".join([f"# {self.title}", *map(align, tables), caption]) + "\n"
         print(markdown)
         self.output.mkdir(parents=True, exist_ok=True)
-        replace_file(self.output / "table.md", lambda path: path.write_text(markdown, encoding="utf-8"))
-        replace_file(self.output / "table.csv", lambda path: path.write_text(table, encoding="utf-8", newline=""))
+        for name, text in (
+            ("table.md", markdown),
+            ("table.tex", "\n".join(latex(rows, self.title) for rows in tables)),
+            ("table.csv", csv_of(scores, encoder)),
+        ):
+            replace_file(
+                self.output / name, lambda path, text=text: path.write_text(text, encoding="utf-8", newline="")
+            )
         picture = self.output / "table.png"
         if figure is None:
             picture.unlink(missing_ok=True)  # an older table's
         else:
             replace_file(picture, lambda path: save_png(figure, path))
+        if self.wandb_project:
+            self._log(scores)
 
+    def _figure(self, scores: list[Score], labels: dict[str, str], encoder: str) -> Figure | None:
+        """Single users, or perplexity over the setting of the curve; None where neither is asked for."""
+        found = {score.system: score.value for score in scores if (score.user, score.metric) == (MICRO, "perplexity")}
+        if self.per_user:
+            scored = [name for name in self.systems if any(score.system == name for score in scores)]
+            return draw_users(panels(scores, scored, labels, encoder), self.title)
+        if self.curve is None:
+            return None
+        points = {
+            name: float(system.overrides[self.curve])
+            for name, system in self.systems.items()
+            if isinstance(system, Experiment) and self.curve in system.overrides and name in found
+        }
+        if not points:
+            raise ValueError(f"curve: no system that was scored overrides {self.curve!r}")
+        x, y = np.array(list(points.values())), np.array([found[name] for name in points])
+        return draw_curve(x, y, self.curve, "perplexity (lower is better)", int(y.argmin()), self.title)
 
-def user_labels(users: Sequence[str]) -> dict[str, str]:
-    """Labels of at most 8 ASCII characters: the beginning of the name, or a number where that is not unique."""
-    short = [user[:LABEL_LENGTH] for user in users]
-    if len(set(short)) < len(short) or not all(label.isascii() for label in short):
-        short = [f"user{number:03d}" for number in range(1, len(users) + 1)]
-    return dict(zip(users, short, strict=True))
+    def _log(self, scores: list[Score]) -> None:
+        """Logs the scores as a table of Weights & Biases."""
+        import wandb
 
-
-def _main_table(scores: list[Score], systems: list[str], labels: dict[str, str]) -> str:
-    found = {(s.system, s.user, s.metric): s for s in scores}
-    columns = [(name, metric) for name in systems for metric in METRICS if name != systems[0] or metric in METRICS[:2]]
-    headings = {
-        "perplexity": "{0} ppl",
-        "similarity": "{0} sim",
-        "perplexity_ratio": "{0}/{1} ppl %",
-        "similarity_change": "{0}-{1} sim",
-    }
-    rows = [["user", "turns", *(headings[metric].format(name, systems[0]) for name, metric in columns)]]
-    standings = overall_standings(scores)
-    turns = {user: str(found[systems[0], user, "similarity"].n) for user in [*labels, MICRO]} | {MACRO: ""}
-    for user, label in {**labels, MICRO: "**micro**", MACRO: "**macro**"}.items():
-        cells = (_marked(found.get((name, user, metric)), standings.get((user, metric))) for name, metric in columns)
-        rows.append([label, turns[user], *cells])
-    if len(systems) > 1:
-        rows.append(["**better**", "", *(_improved(found, name, metric, labels) for name, metric in columns)])
-    return align(rows)
-
-
-def _overall_table(scores: list[Score], systems: list[str], labels: dict[str, str]) -> str:
-    """A system a row: over all turns, and how many users have a lower perplexity than with the first system."""
-    found = {(s.system, s.user, s.metric): s for s in scores}
-    standings = overall_standings(scores)
-    rows = [["system", "ppl", f"% of {systems[0]}", "macro %", "better for", "sim", "change of sim"]]
-
-    def cells(name: str, *columns: tuple[str, str]) -> list[str]:
-        return [_marked(found.get((name, row, metric)), standings.get((row, metric))) for row, metric in columns]
-
-    for name in systems:
-        perplexities = cells(name, (MICRO, "perplexity"), (MICRO, "perplexity_ratio"), (MACRO, "perplexity_ratio"))
-        similarities = cells(name, (MICRO, "similarity"), (MICRO, "similarity_change"))
-        rows.append([name, *perplexities, _improved(found, name, "perplexity_ratio", labels), *similarities])
-    return align(rows)
-
-
-def _improved(found: dict[tuple[str, str, str], Score], system: str, metric: str, users: dict[str, str]) -> str:
-    """How many users have a lower perplexity, or a higher similarity, than with the reference system."""
-    gains = [found[system, user, metric].value for user in users if (system, user, metric) in found]
-    if metric not in COMPARISONS or not gains:
-        return ""
-    better = sum(gain < 1.0 if metric == "perplexity_ratio" else gain > 0.0 for gain in gains)
-    return f"{better} of {len(users)} users"
-
-
-def _corpus_table(scores: list[Score], systems: list[str]) -> str:
-    corpus = [score for score in scores if score.user == CORPUS]
-    rows = [["system", *dict.fromkeys(score.metric.replace("_", " ") for score in corpus), "replies"]]
-    for name in systems:
-        own = [score for score in corpus if score.system == name]
-        rows.append([name, *(_cell(score) for score in own), f"{own[0].n:,}"])
-    return align(rows)
-
-
-def _cell(score: Score | None) -> str:
-    if score is None:
-        return "-"
-    scale = 100.0 if score.metric == "perplexity_ratio" else 1.0
-    form = {"perplexity": ".2f", "perplexity_ratio": ".1f", "similarity_change": "+.3f", "chrF": ".1f"}
-    numbers = [x * scale for x in (score.value, score.low, score.high) if x is not None]
-    value, *ends = (format(number, form.get(score.metric, ".3f")) for number in numbers)
-    return f"{value} [{', '.join(ends)}]" if ends else value
-
-
-def _marked(score: Score | None, standing: Standing | None) -> str:
-    """A cell with its mark: the best bold, = behind what is not significantly worse."""
-    cell = _cell(score)
-    if score is None or standing is None:
-        return cell
-    value, *ends = cell.split(" ", 1)
-    if score.system == standing.best:
-        return " ".join([f"**{value}**", *ends])
-    return f"{cell} =" if score.system in standing.not_worse else cell
-
-
-def _value(score: Score | None) -> float:
-    return math.nan if score is None else score.value
-
-
-def align(rows: list[list[str]]) -> str:
-    """A Markdown table whose source is readable as plain text; the first row is the heading."""
-    rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rows.insert(1, ["-" * width for width in widths])
-    return "\n".join("| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in rows)
-
-
-def _panels(scores: list[Score], systems: list[str], labels: dict[str, str], encoder_name: str) -> UserPanels:
-    found = {(s.system, s.user, s.metric): s for s in scores}
-    reference, *others = systems
-    shown = others or systems
-    ppl, sim = COMPARISONS if others else METRICS[:2]
-
-    def overall(name: str, metric: str, what: str) -> str:
-        if (name, MICRO, metric) not in found:
-            return f"{name[:24]}: no likelihoods, or of other tokens; not comparable"
-        better = _improved(found, name, metric, labels)
-        return f"{name[:24]}: {_cell(found[name, MICRO, metric])}{what}{better and ', better for ' + better}"
-
-    percent = f" % of {reference[:24]}" if others else ""
-    axis = f"change from {reference[:24]}" if others else "cosine with the reference reply"
-    return UserPanels(
-        labels=list(labels.values()),
-        perplexity={  # not a number, which is not drawn, where a system has no likelihoods
-            name: np.array([_value(found.get((name, user, "perplexity"))) for user in labels]) for name in systems
-        },
-        similarity={
-            # (users, 3); None becomes NaN, which is not drawn
-            name: np.array([astuple(found[name, user, sim])[3:6] for user in labels], dtype=np.float64)
-            for name in shown
-        },
-        perplexity_title="\n".join(["Perplexity over all turns", *(overall(n, ppl, percent) for n in shown)]),
-        similarity_title="\n".join(["Similarity over all turns", *(overall(n, sim, "") for n in shown)]),
-        similarity_label=f"{axis} (higher is better; bars: 95 % interval)\nencoder {encoder_name}",
-    )
-
-
-def _csv(scores: list[Score], encoder_name: str) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(field.name for field in fields(Score))
-    for s in scores:
-        metric = f"{s.metric}:{encoder_name}" if s.metric.startswith("similarity") else s.metric
-        writer.writerow(astuple(replace(s, metric=metric)))
-    return text.getvalue()
+        os.environ.setdefault("WANDB_MODE", "offline")
+        columns = list(Score.__dataclass_fields__)
+        with wandb.init(project=self.wandb_project, job_type="table", name=self.title, dir=self.output) as run:
+            data = [[getattr(score, column) for column in columns] for score in scores]
+            run.log({"table": wandb.Table(columns=columns, data=data)})
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:

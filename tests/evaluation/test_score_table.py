@@ -129,7 +129,7 @@ def test_without_an_encoder_there_is_no_similarity(systems, tmp_path):
     assert [cell.strip() for cell in base.split("|")][-3:] == ["-", "-", ""]
     assert [cell.strip() for cell in lora.split("|")][-3:] == ["-", "-", ""]
     assert "similarity" not in (tmp_path / "out" / "table.csv").read_text(encoding="utf-8")
-    with pytest.raises(ValueError, match="without an encoder there is no picture of users; set per_user=false"):
+    with pytest.raises(ValueError, match="without an encoder there is no similarity to show"):
         Table(systems, tmp_path / "out", encoder=None)
 
 
@@ -170,7 +170,12 @@ def test_csv_is_tidy_and_agrees_with_perplexity_module(systems, tmp_path):
 def test_no_text_of_people_and_no_leftovers(systems, tmp_path):
     """Neither replies nor contexts reach the outputs; the picture is a PNG; temporary names are gone."""
     run(systems, tmp_path / "out")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["table.csv", "table.md", "table.png"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "table.csv",
+        "table.md",
+        "table.png",
+        "table.tex",
+    ]
     written = (tmp_path / "out" / "table.md").read_text() + (tmp_path / "out" / "table.csv").read_text()
     assert not any(word in written for word in ("guitar", "violin", "drums", "secret", str(tmp_path)))
     assert (tmp_path / "out" / "table.png").read_bytes().startswith(b"\x89PNG")
@@ -192,7 +197,7 @@ def test_failure_while_writing_keeps_the_old_file(systems, tmp_path, monkeypatch
     with pytest.raises(OSError, match="disk full"):
         run(systems, tmp_path / "out")
     assert (tmp_path / "out" / "table.png").read_bytes() == before
-    assert len(list((tmp_path / "out").iterdir())) == 3
+    assert len(list((tmp_path / "out").iterdir())) == 4
 
 
 def test_few_users_and_few_turns_have_no_intervals(tmp_path):

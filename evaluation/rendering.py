@@ -1,0 +1,164 @@
+"""From scores to what a reader sees: rows of cells, Markdown, CSV, the values of a picture.
+
+In: `Score` records. Out: cells with intervals and marks; the first row of a table is its heading. Not its job:
+figures (`scores.py`), files (`table.py`), LaTeX (`latex.py`).
+"""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import astuple, fields, replace
+
+import numpy as np
+
+from evaluation.plots import UserPanels
+from evaluation.scores import COMPARISONS, CORPUS, MACRO, METRICS, MICRO, Score
+from evaluation.significance import Standing, overall_standings
+
+LABEL_LENGTH = 8
+
+
+def user_labels(users: Sequence[str]) -> dict[str, str]:
+    """Labels of at most 8 ASCII characters: the beginning of the name, or a number where that is not unique."""
+    short = [user[:LABEL_LENGTH] for user in users]
+    if len(set(short)) < len(short) or not all(label.isascii() for label in short):
+        short = [f"user{number:03d}" for number in range(1, len(users) + 1)]
+    return dict(zip(users, short, strict=True))
+
+
+def main_rows(scores: list[Score], systems: list[str], labels: dict[str, str]) -> list[list[str]]:
+    """A user a row, then all turns and the mean over users; columns for each system."""
+    found = {(s.system, s.user, s.metric): s for s in scores}
+    columns = [(name, metric) for name in systems for metric in METRICS if name != systems[0] or metric in METRICS[:2]]
+    headings = {
+        "perplexity": "{0} ppl",
+        "similarity": "{0} sim",
+        "perplexity_ratio": "{0}/{1} ppl %",
+        "similarity_change": "{0}-{1} sim",
+    }
+    rows = [["user", "turns", *(headings[metric].format(name, systems[0]) for name, metric in columns)]]
+    standings = overall_standings(scores)
+    turns = {user: str(found[systems[0], user, "similarity"].n) for user in [*labels, MICRO]} | {MACRO: ""}
+    for user, label in {**labels, MICRO: "**micro**", MACRO: "**macro**"}.items():
+        cells = (_marked(found.get((name, user, metric)), standings.get((user, metric))) for name, metric in columns)
+        rows.append([label, turns[user], *cells])
+    if len(systems) > 1:
+        rows.append(["**better**", "", *(_improved(found, name, metric, labels) for name, metric in columns)])
+    return rows
+
+
+def overall_rows(scores: list[Score], systems: list[str], labels: dict[str, str]) -> list[list[str]]:
+    """A system a row: over all turns, and how many users have a lower perplexity than with the first system."""
+    found = {(s.system, s.user, s.metric): s for s in scores}
+    standings = overall_standings(scores)
+    rows = [["system", "ppl", f"% of {systems[0]}", "macro %", "better for", "sim", "change of sim"]]
+
+    def cells(name: str, *columns: tuple[str, str]) -> list[str]:
+        return [_marked(found.get((name, row, metric)), standings.get((row, metric))) for row, metric in columns]
+
+    for name in systems:
+        perplexities = cells(name, (MICRO, "perplexity"), (MICRO, "perplexity_ratio"), (MACRO, "perplexity_ratio"))
+        similarities = cells(name, (MICRO, "similarity"), (MICRO, "similarity_change"))
+        rows.append([name, *perplexities, _improved(found, name, "perplexity_ratio", labels), *similarities])
+    return rows
+
+
+def _improved(found: dict[tuple[str, str, str], Score], system: str, metric: str, users: dict[str, str]) -> str:
+    """How many users have a lower perplexity, or a higher similarity, than with the reference system."""
+    gains = [found[system, user, metric].value for user in users if (system, user, metric) in found]
+    if metric not in COMPARISONS or not gains:
+        return ""
+    better = sum(gain < 1.0 if metric == "perplexity_ratio" else gain > 0.0 for gain in gains)
+    return f"{better} of {len(users)} users"
+
+
+def corpus_rows(scores: list[Score], systems: list[str]) -> list[list[str]]:
+    """A system a row: figures of its texts."""
+    corpus = [score for score in scores if score.user == CORPUS]
+    rows = [["system", *dict.fromkeys(score.metric.replace("_", " ") for score in corpus), "replies"]]
+    for name in systems:
+        own = [score for score in corpus if score.system == name]
+        rows.append([name, *(_cell(score) for score in own), f"{own[0].n:,}"])
+    return rows
+
+
+def _cell(score: Score | None) -> str:
+    if score is None:
+        return "-"
+    scale = 100.0 if score.metric == "perplexity_ratio" else 1.0
+    form = {
+        "perplexity": ".2f",
+        "perplexity_ratio": ".1f",
+        "similarity_change": "+.3f",
+        "chrF": ".1f",
+        "sacreBLEU": ".1f",
+    }
+    numbers = [x * scale for x in (score.value, score.low, score.high) if x is not None]
+    value, *ends = (format(number, form.get(score.metric, ".3f")) for number in numbers)
+    return f"{value} [{', '.join(ends)}]" if ends else value
+
+
+def _marked(score: Score | None, standing: Standing | None) -> str:
+    """A cell with its mark: the best bold, = behind what is not significantly worse."""
+    cell = _cell(score)
+    if score is None or standing is None:
+        return cell
+    value, *ends = cell.split(" ", 1)
+    if score.system == standing.best:
+        return " ".join([f"**{value}**", *ends])
+    return f"{cell} =" if score.system in standing.not_worse else cell
+
+
+def _value(score: Score | None) -> float:
+    return math.nan if score is None else score.value
+
+
+def align(rows: list[list[str]]) -> str:
+    """A Markdown table whose source is readable as plain text; the first row is the heading."""
+    rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rows.insert(1, ["-" * width for width in widths])
+    return "\n".join("| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in rows)
+
+
+def panels(scores: list[Score], systems: list[str], labels: dict[str, str], encoder_name: str) -> UserPanels:
+    """What the picture of single users shows."""
+    found = {(s.system, s.user, s.metric): s for s in scores}
+    reference, *others = systems
+    shown = others or systems
+    ppl, sim = COMPARISONS if others else METRICS[:2]
+
+    def overall(name: str, metric: str, what: str) -> str:
+        if (name, MICRO, metric) not in found:
+            return f"{name[:24]}: no likelihoods, or of other tokens; not comparable"
+        better = _improved(found, name, metric, labels)
+        return f"{name[:24]}: {_cell(found[name, MICRO, metric])}{what}{better and ', better for ' + better}"
+
+    percent = f" % of {reference[:24]}" if others else ""
+    axis = f"change from {reference[:24]}" if others else "cosine with the reference reply"
+    return UserPanels(
+        labels=list(labels.values()),
+        perplexity={  # not a number, which is not drawn, where a system has no likelihoods
+            name: np.array([_value(found.get((name, user, "perplexity"))) for user in labels]) for name in systems
+        },
+        similarity={
+            # (users, 3); None becomes NaN, which is not drawn
+            name: np.array([astuple(found[name, user, sim])[3:6] for user in labels], dtype=np.float64)
+            for name in shown
+        },
+        perplexity_title="\n".join(["Perplexity over all turns", *(overall(n, ppl, percent) for n in shown)]),
+        similarity_title="\n".join(["Similarity over all turns", *(overall(n, sim, "") for n in shown)]),
+        similarity_label=f"{axis} (higher is better; bars: 95 % interval)\nencoder {encoder_name}",
+    )
+
+
+def csv_of(scores: list[Score], encoder_name: str) -> str:
+    """One line a score."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(field.name for field in fields(Score))
+    for s in scores:
+        metric = f"{s.metric}:{encoder_name}" if s.metric.startswith("similarity") else s.metric
+        writer.writerow(astuple(replace(s, metric=metric)))
+    return text.getvalue()
