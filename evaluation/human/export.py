@@ -21,7 +21,6 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -130,26 +129,20 @@ class HumanEvalExport:
     def _items(self, pairs: dict[str, list[Pair]], draw: random.Random) -> tuple[dict[str, Any], dict[str, Any]]:
         """What the page asks, and the key to it; both in the order in which they are asked."""
         persons = self._draw(pairs, draw)
-        choices: list[dict[str, Any]] = []
-        ratings: list[dict[str, Any]] = []
+        items: list[dict[str, Any]] = []
         key: dict[str, dict[str, Any]] = {}
-
-        def ask(task: str, person: int, pair: Pair, replies: Sequence[str]) -> dict[str, Any]:
-            item_id = f"{draw.getrandbits(64):016x}"
-            sources = [pair.replies[text] for text in replies]
-            key[item_id] = {"task": task, "user": pair.user, "pair_id": pair.pair_id, "replies": sources}
-            context = [[role == "speaker", text] for role, text in pair.context]
-            return {"id": item_id, "task": task, "person": person, "context": context, "replies": replies}
-
-        for number, (chosen, _) in enumerate(persons):
-            for place, pair in enumerate(chosen):
-                replies = draw.sample(list(pair.replies), len(pair.replies))
-                if place < self.choices_per_user:
-                    choices.append(ask("choice", number, pair, replies))
-                else:
-                    ratings += [ask("rating", number, pair, [text]) for text in replies]
-        examples = [texts for _, texts in persons]
-        page = {"language": self.language, "persons": examples, "items": choices + ratings}
+        asked = {"choice": slice(0, self.choices_per_user), "rating": slice(self.choices_per_user, None)}
+        for task, which in asked.items():
+            for person, (chosen, _) in enumerate(persons):
+                for pair in chosen[which]:
+                    texts = draw.sample(list(pair.replies), len(pair.replies))
+                    context = [[role == "speaker", text] for role, text in pair.context]
+                    for replies in [texts] if task == "choice" else [[text] for text in texts]:
+                        item = {"id": f"{draw.getrandbits(64):016x}", "task": task, "person": person}
+                        items.append({**item, "context": context, "replies": replies})
+                        sources = [pair.replies[text] for text in replies]
+                        key[item["id"]] = {"task": task, "user": pair.user, "pair_id": pair.pair_id, "replies": sources}
+        page = {"language": self.language, "persons": [examples for _, examples in persons], "items": items}
         return page, {"seed": self.seed, "items": key}
 
     def _draw(self, pairs: dict[str, list[Pair]], draw: random.Random) -> list[tuple[list[Pair], list[str]]]:

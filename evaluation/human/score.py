@@ -77,7 +77,7 @@ class HumanEvalScore:
 
         Args:
             key: The key.json that `lightning human-eval export` wrote beside the page.
-            annotations: The files that annotators saved, one of each.
+            annotations: The files that annotators saved, one of each: [ann.json, bob.json].
             output: Directory for table.md and table.csv; by default that of the key.
             num_resamples: Bootstrap resamples for the 95 % intervals.
             seed: Seed of the bootstrap.
@@ -148,7 +148,8 @@ class HumanEvalScore:
             f"{self.seed}; the annotators are taken as they are."
             if num_users >= MIN_UNITS
             else f"Only {num_users} users, fewer than {MIN_UNITS}: no intervals.",
-            f"{AGREEMENT}: nominal for choices, by the number of the option, which is random; ordinal for marks."
+            f"{AGREEMENT}: nominal for choices, by the number of the option, which is random; ordinal for marks; "
+            "- where all answers are the same."
             if len(answers) > 1
             else f"One annotator: no {AGREEMENT}, which is of two or more.",
         ]
@@ -183,10 +184,10 @@ def read_annotations(paths: Sequence[Path], key: dict[str, Any]) -> list[Answers
             problems.append(f"{path}: a second file of annotator {name!r}, the first is {annotators[name]}")
         else:
             annotators[name] = path
-            problems += [f"{path}: {problem}" for problem in _problems(answers, key["items"])]
-            found.append(
-                {answer["item"]: answer for answer in answers if isinstance(answer, dict) and "item" in answer}
-            )
+            if wrong := _problems(answers, key["items"]):
+                problems += [f"{path}: {problem}" for problem in wrong]
+            else:
+                found.append({answer["item"]: answer for answer in answers})
     if problems:
         raise ValueError("the answers cannot be scored:\n" + "\n".join(problems))
     return found
