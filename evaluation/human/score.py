@@ -97,6 +97,10 @@ class HumanEvalScore:
     def run(self) -> None:
         """Reads and checks all files, prints the table and writes it."""
         key = _read_json(self.key)
+        if missing := [name for name in ("page", "systems", "items") if name not in key]:
+            raise ValueError(
+                f"{self.key}: not the key of a page, it has no {', '.join(missing)}; expected its key.json"
+            )
         answers = read_annotations(self.annotations, key)
         figures = [
             figure

@@ -145,6 +145,8 @@ def test_bad_files_and_settings(tmp_path):
     (tmp_path / "key.json").write_text("{")
     with pytest.raises(ValueError, match=r"key\.json: not valid JSON"):
         HumanEvalScore(tmp_path / "key.json", [tmp_path / "a.json"]).run()
+    with pytest.raises(ValueError, match=r"key\.json: not the key of a page, it has no systems, items"):
+        score(tmp_path, answers(), key=answers())
     with pytest.raises(ValueError, match="at least one file"):
         HumanEvalScore(tmp_path / "key.json", [])
     with pytest.raises(ValueError, match="num_resamples"):
