@@ -55,6 +55,8 @@ TOOLS = {
     "prepare": "datamodules.preparation.prepare.Preparation",
     "table": "evaluation.table.Table",
     "profile_table": "evaluation.profiles.ProfileTable",
+    "human-eval export": "evaluation.human.export.HumanEvalExport",
+    "human-eval score": "evaluation.human.score.HumanEvalScore",
 }
 HARMLESS_WARNINGS = (
     ".*LightningCLI's args parameter is intended to run from within Python.*",
@@ -68,7 +70,8 @@ PARSER_SETTINGS = {"parser_mode": "omegaconf+", "allow_abbrev": False}
 DESCRIPTION = (
     "User-specific dialogue models. Each command takes --config experiments/<name>.yaml and any flag over it. "
     "Besides the trainer's commands below: `lightning prepare` (corpus to token shards), `lightning table` "
-    "(predictions to a table) and `lightning profile_table` (judgements of profiles to a table)."
+    "(predictions to a table), `lightning profile_table` (judgements of profiles to a table), `lightning human-eval "
+    "export` (predictions to a page for annotators) and `lightning human-eval score` (their answers to a table)."
 )
 
 
@@ -304,8 +307,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for message in HARMLESS_WARNINGS:
         warnings.filterwarnings("ignore", message)
     try:
-        if arguments and arguments[0] in TOOLS:
-            run_tool(arguments[0], arguments[1:])
+        if tool := _tool(arguments):
+            run_tool(tool, arguments[len(tool.split()) :])
         else:
             UserDialogueCLI(arguments)
     except OmegaConfBaseException as error:
@@ -315,6 +318,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if ours is None:
             raise
         sys.exit(f"error: {ours}")
+
+
+def _tool(arguments: list[str]) -> str | None:
+    """The tool that the first words name, one or two; None for a subcommand of the trainer."""
+    for name in TOOLS:
+        if name.split() == arguments[: len(name.split())]:
+            return name
+    if seconds := [name.split()[1] for name in TOOLS if arguments and name.startswith(f"{arguments[0]} ")]:
+        got = arguments[1] if len(arguments) > 1 else "nothing"
+        raise ValueError(f"`lightning {arguments[0]}` is followed by {' or '.join(seconds)}, got {got}")
+    return None
 
 
 def run_tool(name: str, arguments: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from lightning_modules.cli import PARSER_SETTINGS, UserDialogueCLI, main
 
 ROOT = Path(__file__).parents[1]
 ALL = sorted(path for path in (ROOT / "experiments").rglob("*.yaml") if not path.is_symlink())  # other names
-TOOLS = {"corpora": ("prepare",), "tables": ("table", "profile_table")}
+TOOLS = {"corpora": ("prepare",), "tables": ("table", "profile_table"), "human": ("human-eval export",)}
 CHEAP = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.logger=false"]
 OURS = {"prompt", "profiles", "control", "tokens_per_batch", "max_context_tokens", "seed", "formulas", "l2", "size"}
 MODELS = {
@@ -33,6 +33,12 @@ def command(path):
     """The arguments of `lightning` in the first line, without variables in front and with `<...>` filled in."""
     words = shlex.split(re.sub(r"<\w+>", "ben", first_line(path).removeprefix("# ")))
     return words[words.index("lightning") + 1 :]
+
+
+def split(arguments):
+    """The subcommand, of one word or two, and its flags."""
+    start = arguments.index("--config")
+    return " ".join(arguments[:start]), arguments[start:]
 
 
 def of_kind(*kinds):
@@ -56,15 +62,16 @@ def test_nothing_is_left_out():
         "corpora",
         "profiles",
         "tables",
+        "human",
         "sweeps",
     }
 
 
-@of_kind("experiments", "corpora", "tables")
+@of_kind("experiments", "corpora", "tables", "human")
 def test_the_first_line_is_its_command(path):
     assert first_line(path).startswith("# ")
-    subcommand, flag, file, *_ = command(path)
-    assert (flag, file) == ("--config", str(path.relative_to(ROOT)))
+    subcommand, flags = split(command(path))
+    assert flags[:2] == ["--config", str(path.relative_to(ROOT))]
     assert subcommand in TOOLS.get(path.parent.name, ("fit", "predict"))
 
 
@@ -118,13 +125,14 @@ def test_an_experiment_is_built(path, monkeypatch):
             assert getattr(parsed.model, key) == value
 
 
-@of_kind("corpora", "tables")
+@of_kind("corpora", "tables", "human")
 def test_a_tool_is_built(path):
-    module, _, name = cli.TOOLS[command(path)[0]].rpartition(".")
+    subcommand, flags = split(command(path))
+    module, _, name = cli.TOOLS[subcommand].rpartition(".")
     parser = LightningArgumentParser(**PARSER_SETTINGS)
     parser.add_argument("--config", action="config")
     parser.add_class_arguments(getattr(importlib.import_module(module), name))
-    assert parser.parse_args(command(path)[1:])
+    assert parser.parse_args(flags)
 
 
 @of_kind("sweeps")
