@@ -114,6 +114,7 @@ class UserDialogueCLI(LightningCLI):
         if config.trainer.fast_dev_run and self.subcommand == "fit":
             self.run_directory = RUNS / "fast_dev_run"
             shutil.rmtree(self.run_directory, ignore_errors=True)
+        print(f"run directory: {self.run_directory}")  # read by evaluation/runs.py
         _prefer_fast_precision(config.trainer)
         config.trainer.default_root_dir = str(self.run_directory)
         _send_logs_to(self.run_directory, config.trainer.logger)
