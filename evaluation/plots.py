@@ -1,4 +1,4 @@
-"""The picture of a table: what every single user gained.
+"""The picture of a table: what every single user gained; and the curve of a sweep.
 
 In: values that are already computed, users as rows. Out: a matplotlib `Figure` (no pyplot, no global state, any
 thread). Left: perplexity of the reference system and of the others, joined by a line. Right: similarity, with
@@ -20,6 +20,7 @@ REFERENCE_COLOR = "#6b7280"
 COLORS = ("#0f62a8", "#d2691e", "#1b8a5a", "#8e44ad", "#b8860b")  # told apart by most colour-blind readers
 LOG_ABOVE = 8.0  # largest / smallest perplexity from which a linear axis squeezes most users into one corner
 MAX_NAMED_USERS = 80
+MAX_TICKS = 10  # values of a curve that each get a tick
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,42 @@ def draw_users(panels: UserPanels, title: str) -> Figure:
     figure.suptitle(ascii_label(title), fontsize=13, fontweight="bold")
     handles, names = left.get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
+    return figure
+
+
+def draw_curve(x: np.ndarray, y: np.ndarray, x_label: str, y_label: str, best: int, title: str) -> Figure:
+    """Draws one figure of every run over the one number that varies.
+
+    Args:
+        x: `(runs,)`, in any order.
+        y: `(runs,)`.
+        x_label: What the number is.
+        y_label: What the figure is, and which way is better.
+        best: Index of the run to mark.
+        title: Headline of the figure.
+
+    Returns:
+        The figure; `save_png` writes it.
+    """
+    figure = Figure(figsize=(7.0, 4.5), layout="constrained")
+    axis = figure.subplots()
+    order = np.argsort(x, kind="stable")
+    axis.plot(x[order], y[order], "o-", color=COLORS[0], markersize=6)
+    axis.plot(x[best], y[best], "o", color=COLORS[1], markersize=9, label=f"best: {y[best]:.6g} at {x[best]:g}")
+    if x.min() > 0 and x.max() > LOG_ABOVE * x.min():
+        axis.set_xscale("log")
+        axis.xaxis.set_minor_formatter(NullFormatter())
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    if len(np.unique(x)) <= MAX_TICKS:
+        axis.set_xticks(np.unique(x))
+        axis.minorticks_off()
+    axis.set_xlabel(ascii_label(x_label))
+    axis.set_ylabel(ascii_label(y_label))
+    axis.grid(color="#e5e7eb", linewidth=0.7)
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False)
+    figure.suptitle(ascii_label(title), fontsize=13, fontweight="bold")
     return figure
 
 
