@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -20,6 +19,7 @@ from evaluation.sweep import Sweep
 from lightning_modules.cli import main
 
 ROOT = Path(__file__).parents[2]
+OUTPUT = Path("runs/sweep-ranks")
 METRIC = "val/best_macro_perplexity"
 
 
@@ -41,56 +41,52 @@ def ranks(project, monkeypatch):
 
 
 def rows():
-    with Path("runs/sweep-ranks/sweep.csv").open(encoding="utf-8", newline="") as file:
+    with (OUTPUT / "sweep.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
-def test_a_sweep_runs_its_points_reports_a_failed_one_and_leaves_finished_ones_alone(ranks, monkeypatch, capsys):
+def test_a_sweep_runs_its_points_and_leaves_finished_ones_alone(ranks, monkeypatch, capsys):
     monkeypatch.delenv("WANDB_MODE")  # a person without an account has set nothing
-    command = ranks([2, 0, 3], 1)
-    subprocess.run([sys.executable, "-m", "lightning_modules.cli", *command], check=True)
-    names = {2: "lora_r12,max_epochs=1,rank=2", 3: "lora_r12,max_epochs=1"}  # it has rank 3 of itself
-    cards = {
-        rank: json.loads(Path("runs/sweep-ranks", name, "fit.card.json").read_text()) for rank, name in names.items()
-    }
+    command = ranks([2, 3], 1)
+    main(command)
+    names = {2: "lora_r12,max_epochs=1,rank=2", 3: "lora_r12,max_epochs=1"}  # the experiment is of rank 3
+    cards = {rank: json.loads(Path(OUTPUT, name, "fit.card.json").read_text()) for rank, name in names.items()}
     assert {rank: card["config"]["model"]["init_args"]["rank"] for rank, card in cards.items()} == {2: 2, 3: 3}
-    values = {rank: card["metrics"][METRIC] for rank, card in cards.items()}
-    table = {int(row["model.init_args.rank"]): row for row in rows()}
-    assert list(table) == [2, 0, 3]
-    assert {rank: float(table[rank][METRIC]) for rank in values} == values
-    assert (table[0][METRIC], table[0]["error"]) == ("", "rank must be 1 or more, got 0")
-    assert [rank for rank, row in table.items() if row["best"] == "True"] == [min(values, key=values.get)]
-    text = Path("runs/sweep-ranks/sweep.md").read_text()
-    assert f"**{min(values.values()):.6g}**" in text and f"**{max(values.values()):.6g}**" not in text
-    assert "failed: rank must be 1 or more, got 0" in text
-    assert "3 points, 1 failed" in text and "The same for all: model.init_args.max_epochs=1" in text
-    assert imread("runs/sweep-ranks/sweep.png").shape[2] == 4
-    for name in names.values():  # the logger of the file's command, on this machine
-        (offline,) = Path("runs/sweep-ranks", name, "wandb").glob("offline-run-*")
+    values = [card["metrics"][METRIC] for card in cards.values()]
+    assert [(row["model.init_args.rank"], float(row[METRIC]), row["best"]) for row in rows()] == [
+        (str(rank), value, str(value == min(values))) for rank, value in zip(names, values, strict=True)
+    ]
+    text = (OUTPUT / "sweep.md").read_text()
+    assert f"**{min(values):.6g}**" in text and f"**{max(values):.6g}**" not in text
+    assert "2 points, 0 failed" in text and "The same for all: model.init_args.max_epochs=1" in text
+    assert imread(OUTPUT / "sweep.png").shape[2] == 4
+    for name in names.values():  # by the logger of the file's command, and on this machine
+        (offline,) = (OUTPUT / name / "wandb").glob("offline-run-*")
         assert list(offline.glob("*.wandb"))
-    weights = {path: path.stat().st_mtime_ns for path in Path("runs").rglob("adapter_model.safetensors")}
+    weights = {path: path.stat().st_mtime_ns for path in OUTPUT.rglob("adapter_model.safetensors")}
     assert len(weights) == 2 * 4
+    capsys.readouterr()
     main([*command, "--count=1"])
-    assert f"{METRIC} {values[2]:.6g} in runs/sweep-ranks/{names[2]}" in capsys.readouterr().out
-    assert "is finished already" in Path("runs/sweep-ranks/logs/1.txt").read_text()
+    assert f"{METRIC} {values[0]:.6g} in {OUTPUT / names[2]}" in capsys.readouterr().out
+    assert "is finished already" in (OUTPUT / "logs" / "1.txt").read_text()
     assert {path: path.stat().st_mtime_ns for path in weights} == weights
-    assert len(rows()) == 1 and not Path("runs/sweep-ranks/sweep.png").exists()
+    assert len(rows()) == 1 and not (OUTPUT / "sweep.png").exists()
 
 
 def test_a_killed_sweep_goes_on(ranks):
-    command = ranks([2], 60)
+    command = ranks([2], 8)
+    run = OUTPUT / "lora_r12,max_epochs=8,rank=2"
     process = subprocess.Popen([sys.executable, "-m", "lightning_modules.cli", *command])
-    run = Path("runs/sweep-ranks/lora_r12,max_epochs=60,rank=2")
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 180
     while not (run / "checkpoints" / "last.ckpt").is_file():
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
+    process.terminate()
     assert process.wait(60) == 128 + signal.SIGTERM
     assert json.loads((run / "fit.card.json").read_text())["status"] == "running"
-    assert not Path("runs/sweep-ranks/sweep.md").exists()
+    assert not (OUTPUT / "sweep.md").exists()
     main(command)
-    assert "continuing from runs/sweep-ranks" in Path("runs/sweep-ranks/logs/1.txt").read_text()
+    assert "continuing from" in (OUTPUT / "logs" / "1.txt").read_text()
     assert json.loads((run / "fit.card.json").read_text())["status"] == "finished"
     assert float(rows()[0][METRIC]) > 1
 
@@ -123,6 +119,29 @@ def invented(tmp_path, monkeypatch):
     return write
 
 
+TABLE = """# ranks
+
+| rank | val/x                                            | seconds | run                |
+| ---- | ------------------------------------------------ | ------- | ------------------ |
+| 1    | 30.5                                             | 61      | --rank=1,--seed=0  |
+| 2    | **20.25**                                        | 61      | --rank=2,--seed=0  |
+| 4    | failed: disk \\| full                             |         |                    |
+| 8    | failed: no val/x in its card, which has a, val/y | 61      | --rank=8,--seed=0  |
+| 16   | nan                                              | 61      | --rank=16,--seed=0 |
+
+- lightning sweep --config ranks.yaml: grid, 5 points, 2 failed.
+- val/x at the end of a run, as in its fit.card.json; the best is bold.
+- The same for all: seed=0. Commit c0ffee.
+"""
+CSV = """rank,seed,val/x,best,seconds,run,error
+1,0,30.5,False,61.4,"runs/sweep-ranks/--rank=1,--seed=0",
+2,0,20.25,True,61.4,"runs/sweep-ranks/--rank=2,--seed=0",
+4,0,,False,,,disk | full
+8,0,,False,61.4,"runs/sweep-ranks/--rank=8,--seed=0","no val/x in its card, which has a, val/y"
+16,0,nan,False,61.4,"runs/sweep-ranks/--rank=16,--seed=0",
+"""
+
+
 def test_the_table_in_full(invented, capsys):
     results = [
         {"val/x": 30.5, "z": 1},
@@ -133,13 +152,9 @@ def test_the_table_in_full(invented, capsys):
     ]
     parameters = {"rank": {"values": [1, 2, 4, 8, 16]}, "seed": {"value": 0}}
     invented(parameters, results).run()
-    expected = """# ranks
-
-| rank | val/x                                            | seconds | run            |
-| ---- | ------------------------------------------------ | ------- | -------------- |
-| 1    | 30.5                                             | 61      | --rank=1,--seed=0 |
-"""
-    assert expected
+    assert (OUTPUT / "sweep.md").read_text() == TABLE
+    assert TABLE in capsys.readouterr().out
+    assert (OUTPUT / "sweep.csv").read_text() == CSV
 
 
 def test_more_may_be_better(invented):
@@ -160,17 +175,17 @@ def test_more_may_be_better(invented):
     ],
 )
 def test_a_curve_is_drawn_if_just_one_number_varies(invented, parameters, drawn):
-    Path("runs/sweep-ranks").mkdir(parents=True)
-    Path("runs/sweep-ranks/sweep.png").write_text("an older one")
+    OUTPUT.mkdir(parents=True)
+    (OUTPUT / "sweep.png").write_text("an older one")
     invented(parameters, [{"val/x": float(number)} for number in range(4)]).run()
-    assert Path("runs/sweep-ranks/sweep.png").exists() == drawn
+    assert (OUTPUT / "sweep.png").exists() == drawn
 
 
 def test_no_point_with_a_result_is_an_error_and_the_table_is_there(invented):
     with pytest.raises(ValueError, match="none of 2 points has a result; the first: no disk"):
         invented({"x": {"values": [1, 2]}}, ["no disk", {"val/y": 1.0}]).run()
     assert [row["error"] for row in rows()] == ["no disk", "no val/x in its card, which has val/y"]
-    assert not Path("runs/sweep-ranks/sweep.png").exists()
+    assert not (OUTPUT / "sweep.png").exists()
 
 
 def test_mistakes_show_before_the_first_run(project, capsys):
@@ -188,8 +203,9 @@ def test_mistakes_show_before_the_first_run(project, capsys):
     assert "--config" in capsys.readouterr().err
 
 
-def test_a_sweep_of_wandb_comes_before_ours(project, monkeypatch):
+def test_a_sweep_of_wandb_comes_before_ours(project, monkeypatch, capsys):
     monkeypatch.setenv("LOCAL_SWEEP", "ours")
     monkeypatch.setenv("WANDB_SWEEP_ID", "theirs")
     with pytest.raises(SystemExit):
         main(["fit", "--config", "experiments/lora_tiny.yaml", "--data.users=eve"])
+    assert "run directory: runs/sweep-theirs/lora_tiny,users=eve" in capsys.readouterr().out
