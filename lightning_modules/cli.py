@@ -1,4 +1,4 @@
-"""The one command: `lightning fit|validate|test|predict --config experiments/X.yaml`, and `prepare` and `table`.
+"""The one command: `lightning fit|validate|test|predict --config experiments/X.yaml`, and `prepare`, `table`, `sweep`.
 
 In: YAML files and flags. Out: a run directory, `runs/<name>/`, with checkpoints, artefacts, logs and a run card.
 This is where the rooms meet: it may import all of them. Not its job: anything that is not about running.
@@ -21,6 +21,7 @@ import warnings
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,7 @@ TOOLS = {
     "profile_table": "evaluation.profiles.ProfileTable",
     "human-eval export": "evaluation.human.export.HumanEvalExport",
     "human-eval score": "evaluation.human.score.HumanEvalScore",
+    "sweep": "evaluation.sweep.Sweep",
 }
 HARMLESS_WARNINGS = (
     ".*LightningCLI's args parameter is intended to run from within Python.*",
@@ -85,8 +87,9 @@ PARSER_SETTINGS = {"parser_mode": "omegaconf+", "allow_abbrev": False}
 DESCRIPTION = (
     "User-specific dialogue models. Each command takes --config experiments/<name>.yaml and any flag over it. "
     "Besides the trainer's commands below: `lightning prepare` (corpus to token shards), `lightning table` "
-    "(predictions to a table), `lightning profile_table` (judgements of profiles to a table), `lightning human-eval "
-    "export` (predictions to a page for annotators) and `lightning human-eval score` (their answers to a table)."
+    "(predictions to a table), `lightning profile_table` (judgements of profiles to a table), `lightning sweep` (every "
+    "point of a W&B sweep file, here), `lightning human-eval export` (predictions to a page for annotators) and "
+    "`lightning human-eval score` (their answers to a table)."
 )
 
 
@@ -126,7 +129,7 @@ class UserDialogueCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
         # A sweep has its runs to itself; a trial run (fast_dev_run) never looks like a real one.
-        sweep = os.environ.get("WANDB_SWEEP_ID")
+        sweep = os.environ.get("WANDB_SWEEP_ID") or os.environ.get("LOCAL_SWEEP")  # of W&B, or of `lightning sweep`
         runs = RUNS / f"sweep-{sweep}" if sweep else RUNS
         self.run_directory = runs / (config.run or self._run_name())
         if config.trainer.fast_dev_run and self.subcommand == "fit":
@@ -351,11 +354,12 @@ def run_tool(name: str, arguments: Sequence[str]) -> None:
     module, _, class_name = TOOLS[name].rpartition(".")
     tool = getattr(import_module(module), class_name)
     parser = LightningArgumentParser(prog=f"lightning {name}", description=tool.__doc__, **PARSER_SETTINGS)
-    parser.add_argument("--config", "-c", action="config", help="YAML file with these settings.")
+    settings = signature(tool).parameters
+    if "config" not in settings:  # a sweep reads its file itself: the keys in it are W&B's
+        parser.add_argument("--config", "-c", action="config", help="YAML file with these settings.")
     parser.add_class_arguments(tool)
-    config = parser.parse_args(list(arguments))
-    config.pop("config", None)
-    tool(**vars(parser.instantiate_classes(config))).run()
+    config = parser.instantiate_classes(parser.parse_args(list(arguments)))
+    tool(**{name: config[name] for name in settings}).run()
 
 
 def _raised_by_us(error: BaseException | None) -> BaseException | None:

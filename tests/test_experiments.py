@@ -14,7 +14,12 @@ from lightning_modules.cli import PARSER_SETTINGS, UserDialogueCLI, main
 
 ROOT = Path(__file__).parents[1]
 ALL = sorted(path for path in (ROOT / "experiments").rglob("*.yaml") if not path.is_symlink())  # other names
-TOOLS = {"corpora": ("prepare",), "tables": ("table", "profile_table"), "human": ("human-eval export",)}
+TOOLS = {
+    "corpora": ("prepare",),
+    "tables": ("table", "profile_table"),
+    "human": ("human-eval export",),
+    "sweeps": ("sweep",),
+}
 CHEAP = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.logger=false"]
 OURS = {"prompt", "profiles", "control", "tokens_per_batch", "max_context_tokens", "seed", "formulas", "l2", "size"}
 MODELS = {
@@ -68,7 +73,7 @@ def test_nothing_is_left_out():
     }
 
 
-@of_kind("experiments", "corpora", "tables", "human")
+@of_kind("experiments", "corpora", "tables", "human", "sweeps")
 def test_the_first_line_is_its_command(path):
     assert first_line(path).startswith("# ")
     subcommand, flags = split(command(path))
