@@ -155,7 +155,9 @@ class UserDialogueCLI(LightningCLI):
         if not path.is_file():
             return
         card = json.loads(path.read_text())
-        if card["status"] != "finished" and not self.checkpoint.is_file():
+        artefacts = ("backbone/manifest.json", "adapters/*/card.json", "models/*/card.json")
+        anything = any(any(self.run_directory.glob(pattern)) for pattern in artefacts)
+        if card["status"] != "finished" and not self.checkpoint.is_file() and not anything:
             return  # it was stopped before there was anything to go on from
         theirs, ours = run_settings(card["config"]), run_settings(self.settings)
         if differing := [
@@ -173,8 +175,7 @@ class UserDialogueCLI(LightningCLI):
                     f"{self.run_directory} was trained on backbone {card['backbone']}, but model.init_from is backbone "
                     f"{self._backbone_now()} now; give another --run, or delete that directory"
                 )
-            artefacts = ("backbone/manifest.json", "adapters/*/card.json", "model/card.json")
-            if not any(any(self.run_directory.glob(pattern)) for pattern in artefacts):
+            if not anything:
                 raise ValueError(
                     f"{self.run_directory} was finished, but what it made is gone; delete it to train anew"
                 )
@@ -204,7 +205,7 @@ class UserDialogueCLI(LightningCLI):
         if not path.is_file():
             return
         card = json.loads(path.read_text())
-        adapters = self.run_directory.glob("adapters/*/card.json")
+        weights = [*self.run_directory.glob("adapters/*/card.json"), *self.run_directory.glob("models/*/card.json")]
         if (
             card["status"] == "finished"
             and card["config"] == self.settings
@@ -212,7 +213,7 @@ class UserDialogueCLI(LightningCLI):
             and self._prepared_now() in (None, card["prepared"])
             and self._profiles_now() == card.get("profiles")
             and (self.subcommand != "predict" or any((self.run_directory / name).is_file() for name in PREDICTED))
-            and all(adapter.stat().st_mtime < path.stat().st_mtime for adapter in adapters)
+            and all(file.stat().st_mtime < path.stat().st_mtime for file in weights)
         ):
             print(f"{self.subcommand} of {self.run_directory} is done already; delete {path} to do it again")
             for name, value in card["metrics"].items():

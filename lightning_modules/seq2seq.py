@@ -178,8 +178,12 @@ class ProfileSeq2Seq(ReplyModule):
         optimizer = self.optimizer(parameters)
         if self.lr_scheduler is None:
             return {"optimizer": optimizer}
+        scheduler = self.lr_scheduler(optimizer, self.num_steps())
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def num_steps(self) -> int:
+        """Optimizer steps that the learning-rate schedule has to reach over."""
         num_steps = self.trainer.estimated_stepping_batches
         if num_steps in (-1, float("inf")):
             raise ValueError("the learning-rate schedule needs an end: set trainer.max_steps or trainer.max_epochs")
-        scheduler = self.lr_scheduler(optimizer, int(num_steps))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return int(num_steps)
