@@ -8,18 +8,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .joint_tuning import JointTuning
     from .markov_logic.profiles import ProfileNetwork
     from .seq2seq import ProfileSeq2Seq
     from .user_lora import UserLora
     from .user_tuning import UserTuning
 
-__all__ = ["ProfileNetwork", "ProfileSeq2Seq", "UserLora", "UserTuning"]
+__all__ = ["JointTuning", "ProfileNetwork", "ProfileSeq2Seq", "UserLora", "UserTuning"]
 
 
 def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     modules = {
+        "JointTuning": "joint_tuning",
         "ProfileNetwork": "markov_logic.profiles",
         "ProfileSeq2Seq": "seq2seq",
         "UserLora": "user_lora",

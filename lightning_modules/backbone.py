@@ -109,6 +109,8 @@ def save_backbone(
 
 def example_profile(prompt: PromptTemplate) -> dict[str, str]:
     """Somebody whom the prompt's wording can describe."""
+    if prompt.style == "user":
+        return {"user": "0"}
     if prompt.wording is None:
         return EXAMPLE_PROFILE
     return {name: next(iter(attribute["values"])) for name, attribute in prompt.wording.items()}

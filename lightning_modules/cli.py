@@ -233,11 +233,12 @@ class UserDialogueCLI(LightningCLI):
 
         return fingerprint_of_profiles(self.settings)
 
-    def _backbone_now(self, otherwise: Path | None = None) -> str | None:
-        """Fingerprint of the backbone that `init_from` names, if there is one, or else of that in another directory."""
-        directory = self.settings["model"]["init_args"].get("init_from") or otherwise
-        manifest = Path(directory or ".") / "manifest.json"
-        return json.loads(manifest.read_text())["fingerprint"] if directory and manifest.is_file() else None
+    def _backbone_now(self, first: Path | None = None) -> str | None:
+        """Fingerprint of the backbone in a directory, or else of that which `init_from` names; None without one."""
+        for directory in (first, self.settings["model"]["init_args"].get("init_from")):
+            if directory and (manifest := Path(directory) / "manifest.json").is_file():
+                return json.loads(manifest.read_text())["fingerprint"]
+        return None
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         from callbacks import ResumeCheckpoint, RunCard

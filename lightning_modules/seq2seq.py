@@ -53,6 +53,10 @@ class ReplyModule(LightningModule):
         self.tokens = SumMetric()
         self.strict_loading = False
 
+    @property
+    def in_fit(self) -> bool:
+        return self.trainer.state.fn == "fit"
+
     def row_nll(self, batch: Seq2SeqBatch) -> tuple[Tensor, Tensor]:
         """Summed negative log-likelihood in nats and label tokens of every row, both (rows,)."""
         return row_nll(self.model, batch)
@@ -142,15 +146,7 @@ class ProfileSeq2Seq(ReplyModule):
     def configure_model(self) -> None:
         if self.model is not None:
             return
-        fitting = self.trainer.state.fn == "fit"
-        directory = self.init_from
-        if directory is None and not fitting:
-            directory = Path(self.trainer.default_root_dir) / "backbone"
-            if not directory.is_dir():
-                raise ValueError(
-                    f"nothing to {self.trainer.state.fn.value}: this run has trained no backbone ({directory}); train "
-                    "it with `lightning fit`, or give another one with --model.init_from=<directory>"
-                )
+        directory = self.source()
         if directory is None:
             tokenizer = self.trainer.datamodule.prompts.tokenizer
             self.model = new_model(self.size, tokenizer.get_vocab_size(), self.dropout)
@@ -159,6 +155,20 @@ class ProfileSeq2Seq(ReplyModule):
             self.require_same_prompts(backbone, directory)
             self.model, self.backbone_fingerprint = backbone.model, backbone.fingerprint
             self.model.train()
+
+    def source(self) -> Path | None:
+        """Directory of the backbone to begin with, or to test; None means random weights."""
+        return self.init_from or (None if self.in_fit else self.trained())
+
+    def trained(self) -> Path:
+        """Directory of the backbone that this run has trained; ValueError where it has not."""
+        directory = Path(self.trainer.default_root_dir) / "backbone"
+        if not directory.is_dir():
+            raise ValueError(
+                f"nothing to {self.trainer.state.fn.value}: this run has trained no backbone ({directory}); train "
+                "it with `lightning fit`, or give another one with --model.init_from=<directory>"
+            )
+        return directory
 
     def on_train_batch_start(self, batch: Seq2SeqBatch, batch_idx: int) -> None:
         # Dropout's random numbers depend on the step alone, so that a resumed run draws the same ones.

@@ -146,14 +146,14 @@ class UserLora(ReplyModule):
             inference_mode=True,
         )
         waiting = []
-        if self._in_fit:
+        if self.in_fit:
             require_rounds(self.trainer, "UserLora")
             users = self.trainer.datamodule.users
             waiting = users_to_train(users, self.adapters_directory, self.backbone_fingerprint, self.settings())
         self.roster = Roster(waiting, min(self.max_users_at_once, len(waiting)))
         self.lora = StackedLora(self.model, self.lora_config, len(self.roster.slots))
         self.register_buffer("best_rows", torch.zeros_like(self.lora.rows.data))
-        if self._in_fit:
+        if self.in_fit:
             self._next_round()
 
     def _next_round(self) -> None:
@@ -215,15 +215,11 @@ class UserLora(ReplyModule):
         self.validated = UserTotals()
 
     def validation_step(self, batch: Seq2SeqBatch, batch_idx: int) -> None:
-        self.lora.activate(self.lora.rows.data[self._slots_of(batch)] if self._in_fit else self._files_of(batch))
+        self.lora.activate(self.lora.rows.data[self._slots_of(batch)] if self.in_fit else self._files_of(batch))
         nll, tokens = self.row_nll(batch)
         self.nll.update(nll.sum())
         self.tokens.update(tokens.sum())
         self.validated.add("own", self.users_of(batch), nll, tokens)
-
-    @property
-    def _in_fit(self) -> bool:
-        return self.trainer.state.fn == "fit"
 
     def on_validation_epoch_end(self) -> None:
         if losses := self.validated.losses("own"):

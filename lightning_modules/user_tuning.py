@@ -96,10 +96,6 @@ class UserTuning(ProfileSeq2Seq):
             "data_seed": data.seed,
         }
 
-    @property
-    def _in_fit(self) -> bool:
-        return self.trainer.state.fn == "fit"
-
     def configure_model(self) -> None:
         if self.model is not None:
             return
@@ -113,7 +109,7 @@ class UserTuning(ProfileSeq2Seq):
         backbone = load_backbone(self.init_from)
         self.require_same_prompts(backbone, self.init_from)
         self.backbone_fingerprint = backbone.fingerprint
-        if self._in_fit:
+        if self.in_fit:
             require_rounds(self.trainer, "UserTuning")
             turns = data.splits["validation"].num_turns
             if without := [user for user in data.users if not turns[user]]:
@@ -173,7 +169,7 @@ class UserTuning(ProfileSeq2Seq):
         return nll.sum() / self.progress.tokens_per_batch
 
     def on_validation_epoch_end(self) -> None:
-        if self._in_fit:
+        if self.in_fit:
             self.progress.end_epoch(float(self.nll.compute() / self.tokens.compute()))
             self.roster.best_losses[self.user] = self.progress.best_loss
         super().on_validation_epoch_end()
@@ -256,7 +252,7 @@ class UserTuning(ProfileSeq2Seq):
             self._load(user)
 
     def on_validation_batch_start(self, batch: Seq2SeqBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        if not self._in_fit:
+        if not self.in_fit:
             self._load_weights_for(batch)
 
     def on_test_batch_start(self, batch: Seq2SeqBatch, batch_idx: int, dataloader_idx: int = 0) -> None:

@@ -18,6 +18,7 @@ TOOLS = {"corpora": ("prepare",), "tables": ("table", "profile_table")}
 CHEAP = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.logger=false"]
 OURS = {"prompt", "profiles", "control", "tokens_per_batch", "max_context_tokens", "seed", "formulas", "l2", "size"}
 MODELS = {
+    "JointTuning": "lightning_modules.joint_tuning",
     "ProfileNetwork": "lightning_modules.markov_logic.profiles",
     "ProfileSeq2Seq": "lightning_modules.seq2seq",
     "UserLora": "lightning_modules.user_lora",
