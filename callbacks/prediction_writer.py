@@ -8,10 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
-from lightning import Callback, Trainer
+from lightning import Callback, LightningModule, Trainer
 
 from datamodules.batches import IGNORED, Seq2SeqBatch
-from lightning_modules.seq2seq import Predictions, ReplyModule
+from lightning_modules.seq2seq import Predictions
 
 
 class PredictionWriter(Callback):
@@ -23,7 +23,7 @@ class PredictionWriter(Callback):
     def __init__(self) -> None:
         self.file: TextIO | None = None
 
-    def on_predict_start(self, trainer: Trainer, pl_module: ReplyModule) -> None:
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.path = Path(trainer.default_root_dir) / "predictions.jsonl"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.with_name("predictions.card.json").unlink(missing_ok=True)  # never of other predictions
@@ -32,7 +32,7 @@ class PredictionWriter(Callback):
     def on_predict_batch_end(
         self,
         trainer: Trainer,
-        pl_module: ReplyModule,
+        pl_module: LightningModule,
         outputs: Predictions,
         batch: Seq2SeqBatch,
         batch_idx: int,
@@ -49,20 +49,23 @@ class PredictionWriter(Callback):
                 "pair_id": pair_id,
                 "context": data.prompts.turns(batch.input_ids[row].tolist()),
                 "reference": decode(labels[labels != IGNORED].tolist()),
-                "candidates": [decode(ids) for ids in outputs.candidates[row].tolist()],
-                "nll": float(outputs.nll[row]),
-                "tokens": int(outputs.tokens[row]),
+                "candidates": [
+                    one if isinstance(one, str) else decode(one.tolist()) for one in outputs.candidates[row]
+                ],
+                "nll": None if outputs.nll is None else float(outputs.nll[row]),
+                "tokens": None if outputs.tokens is None else int(outputs.tokens[row]),
             }
             self.file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
-    def on_predict_end(self, trainer: Trainer, pl_module: ReplyModule) -> None:
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.file.close()
         if trainer.fast_dev_run:
             return
         card = {
             "system": type(pl_module).__name__,
             "split": trainer.datamodule.splits["test"].reader.content,
-            "backbone": pl_module.backbone_fingerprint,
+            "backbone": getattr(pl_module, "backbone_fingerprint", None),
+            **getattr(pl_module, "card", {}),
             "decoding": vars(pl_module.decoding),
         }
         data = trainer.datamodule

@@ -290,6 +290,16 @@ class UserSets(LightningDataModule):
         """Mean number of label tokens in this user's training batches."""
         return self.splits["train"].num_tokens[user] / self.num_train_batches(user)
 
+    def training_replies(self, user: str) -> list[tuple[list[tuple[str, str]], str]]:
+        """A user's training turns as texts, oldest first: each context as `Prompts.turns` gives it, and the reply."""
+        loaded = self.splits["train"].load([user], self.prompts, self.max_context_tokens)
+        inputs, targets = (part.take(loaded.rows[user]) for part in (loaded.rendered.inputs, loaded.rendered.targets))
+        contexts, replies = (np.split(rows.values, rows.offsets[1:-1]) for rows in (inputs, targets))
+        return [
+            (self.prompts.turns(context.tolist()), self.prompts.tokenizer.decode(reply.tolist()))
+            for context, reply in zip(contexts, replies, strict=True)
+        ]
+
     def next_round(self, epochs: Mapping[str, int]) -> None:
         """Says who takes part in the next pass of the training and validation loaders, and in which of their epochs."""
         self._epochs = dict(epochs)

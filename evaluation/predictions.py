@@ -90,7 +90,8 @@ def read_card(path: Path) -> dict[str, Any]:
         path: The predictions file (not the card).
 
     Returns:
-        The card, with keys such as system, split, backbone, commit, decoding, data; empty if there is no card.
+        The card, with keys such as system, model, prompt, split, backbone, commit, decoding, data; empty if there is
+        none.
 
     Raises:
         ValueError: If the card is not a JSON object.
@@ -110,7 +111,7 @@ def read_card(path: Path) -> dict[str, Any]:
 def card_facts(card: dict[str, Any]) -> list[str]:
     """What a caption says of a card, one phrase per key that is there; fingerprints are cut to 12 characters."""
     facts = []
-    for key in ("system", "backbone", "commit", "split", "data", "decoding"):
+    for key in ("system", "model", "prompt", "backbone", "commit", "split", "data", "decoding"):
         if card.get(key):
             text = card[key] if isinstance(card[key], str) else json.dumps(card[key], ensure_ascii=False)
             facts.append(f"{key} {text[:12] if key in ('backbone', 'commit', 'split') else text}")

@@ -48,7 +48,22 @@ TRAINER_KEYS_OF_A_RUN = (
     "precision",
 )
 # They decide speed, memory or what is looked at, not the weights, so a test finds the run without them.
-NOT_IN_A_NAME = ("adapters", "max_users_at_once", "min_train_turns", "num_swaps", "tuned", "users_per_batch")
+NOT_IN_A_NAME = (
+    "adapters",
+    "allow_sending_text",
+    "api_key_variable",
+    "cache",
+    "concurrency",
+    "max_retries",
+    "max_users_at_once",
+    "min_train_turns",
+    "num_swaps",
+    "price_per_million",
+    "rows_at_once",
+    "timeout",
+    "tuned",
+    "users_per_batch",
+)
 LONGEST_NAME = 120
 PREDICTED = ("predictions.jsonl", "profiles.parquet")
 TOOLS = {

@@ -32,11 +32,14 @@ SchedulerFactory = Callable[[Optimizer, int], LRScheduler]
 
 
 class Predictions(NamedTuple):
-    """What `predict_step` returns for a batch; rows as in the batch."""
+    """What `predict_step` returns for a batch; rows as in the batch.
 
-    candidates: Tensor  # (rows, num_candidates, length) int64
-    nll: Tensor  # (rows,) float32, nats, of the reference
-    tokens: Tensor  # (rows,) int64
+    A system that writes texts, and has no likelihoods, returns the texts and None.
+    """
+
+    candidates: Tensor | list[list[str]]  # (rows, num_candidates, length) int64, or the candidates of each row
+    nll: Tensor | None  # (rows,) float32, nats, of the reference
+    tokens: Tensor | None  # (rows,) int64
 
 
 class ReplyModule(LightningModule):

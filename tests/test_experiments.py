@@ -21,6 +21,7 @@ MODELS = {
     "JointTuning": "lightning_modules.joint_tuning",
     "ProfileNetwork": "lightning_modules.markov_logic.profiles",
     "ProfileSeq2Seq": "lightning_modules.seq2seq",
+    "PromptedLLM": "lightning_modules.prompted_llm",
     "UserLora": "lightning_modules.user_lora",
     "UserTuning": "lightning_modules.user_tuning",
 }
@@ -92,6 +93,9 @@ def test_a_condition_changes_what_it_names(path):
             assert getattr(after, name) != getattr(once, name)
             if isinstance(value, dict):
                 found = vars(getattr(after, name))
+                if "class_path" in value:
+                    assert type(getattr(after, name)).__name__ == value["class_path"].rpartition(".")[2]
+                    value = {key: one for key, one in value["init_args"].items() if "${" not in str(one)}
                 assert {key: plain(found[key]) for key in value} == value
             elif name != "preparation":
                 assert plain(getattr(after, name)) == value

@@ -86,6 +86,25 @@ def test_what_was_interrupted_does_not_replace_what_is_there(trainer, module, tm
     assert (tmp_path / "run" / "predictions.jsonl").read_text() == "earlier\n"
 
 
+def test_texts_without_likelihoods(trainer, tmp_path):
+    from evaluation.predictions import card_facts, read_card, read_predictions
+
+    module = SimpleNamespace(decoding=Decoding(), card={"model": "m at 127.0.0.1", "prompt": "8 retrieved"})
+    writer = PredictionWriter()
+    writer.on_predict_start(trainer, module)
+    writer.on_predict_batch_end(trainer, module, Predictions([["お茶", ""], ["no"], []], None, None), BATCH, 0)
+    writer.on_predict_end(trainer, module)
+    first, second = read_predictions(tmp_path / "run" / "predictions.jsonl")
+    assert (first.candidates, second.candidates) == (("お茶", ""), ("no",))
+    assert [(one.reference, one.nll, one.tokens) for one in (first, second)] == [
+        ("tea yes", None, None),
+        ("no", None, None),
+    ]
+    card = read_card(tmp_path / "run" / "predictions.jsonl")
+    assert card["backbone"] is None
+    assert card_facts(card)[1:3] == ["model m at 127.0.0.1", "prompt 8 retrieved"]
+
+
 def test_our_own_reader_reads_it(trainer, module, tmp_path):
     from evaluation.predictions import read_predictions
 

@@ -426,3 +426,23 @@ def test_a_checkpoint_of_other_users_is_refused(uneven: Preparation, tmp_path: P
     fit(uneven, KillAt("on_train_batch_end", 2, tmp_path / "x.ckpt"))
     with pytest.raises(ValueError, match="made with 4 users, this run has 2 or others; continue with the same users"):
         fit(uneven, ckpt_path=tmp_path / "x.ckpt", users=["ada", "ben"])
+
+
+# ---- training turns as texts
+
+
+def test_training_replies_are_what_the_person_said_in_the_order_of_time(corpus: Preparation) -> None:
+    data = data_of(corpus, max_context_tokens=10_000)
+    rows = [row for row in pq.read_table(corpus.output / "users/train").to_pylist() if row["speaker"] == "cleo"]
+    decode = data.prompts.tokenizer.decode
+    replies = data.training_replies("cleo")
+    assert [reply for _, reply in replies] == [decode(row["response_ids"]) for row in rows]
+    assert len(replies) == 48
+    for (context, _), row in zip(replies, rows, strict=True):
+        assert [author for author, _ in context] == [("speaker", "partner")[who] for who in row["context_speakers"]]
+        assert context[-1][0] == "partner"
+        ends = [sum(row["context_lengths"][: turn + 1]) for turn in range(len(context))]
+        turns = [
+            row["context_ids"][end - length : end] for end, length in zip(ends, row["context_lengths"], strict=True)
+        ]
+        assert [text for _, text in context] == [decode(ids) for ids in turns]

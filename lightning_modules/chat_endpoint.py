@@ -1,0 +1,231 @@
+"""`ChatEndpoint`: a chat model behind an OpenAI-compatible endpoint, on this machine or, if allowed, elsewhere.
+
+In: prompts. Out: answers, each kept on disk, so that a run that was stopped goes on without asking (and paying) again.
+Not its job: what stands in the messages. Messages are neither logged nor kept, nor is what a server says in its
+errors, because it may repeat them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import torch
+
+from .chat_models import ChatDecoding, ChatModel, Message
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer and what it took, as it is kept on disk."""
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class ChatEndpoint(ChatModel):
+    """Asks an endpoint, one request for each candidate, because many servers ignore `n`.
+
+    Args:
+        model: what the endpoint calls the model.
+        base_url: of the API; it usually ends in `/v1`.
+        api_key_variable: name of the environment variable with the key; a server on this machine needs none.
+        allow_sending_text: an endpoint elsewhere gets what people wrote: their profiles, their conversations.
+        concurrency: requests under way at the same time.
+        max_retries: further attempts where the server is busy, fails, cannot be reached or answers nothing. The waits
+            of the `openai` client between them grow from half a second to eight.
+        timeout: seconds that one attempt may take.
+        cache: directory of the answers that were given; it may serve several runs.
+        price_per_million: of tokens of prompts and of completions, in any currency; None counts no cost.
+        seed: of the first candidate, the second has the next one, and so on.
+        request: further fields of a request, or other values of ours; null leaves a field out. A model that reasons
+            may want `{max_tokens: null, max_completion_tokens: 2000, temperature: null, top_p: null}`.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        base_url: str,
+        api_key_variable: str = "OPENAI_API_KEY",
+        allow_sending_text: bool = False,
+        concurrency: int = 8,
+        max_retries: int = 5,
+        timeout: float = 120.0,
+        cache: Path = Path("runs/.answers"),
+        price_per_million: tuple[float, float] | None = None,
+        seed: int = 0,
+        request: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.is_here = is_loopback(base_url)
+        if not (self.is_here or allow_sending_text):
+            raise ValueError(
+                f"{base_url} is not on this machine, and prompts hold what people wrote in conversations and what is "
+                "known of them. If they, and the terms of the corpus, allow that it is sent there, set "
+                "model.chat_model.allow_sending_text=true"
+            )
+        self.model = model
+        self.base_url = base_url
+        self.api_key_variable = api_key_variable
+        self.concurrency = concurrency
+        self.max_retries = max_retries
+        self.timeout = timeout
+        self.cache = cache
+        self.price_per_million = price_per_million
+        self.seed = seed
+        self.request = request or {}
+        self.name = f"{Path(model).name if Path(model).is_absolute() else model} at {urlsplit(base_url).netloc}"
+
+    def open(self, device: torch.device) -> None:
+        try:
+            import openai
+        except ModuleNotFoundError:
+            raise ValueError("an endpoint is asked through the openai client: pip install -e '.[llm]'") from None
+        key = os.environ.get(self.api_key_variable)
+        if not key and not self.is_here:
+            raise ValueError(f"no key for {self.base_url}: set the environment variable {self.api_key_variable}")
+        self.cache.mkdir(parents=True, exist_ok=True)
+        self.client = openai.OpenAI(
+            base_url=self.base_url,
+            api_key=key or "none",
+            max_retries=self.max_retries,
+            timeout=self.timeout,
+            # What stays on this machine does not go through a proxy either, nor where a server points to.
+            http_client=openai.DefaultHttpxClient(trust_env=False, follow_redirects=False) if self.is_here else None,
+        )
+
+    def replies(self, prompts: Sequence[Sequence[Message]], decoding: ChatDecoding) -> list[list[str]]:
+        bodies = [
+            self._body(prompt, decoding, self.seed + number)
+            for prompt in prompts
+            for number in range(decoding.num_candidates)
+        ]
+        keys = [self._key(body) for body in bodies]
+        once = dict(zip(keys, bodies, strict=True))  # nobody pays twice for the same question
+        with ThreadPoolExecutor(self.concurrency) as pool:
+            try:
+                found = list(pool.map(lambda key: self._answer(key, once[key], decoding.num_candidates), once))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)  # what is not under way yet is not asked
+                raise
+        for answer, is_kept in found:
+            self._count(answer, is_kept)
+        texts = {key: answer.text for key, (answer, _) in zip(once, found, strict=True)}
+        size = decoding.num_candidates
+        return [[texts[key] for key in keys[start : start + size]] for start in range(0, len(keys), size)]
+
+    def _body(self, prompt: Sequence[Message], decoding: ChatDecoding, seed: int) -> dict[str, Any]:
+        fields = {
+            "temperature": decoding.temperature,
+            "top_p": decoding.top_p,
+            "max_tokens": decoding.max_new_tokens,
+            "seed": seed,
+            **self.request,
+        }
+        kept = {name: value for name, value in fields.items() if value is not None}
+        return {"model": self.model, "messages": list(prompt), **kept}
+
+    def _key(self, body: dict[str, Any]) -> str:
+        """What the answer is kept under: the same only for the same question, settings, model and endpoint."""
+        return hashlib.sha256(json.dumps([self.base_url, body], sort_keys=True).encode()).hexdigest()
+
+    def _answer(self, key: str, body: dict[str, Any], next_seed: int) -> tuple[Answer, bool]:
+        """The answer, and whether it was kept already."""
+        path = self.cache / key[:2] / f"{key}.json"
+        if path.is_file():
+            return Answer(**json.loads(path.read_bytes())), True
+        answer = self._ask(body, next_seed)
+        path.parent.mkdir(exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        partial.write_text(json.dumps(asdict(answer), ensure_ascii=False), encoding="utf-8")
+        os.replace(partial, path)
+        return answer, False
+
+    def _ask(self, body: dict[str, Any], next_seed: int) -> Answer:
+        """Asks until there is something in the answer; each time with a seed that no other candidate has."""
+        prompt_tokens = completion_tokens = 0
+        for _ in range(self.max_retries + 1):
+            completion = self._complete(body)
+            if completion.usage is not None:
+                prompt_tokens += completion.usage.prompt_tokens
+                completion_tokens += completion.usage.completion_tokens
+            choice = completion.choices[0]
+            if text := (choice.message.content or "").strip():
+                return Answer(text, prompt_tokens, completion_tokens)
+            body = {**body, "seed": body["seed"] + next_seed} if "seed" in body else body
+        raise ValueError(
+            f"{self.name} gave an empty answer {self.max_retries + 1} times (finish_reason {choice.finish_reason!r}). "
+            "With 'length', a model that reasons has used up model.decoding.max_new_tokens; with 'content_filter' it "
+            "refuses; otherwise look at the server's log. Answers so far are kept: the same command goes on"
+        )
+
+    def _complete(self, body: dict[str, Any]) -> Any:
+        """One request, with the client's own retries; what goes wrong becomes one message that quotes nobody."""
+        import openai
+
+        model, messages, fields = body["model"], body["messages"], {**body}
+        del fields["model"], fields["messages"]
+        try:
+            completion = self.client.chat.completions.create(model=model, messages=messages, extra_body=fields)
+        except openai.APIConnectionError as error:  # a timeout is one
+            raise ValueError(
+                f"no answer from {self.base_url} after {self.max_retries + 1} attempts ({type(error).__name__}): is "
+                "the server running, is model.chat_model.base_url right, is model.chat_model.timeout long enough?"
+            ) from None
+        except openai.APIStatusError as error:
+            raise ValueError(
+                f"{self.base_url} answered with status {error.status_code}: {self._advice(error.status_code)} "
+                "(OPENAI_LOG=debug shows all that is sent and answered)"
+            ) from None
+        if not getattr(completion, "choices", None):
+            raise ValueError(
+                f"what answers at {self.base_url} is no OpenAI-compatible API; model.chat_model.base_url usually ends "
+                "in /v1"
+            )
+        return completion
+
+    def _advice(self, status: int) -> str:
+        if status in (401, 403):
+            return f"it refuses the key in {self.api_key_variable}"
+        if status == 404:
+            return f"it has no model {self.model!r}, or base_url is not its API's, which usually ends in /v1"
+        if status == 429:
+            return "too many requests, or no credit; lower model.chat_model.concurrency, or raise max_retries"
+        if status < 500:
+            return (
+                "it does not take the request: look at model.chat_model.model and .request; the prompt may also be too "
+                "long (model.num_examples)"
+            )
+        return f"it failed {self.max_retries + 1} times; look at the server's log"
+
+    def _count(self, answer: Answer, is_kept: bool) -> None:
+        usage = self.usage
+        usage.answers += 1
+        usage.from_cache += is_kept
+        usage.prompt_tokens += answer.prompt_tokens
+        usage.completion_tokens += answer.completion_tokens
+        if self.price_per_million is not None:
+            of_prompt, of_completion = self.price_per_million
+            cost = (answer.prompt_tokens * of_prompt + answer.completion_tokens * of_completion) / 1e6
+            usage.cost = (usage.cost or 0.0) + cost
+            usage.paid = (usage.paid or 0.0) + (0.0 if is_kept else cost)
+
+
+def is_loopback(base_url: str) -> bool:
+    """Whether a URL is of this very machine; ValueError where it is no URL of an API."""
+    url = urlsplit(base_url)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise ValueError(f"model.chat_model.base_url {base_url!r} is not like http://127.0.0.1:8000/v1")
+    try:
+        return ip_address(url.hostname).is_loopback
+    except ValueError:
+        return url.hostname == "localhost"

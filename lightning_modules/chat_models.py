@@ -1,0 +1,162 @@
+"""Models that answer chat messages: the interface, and a causal model in a local directory.
+
+In: prompts, each a list of messages as the OpenAI API has them. Out: answers as texts, and how many tokens it took.
+Not its job: what stands in the messages (`chat_wording.py`), models behind an endpoint (`chat_endpoint.py`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+Message = dict[str, str]
+"""`role` and `content`."""
+
+
+@dataclass(frozen=True)
+class ChatDecoding:
+    """How a chat model is asked to answer; only what every endpoint understands. Not stated in the paper.
+
+    Args:
+        num_candidates: answers to one prompt.
+        temperature: of the distribution that is sampled from; 0 takes the most likely tokens.
+        top_p: sample from the most likely tokens that have this probability together.
+        max_new_tokens: longest answer, in the model's tokens.
+    """
+
+    num_candidates: int = 1
+    temperature: float = 1.0
+    top_p: float = 0.9
+    max_new_tokens: int = 64
+
+    def __post_init__(self) -> None:
+        if self.num_candidates < 1 or self.max_new_tokens < 1 or self.temperature < 0:
+            raise ValueError(f"num_candidates and max_new_tokens must be 1 or more, temperature 0 or more; got {self}")
+        if self.temperature == 0 and self.num_candidates > 1:
+            raise ValueError(f"{self.num_candidates} candidates at temperature 0 would all be the same; raise it")
+
+
+@dataclass
+class Usage:
+    """What the answers took. Answers from the cache count in everything but `paid`."""
+
+    answers: int = 0
+    from_cache: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float | None = None  # None: no prices are known
+    paid: float | None = None
+
+
+class ChatModel(ABC):
+    """Answers prompts. `name` is what a predictions card calls it."""
+
+    name: str
+
+    def __init__(self) -> None:
+        self.usage = Usage()
+
+    @abstractmethod
+    def open(self, device: torch.device) -> None:
+        """Called once before the first prompt, and not when the model is only configured.
+
+        Raises:
+            ValueError: something that it needs is not there.
+        """
+
+    @abstractmethod
+    def replies(self, prompts: Sequence[Sequence[Message]], decoding: ChatDecoding) -> list[list[str]]:
+        """`num_candidates` answers to each prompt."""
+
+
+class LocalChatModel(ChatModel):
+    """A causal language model in a directory, as `save_pretrained` writes it; nothing is downloaded.
+
+    Messages go through the chat template of its tokenizer; a model without one continues their plain text. The seed
+    is the run's (`seed_everything`). An empty answer is this model's answer, and stays.
+
+    Args:
+        directory: model and tokenizer.
+        dtype: of the weights; `auto` is as they were saved.
+        rows_at_once: most prompts in memory at the same time.
+        template_options: what else the chat template takes, for example `{enable_thinking: false}`.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        dtype: str = "auto",
+        rows_at_once: int = 8,
+        template_options: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.directory = directory
+        self.dtype = dtype
+        self.rows_at_once = rows_at_once
+        self.template_options = template_options or {}
+        self.name = directory.name
+
+    def open(self, device: torch.device) -> None:
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        if not (self.directory / "config.json").is_file():
+            raise FileNotFoundError(
+                f"no language model in {self.directory} (there is no config.json): give the directory of one, with its "
+                "tokenizer, as model.chat_model.directory"
+            )
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(self.directory, local_files_only=True, padding_side="left")
+            model = AutoModelForCausalLM.from_pretrained(self.directory, local_files_only=True, dtype=self.dtype)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{self.directory} is not a causal model with a tokenizer: {error}") from error
+        self.model = model.to(device).eval()
+        if self.tokenizer.pad_token is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+
+    def replies(self, prompts: Sequence[Sequence[Message]], decoding: ChatDecoding) -> list[list[str]]:
+        texts = [self._text(prompt) for prompt in prompts]
+        answers = []
+        for start in range(0, len(texts), self.rows_at_once):
+            answers += self._generate(texts[start : start + self.rows_at_once], decoding)
+        return answers
+
+    def _text(self, prompt: Sequence[Message]) -> str:
+        if self.tokenizer.chat_template is None:
+            return "\n\n".join(message["content"] for message in prompt)
+        return self.tokenizer.apply_chat_template(
+            list(prompt), tokenize=False, add_generation_prompt=True, **self.template_options
+        )
+
+    @torch.no_grad()
+    def _generate(self, texts: Sequence[str], decoding: ChatDecoding) -> list[list[str]]:
+        plain = self.tokenizer.chat_template is None  # a template has written the special tokens itself
+        inputs = self.tokenizer(list(texts), return_tensors="pt", padding=True, add_special_tokens=plain)
+        width = inputs["input_ids"].shape[1]
+        longest = getattr(self.model.config, "max_position_embeddings", None)
+        if longest and width + decoding.max_new_tokens > longest:
+            raise ValueError(
+                f"a prompt of {width} tokens and {decoding.max_new_tokens} for the answer are more than the {longest} "
+                f"that {self.name} takes; lower model.num_examples or model.decoding.max_new_tokens"
+            )
+        sampling = {"top_p": decoding.top_p, "temperature": decoding.temperature, "top_k": 0}
+        sequences = self.model.generate(
+            input_ids=inputs["input_ids"].to(self.model.device),
+            attention_mask=inputs["attention_mask"].to(self.model.device),
+            do_sample=decoding.temperature > 0,
+            num_return_sequences=decoding.num_candidates,
+            max_new_tokens=decoding.max_new_tokens,
+            pad_token_id=self.tokenizer.pad_token_id,
+            **(sampling if decoding.temperature > 0 else {}),
+        )
+        new = sequences[:, width:]  # (prompts * candidates, length)
+        self.usage.answers += len(new)
+        self.usage.prompt_tokens += int(inputs["attention_mask"].sum())
+        self.usage.completion_tokens += int((new != self.tokenizer.pad_token_id).sum())
+        answers = self.tokenizer.batch_decode(new, skip_special_tokens=True)
+        size = decoding.num_candidates
+        return [answers[start : start + size] for start in range(0, len(answers), size)]

@@ -1,0 +1,43 @@
+"""Similar contexts against TF-IDF written out in a few lines."""
+
+import math
+from collections import Counter
+
+import pytest
+
+from lightning_modules.similar_contexts import SimilarContexts
+
+CONTEXTS = ["do you like tea?", "I saw a comet", "what a comet!", "猫が好きです", "犬が好きですか", "Tea or coffee?"]
+
+
+def ngrams(text):
+    text = text.lower()
+    return Counter(text[start : start + n] for n in (1, 2, 3, 4) for start in range(len(text) - n + 1))
+
+
+def cosines(query):
+    """tf = 1 + ln count, idf = 1 + ln((1 + documents) / (1 + documents with it)), n-grams nobody used left out."""
+    documents = [ngrams(text) for text in CONTEXTS]
+    frequency = Counter(gram for document in documents for gram in document)
+    idf = {gram: 1 + math.log((1 + len(documents)) / (1 + count)) for gram, count in frequency.items()}
+
+    def vector(counts):
+        weights = {gram: (1 + math.log(count)) * idf[gram] for gram, count in counts.items() if gram in idf}
+        length = math.sqrt(sum(weight**2 for weight in weights.values()))
+        return {gram: weight / length for gram, weight in weights.items()}
+
+    asked = vector(ngrams(query))
+    return [sum(asked.get(gram, 0) * weight for gram, weight in vector(document).items()) for document in documents]
+
+
+@pytest.mark.parametrize("query", ["tea?", "the comet was bright", "猫は好き?", "a COFFEE"])
+def test_the_order_is_that_of_the_cosines(query):
+    expected = cosines(query)
+    order = sorted(range(len(CONTEXTS)), key=lambda index: -expected[index])
+    assert SimilarContexts(CONTEXTS).most_similar(query, 6) == order
+    assert SimilarContexts(CONTEXTS).most_similar(query, 2) == order[:2]
+
+
+def test_equal_ones_keep_their_order_and_there_are_no_more_than_there_are():
+    assert SimilarContexts(["ab", "cd", "ab"]).most_similar("ab", 9) == [0, 2, 1]
+    assert SimilarContexts(["ab", "cd"]).most_similar("xyz", 1) == [0]
