@@ -22,6 +22,7 @@ MODELS = {
     "ProfileNetwork": "lightning_modules.markov_logic.profiles",
     "ProfileSeq2Seq": "lightning_modules.seq2seq",
     "PromptedLLM": "lightning_modules.prompted_llm",
+    "RetrievedReply": "lightning_modules.retrieval",
     "UserLora": "lightning_modules.user_lora",
     "UserTuning": "lightning_modules.user_tuning",
 }
