@@ -69,9 +69,10 @@ class PredictionWriter(Callback):
             "decoding": vars(pl_module.decoding),
         }
         data = trainer.datamodule
-        if data.prompts.template.style != "none":
+        if (style := data.prompts.template.style) != "none":
             control = asdict(data.control) if data.control else None
-            card["data"] = {"profiles": str(data.profiles or "declared"), "control": control}
+            profiles = "a number for each user" if style == "user" else str(data.profiles or "declared")
+            card["data"] = {"profiles": profiles, "control": control}
         os.replace(self.path.with_suffix(".partial"), self.path)
         card_path = self.path.with_name("predictions.card.json")
         card_path.with_suffix(".partial").write_text(json.dumps(card, indent=1) + "\n")

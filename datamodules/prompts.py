@@ -5,8 +5,9 @@ In: profiles, and the context turns of reply pairs as token ids. Out: the ids of
     [<|speaker profile|> text] [<|partner profile|> text]  <|partner|> turn  <|speaker|> turn  ...  </s>
 
 `none` has no profile, `psp` (persona speaker prompt) the speaker's, `ppp` (persona pair prompt) both
-people's (Otsuka et al. 2024; the literal strings are not stated in the paper). Each context turn is
-preceded by the marker of its author; "speaker" is the person who is about to speak.
+people's (Otsuka et al. 2024; the literal strings are not stated in the paper). `user` is a control that says nothing
+of a person but who it is: a number for each target user stands where a profile would. Each context turn is preceded
+by the marker of its author; "speaker" is the person who is about to speak.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Literal, TypedDict
 import numpy as np
 from tokenizers import Tokenizer
 
+from datamodules.preparation.prepare import read_manifest
 from datamodules.preparation.tokenizer import (
     EOS,
     PARTNER,
@@ -47,7 +49,8 @@ class PromptTemplate:
     """How a profile is written. All wording is ours; it is not stated in the paper.
 
     Args:
-        style: `none`, `psp` (the speaker's profile) or `ppp` (the speaker's and the partner's).
+        style: `none`, `psp` (the speaker's profile), `ppp` (the speaker's and the partner's) or `user` (a number that
+            stands for the speaker, who has to be a target user; anybody else has none).
         attribute_format: one attribute, with `{attribute}` and `{value}`.
         separator: what stands between two attributes.
         attributes: which attributes, in this order; None takes all, in alphabetical order.
@@ -55,7 +58,7 @@ class PromptTemplate:
             None writes them as the profiles name them.
     """
 
-    style: Literal["none", "psp", "ppp"] = "none"
+    style: Literal["none", "psp", "ppp", "user"] = "none"
     attribute_format: str = "{attribute}: {value}"
     separator: str = ", "
     attributes: tuple[str, ...] | None = None
@@ -230,7 +233,7 @@ class Prompts:
 def load_prompts(
     template: PromptTemplate, prepared: Path, profiles: Path | None, control: ProfileControl | None = None
 ) -> Prompts:
-    """Prompts for a prepared corpus, with the profiles of a file, or those the corpus declares, or none.
+    """Prompts for a prepared corpus, with the profiles of a file, or those the corpus declares, or numbers, or none.
 
     Raises:
         FileNotFoundError: there are no profiles.
@@ -243,12 +246,15 @@ def load_prompts(
         if control != ProfileControl():
             raise ValueError(f"data.control is {control}, but a prompt of style none has no profiles; use psp or ppp")
         return Prompts(template, tokenizer)
-    path = profiles or prepared / "profiles.parquet"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"prompt style {template.style!r} needs profiles, and there is no {path}; {_command_for(path)}"
-        )
-    known = read_profiles(path)
+    if template.style == "user":
+        path, known = prepared / "manifest.json", numbered_users(prepared)
+    else:
+        path = profiles or prepared / "profiles.parquet"
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"prompt style {template.style!r} needs profiles, and there is no {path}; {_command_for(path)}"
+            )
+        known = read_profiles(path)
     there = {name for profile in known.values() for name in profile}
     if missing := [name for name in template.attributes or () if name not in there]:
         raise ValueError(
@@ -264,6 +270,12 @@ def load_prompts(
     for profile in profiles.values():
         template.render(profile)  # what cannot be written is found now, not in the middle of training
     return Prompts(template, tokenizer, profiles)
+
+
+def numbered_users(prepared: Path) -> dict[str, dict[str, str]]:
+    """A profile for each target user that is nothing but their place among them: short, whatever they are called."""
+    users = sorted(read_manifest(prepared)["target_users"])
+    return {user: {"user": str(number)} for number, user in enumerate(users)}
 
 
 def _command_for(path: Path) -> str:

@@ -1,6 +1,6 @@
 """Streams reply pairs for pre-training: in place, shuffled, in batches of about equal cost, resumable.
 
-In: the pre-training splits of a prepared corpus. Out: `Seq2SeqBatch` batches.
+In: splits of a prepared corpus, by default those for pre-training. Out: `Seq2SeqBatch` batches.
 Not its job: the prompt's wording (`prompts.py`), the files (`token_pairs.py`).
 
 The order is a stateless permutation in two levels: each epoch permutes windows of row groups (what is in a
@@ -64,7 +64,7 @@ class PairStream:
 
     @cached_property
     def _sample(self) -> Rendered:
-        """The first row group: shards are shuffled, so it stands for all of them."""
+        """The first row group: shards for pre-training are shuffled, so it stands for all of them."""
         return self.prompts.render(self.reader.read([0]), self.max_context_tokens)
 
     @cached_property
@@ -163,7 +163,8 @@ class _Position(IterableDataset):
 class ReplyPairs(LightningDataModule):
     """The 1.3 billion reply pairs of the paper, or as many as there are.
 
-    A test or prediction is about the target users' test turns: no backbone has seen these people.
+    A test or prediction is about the target users' test turns: no backbone has seen these people, unless it is tuned
+    on their own splits.
 
     Args:
         preparation: how the corpus is prepared; done once, and skipped when it is done.
@@ -174,6 +175,9 @@ class ReplyPairs(LightningDataModule):
             device (not stated in the paper).
         max_context_tokens: ids of context kept, from the end (not stated in the paper).
         seed: of the order of the pairs.
+        train_split: what is trained on; `users/train` for one model of all target users. Only `pretrain/train` is
+            shuffled in its files: of another split, windows of 65,536 pairs come in an order of their own each.
+        validation_split: what is validated on.
     """
 
     def __init__(
@@ -185,6 +189,8 @@ class ReplyPairs(LightningDataModule):
         tokens_per_batch: int = 4096,
         max_context_tokens: int = 64,
         seed: int = 0,
+        train_split: str = "pretrain/train",
+        validation_split: str = "pretrain/validation",
     ) -> None:
         super().__init__()
         self.preparation = preparation
@@ -194,6 +200,8 @@ class ReplyPairs(LightningDataModule):
         self.tokens_per_batch = tokens_per_batch
         self.max_context_tokens = max_context_tokens
         self.seed = seed
+        self.train_split = train_split
+        self.validation_split = validation_split
         self.users: list[str] = []
         self._train: _Position | None = None
         self._start = {"epoch": 0, "handed_out": 0}
@@ -210,11 +218,11 @@ class ReplyPairs(LightningDataModule):
             self._set_up_target_users(stage)
             return
         self.prompts = load_prompts(self.prompt, self.preparation.output, self.profiles, self.control)
-        reader = ShardReader(self.preparation.output, "pretrain/train")
+        reader = ShardReader(self.preparation.output, self.train_split)
         if stage == "fit" and not reader.groups:
             raise ValueError(
-                f"{self.preparation.output} has no reply pairs in pretrain/train, because target users take part in "
-                "every dialogue; prepare it with a smaller splits.num_target_users"
+                f"{self.preparation.output} has no reply pairs in {self.train_split}; target users who take part in "
+                "every dialogue leave none for pre-training: prepare it with a smaller splits.num_target_users"
             )
         if stage == "fit" and self.prompt.style != "none" and (self.trainer is None or self.trainer.is_global_zero):
             sample = reader.read([0])
@@ -250,16 +258,16 @@ class ReplyPairs(LightningDataModule):
     @cached_property
     def label_tokens_per_batch(self) -> float:
         """Mean number of label tokens in a training batch of one device."""
-        return self.stream("pretrain/train", shuffle=True).label_tokens_per_batch
+        return self.stream(self.train_split, shuffle=True).label_tokens_per_batch
 
     def train_dataloader(self) -> DataLoader:
         if self._train is not None:  # a loader that is made anew goes on where the last one stood
             self._start = {"epoch": self._train.epoch, "handed_out": self._train.handed_out}
-        self._train = _Position(self.stream("pretrain/train", shuffle=True), **self._start)
+        self._train = _Position(self.stream(self.train_split, shuffle=True), **self._start)
         return DataLoader(self._train, batch_size=None)
 
     def val_dataloader(self) -> DataLoader:
-        stream = self.stream("pretrain/validation", shuffle=False)
+        stream = self.stream(self.validation_split, shuffle=False)
         return DataLoader(WholePass(lambda: stream.batches(0), stream.num_batches_in_epoch(0)), batch_size=None)
 
     def test_dataloader(self) -> DataLoader:

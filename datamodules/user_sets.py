@@ -177,6 +177,8 @@ class RoundPlan:
                 steps += [
                     ready[start : start + self.users_per_batch] for start in range(0, len(ready), self.users_per_batch)
                 ]
+        if self.users_per_batch == 1:  # a module that changes weights between users has to do so once for each
+            steps.sort(key=lambda step: step[0][0])
         return steps
 
 

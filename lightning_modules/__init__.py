@@ -10,18 +10,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .chat_endpoint import ChatEndpoint
     from .chat_models import LocalChatModel
+    from .joint_tuning import JointTuning
     from .markov_logic.profiles import ProfileNetwork
     from .prompted_llm import PromptedLLM
+    from .retrieval import RetrievedReply
     from .seq2seq import ProfileSeq2Seq
     from .user_lora import UserLora
     from .user_tuning import UserTuning
 
 __all__ = [
     "ChatEndpoint",
+    "JointTuning",
     "LocalChatModel",
     "ProfileNetwork",
     "ProfileSeq2Seq",
     "PromptedLLM",
+    "RetrievedReply",
     "UserLora",
     "UserTuning",
 ]
@@ -32,10 +36,12 @@ def __getattr__(name: str) -> Any:
 
     modules = {
         "ChatEndpoint": "chat_endpoint",
+        "JointTuning": "joint_tuning",
         "LocalChatModel": "chat_models",
         "ProfileNetwork": "markov_logic.profiles",
         "ProfileSeq2Seq": "seq2seq",
         "PromptedLLM": "prompted_llm",
+        "RetrievedReply": "retrieval",
         "UserLora": "user_lora",
         "UserTuning": "user_tuning",
     }

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -51,6 +51,27 @@ def read_card(adapters: Path, user: str) -> dict[str, Any] | None:
     """The card of a user's finished adapter, or None where there is no adapter."""
     path = adapter_directory(adapters, user) / "card.json"
     return json.loads(path.read_text()) if path.is_file() else None
+
+
+def users_to_train(
+    users: Sequence[str], adapters: Path, backbone_fingerprint: str, settings: Mapping[str, Any]
+) -> list[str]:
+    """The users who have no weights of their own in `adapters` yet.
+
+    Raises:
+        ValueError: some were trained with other settings or on another backbone.
+    """
+    cards = {user: read_card(adapters, user) for user in users}
+    for user, card in cards.items():
+        if card is not None and (card["settings"] != settings or card["backbone"] != backbone_fingerprint):
+            raise ValueError(
+                f"{adapters} has weights of {user!r} that were trained with other settings or on another backbone; "
+                "give another --run, or delete that directory to train them anew"
+            )
+    waiting = [user for user in users if cards[user] is None]
+    if len(waiting) < len(users):
+        print(f"{len(users) - len(waiting)} of {len(users)} users are trained already")
+    return waiting
 
 
 def load_adapter(adapters: Path, user: str, backbone_fingerprint: str) -> dict[str, Tensor]:

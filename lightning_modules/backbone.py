@@ -109,9 +109,19 @@ def save_backbone(
 
 def example_profile(prompt: PromptTemplate) -> dict[str, str]:
     """Somebody whom the prompt's wording can describe."""
+    if prompt.style == "user":
+        return {"user": "0"}
     if prompt.wording is None:
         return EXAMPLE_PROFILE
     return {name: next(iter(attribute["values"])) for name, attribute in prompt.wording.items()}
+
+
+def load_model(directory: Path) -> T5ForConditionalGeneration:
+    """The model in a directory of Hugging Face's, in 32-bit precision."""
+    from transformers import T5ForConditionalGeneration
+
+    model = T5ForConditionalGeneration.from_pretrained(directory, dtype=torch.float32, local_files_only=True)
+    return prefer_fast_attention(model)
 
 
 def load_backbone(directory: Path) -> Backbone:
@@ -121,8 +131,6 @@ def load_backbone(directory: Path) -> Backbone:
         FileNotFoundError: there is none; the message names the command that makes it.
         ValueError: its files are not those that its manifest describes.
     """
-    from transformers import T5ForConditionalGeneration
-
     if not (directory / "manifest.json").is_file():
         raise FileNotFoundError(f"no backbone in {directory}; {_command_for(directory)}")
     manifest = json.loads((directory / "manifest.json").read_text())
@@ -136,9 +144,8 @@ def load_backbone(directory: Path) -> Backbone:
     described.pop("example")
     if described["attributes"] is not None:
         described["attributes"] = tuple(described["attributes"])
-    model = T5ForConditionalGeneration.from_pretrained(directory, dtype=torch.float32, local_files_only=True)
     return Backbone(
-        model=prefer_fast_attention(model),
+        model=load_model(directory),
         tokenizer=Tokenizer.from_file(str(directory / "tokenizer.json")),
         prompt=PromptTemplate(**described).resolved(),
         fingerprint=fingerprint,

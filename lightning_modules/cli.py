@@ -177,7 +177,9 @@ class UserDialogueCLI(LightningCLI):
         if not path.is_file():
             return
         card = json.loads(path.read_text())
-        if card["status"] != "finished" and not self.checkpoint.is_file():
+        artefacts = ("backbone/manifest.json", "adapters/*/card.json", "models/*/card.json")
+        anything = any(any(self.run_directory.glob(pattern)) for pattern in artefacts)
+        if card["status"] != "finished" and not self.checkpoint.is_file() and not anything:
             return  # it was stopped before there was anything to go on from
         theirs, ours = run_settings(card["config"]), run_settings(self.settings)
         if differing := [
@@ -195,8 +197,7 @@ class UserDialogueCLI(LightningCLI):
                     f"{self.run_directory} was trained on backbone {card['backbone']}, but model.init_from is backbone "
                     f"{self._backbone_now()} now; give another --run, or delete that directory"
                 )
-            artefacts = ("backbone/manifest.json", "adapters/*/card.json", "model/card.json")
-            if not any(any(self.run_directory.glob(pattern)) for pattern in artefacts):
+            if not anything:
                 raise ValueError(
                     f"{self.run_directory} was finished, but what it made is gone; delete it to train anew"
                 )
@@ -226,7 +227,7 @@ class UserDialogueCLI(LightningCLI):
         if not path.is_file():
             return
         card = json.loads(path.read_text())
-        adapters = self.run_directory.glob("adapters/*/card.json")
+        weights = [*self.run_directory.glob("adapters/*/card.json"), *self.run_directory.glob("models/*/card.json")]
         if (
             card["status"] == "finished"
             and card["config"] == self.settings
@@ -234,7 +235,7 @@ class UserDialogueCLI(LightningCLI):
             and self._prepared_now() in (None, card["prepared"])
             and self._profiles_now() == card.get("profiles")
             and (self.subcommand != "predict" or any((self.run_directory / name).is_file() for name in PREDICTED))
-            and all(adapter.stat().st_mtime < path.stat().st_mtime for adapter in adapters)
+            and all(file.stat().st_mtime < path.stat().st_mtime for file in weights)
         ):
             print(f"{self.subcommand} of {self.run_directory} is done already; delete {path} to do it again")
             for name, value in card["metrics"].items():
@@ -254,11 +255,12 @@ class UserDialogueCLI(LightningCLI):
 
         return fingerprint_of_profiles(self.settings)
 
-    def _backbone_now(self, otherwise: Path | None = None) -> str | None:
-        """Fingerprint of the backbone that `init_from` names, if there is one, or else of that in another directory."""
-        directory = self.settings["model"]["init_args"].get("init_from") or otherwise
-        manifest = Path(directory or ".") / "manifest.json"
-        return json.loads(manifest.read_text())["fingerprint"] if directory and manifest.is_file() else None
+    def _backbone_now(self, first: Path | None = None) -> str | None:
+        """Fingerprint of the backbone in a directory, or else of that which `init_from` names; None without one."""
+        for directory in (first, self.settings["model"]["init_args"].get("init_from")):
+            if directory and (manifest := Path(directory) / "manifest.json").is_file():
+                return json.loads(manifest.read_text())["fingerprint"]
+        return None
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         from callbacks import ResumeCheckpoint, RunCard

@@ -20,7 +20,7 @@ from datamodules.batches import Seq2SeqBatch
 from .chat_models import ChatDecoding, ChatModel
 from .chat_wording import ChatWording, Turns
 from .seq2seq import Predictions
-from .similar_contexts import SimilarContexts
+from .similar_contexts import SimilarContexts, as_text
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,3 @@ class PromptedLLM(LightningModule):
             contexts = SimilarContexts([as_text(turns) for turns, _ in replies]) if self.told == "retrieved" else None
             self._users[user] = Told(profile, replies, contexts)
         return self._users[user]
-
-
-def as_text(context: Turns) -> str:
-    """A context as it is compared with others: its turns, whoever wrote them."""
-    return "\n".join(text for _, text in context)

@@ -1,11 +1,13 @@
-"""Who of a `UserLora` fit is in training, who waits, how far everyone is, and everyone's summed losses.
+"""Who of a fit of many users is in training, who waits, how far everyone is, and everyone's summed losses.
 
-Plain values that go into a checkpoint and into tables. Not its job: weights (`user_lora.py`).
+Plain values that go into a checkpoint and into tables, and what a trainer must be set to for such a fit. Not its job:
+weights (`user_lora.py`, `user_tuning.py`).
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import math
 import os
 from collections import defaultdict
@@ -14,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from lightning import Trainer
 from torch import Tensor
 
 
@@ -41,7 +44,7 @@ class Progress:
         if loss is not None and not math.isfinite(loss):
             raise ValueError(
                 f"the validation loss of user {self.user!r} is {loss} after epoch {self.epoch}; lower "
-                "model.learning_rate, or leave this user out"
+                "the learning rate, or leave this user out"
             )
         if loss is None or self.best_loss is None or loss < self.best_loss:
             self.best_loss, self.best_epoch, self.epochs_without_gain = loss, self.epoch, 0
@@ -127,6 +130,34 @@ class UserTotals:
                 sums = [sums[kind][user] for kind in self.nll for sums in (self.nll, self.tokens)]
                 writer.writerow([user, *sums])
         os.replace(partial, path)
+
+
+def require_rounds(trainer: Trainer, module: str) -> None:
+    """Raises ValueError where the trainer would end before everybody is done, or not make rounds of its epochs."""
+    expected = {
+        "max_epochs": -1,
+        "max_steps": -1,
+        "reload_dataloaders_every_n_epochs": 1,
+        "check_val_every_n_epoch": 1,
+        "num_sanity_val_steps": 0,
+    }
+    wrong = [name for name, value in expected.items() if getattr(trainer, name) != value]
+    if wrong and not trainer.fast_dev_run:
+        settings = ", ".join(f"trainer.{name}={expected[name]}" for name in wrong)
+        raise ValueError(f"{module} ends when every user is done: set {settings}; model.max_epochs is each user's")
+
+
+def require_one_process(trainer: Trainer, module: str) -> None:
+    """Raises ValueError where users would be trained in every process anew."""
+    if trainer.world_size > 1:
+        raise ValueError(
+            f"{module} runs in one process, got {trainer.world_size}; split the users by data.users instead"
+        )
+
+
+def seed_of(seed: int, user: str) -> int:
+    """A seed for one user, whoever else is trained."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}\x1f{user}".encode(), digest_size=7).digest(), "big")
 
 
 def macro_perplexity(losses: dict[str, float]) -> float:

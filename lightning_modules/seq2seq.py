@@ -56,6 +56,10 @@ class ReplyModule(LightningModule):
         self.tokens = SumMetric()
         self.strict_loading = False
 
+    @property
+    def in_fit(self) -> bool:
+        return self.trainer.state.fn == "fit"
+
     def row_nll(self, batch: Seq2SeqBatch) -> tuple[Tensor, Tensor]:
         """Summed negative log-likelihood in nats and label tokens of every row, both (rows,)."""
         return row_nll(self.model, batch)
@@ -145,15 +149,7 @@ class ProfileSeq2Seq(ReplyModule):
     def configure_model(self) -> None:
         if self.model is not None:
             return
-        fitting = self.trainer.state.fn == "fit"
-        directory = self.init_from
-        if directory is None and not fitting:
-            directory = Path(self.trainer.default_root_dir) / "backbone"
-            if not directory.is_dir():
-                raise ValueError(
-                    f"nothing to {self.trainer.state.fn.value}: this run has trained no backbone ({directory}); train "
-                    "it with `lightning fit`, or give another one with --model.init_from=<directory>"
-                )
+        directory = self.source()
         if directory is None:
             tokenizer = self.trainer.datamodule.prompts.tokenizer
             self.model = new_model(self.size, tokenizer.get_vocab_size(), self.dropout)
@@ -162,6 +158,20 @@ class ProfileSeq2Seq(ReplyModule):
             self.require_same_prompts(backbone, directory)
             self.model, self.backbone_fingerprint = backbone.model, backbone.fingerprint
             self.model.train()
+
+    def source(self) -> Path | None:
+        """Directory of the backbone to begin with, or to test; None means random weights."""
+        return self.init_from or (None if self.in_fit else self.trained())
+
+    def trained(self) -> Path:
+        """Directory of the backbone that this run has trained; ValueError where it has not."""
+        directory = Path(self.trainer.default_root_dir) / "backbone"
+        if not directory.is_dir():
+            raise ValueError(
+                f"nothing to {self.trainer.state.fn.value}: this run has trained no backbone ({directory}); train "
+                "it with `lightning fit`, or give another one with --model.init_from=<directory>"
+            )
+        return directory
 
     def on_train_batch_start(self, batch: Seq2SeqBatch, batch_idx: int) -> None:
         # Dropout's random numbers depend on the step alone, so that a resumed run draws the same ones.
@@ -181,8 +191,12 @@ class ProfileSeq2Seq(ReplyModule):
         optimizer = self.optimizer(parameters)
         if self.lr_scheduler is None:
             return {"optimizer": optimizer}
+        scheduler = self.lr_scheduler(optimizer, self.num_steps())
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def num_steps(self) -> int:
+        """Optimizer steps that the learning-rate schedule has to reach over."""
         num_steps = self.trainer.estimated_stepping_batches
         if num_steps in (-1, float("inf")):
             raise ValueError("the learning-rate schedule needs an end: set trainer.max_steps or trainer.max_epochs")
-        scheduler = self.lr_scheduler(optimizer, int(num_steps))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return int(num_steps)

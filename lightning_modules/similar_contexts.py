@@ -30,3 +30,8 @@ class SimilarContexts:
         """Indices of the `k` most similar contexts, the most similar first; of equal ones the earlier first."""
         similarity = (self.vectors @ self.vectorizer.transform([context]).T).toarray().ravel()
         return np.argsort(-similarity, kind="stable")[:k].tolist()
+
+
+def as_text(context: Sequence[tuple[str, str]]) -> str:
+    """A context as it is compared with others: its turns, whoever wrote them."""
+    return "\n".join(text for _, text in context)

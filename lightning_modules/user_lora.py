@@ -12,7 +12,6 @@ best weights and early stopping belong to each user: *the result equals training
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,12 +22,12 @@ from torch import Tensor
 
 from datamodules.batches import IGNORED, Seq2SeqBatch
 
-from .adapter_files import load_adapter, read_card
+from .adapter_files import load_adapter, users_to_train
 from .backbone import load_backbone
 from .generation import Decoding
 from .likelihood import reply_states, summed_nll
 from .per_user_adamw import PerUserAdamW
-from .roster import Progress, Roster, UserTotals, macro_perplexity
+from .roster import Progress, Roster, UserTotals, macro_perplexity, require_one_process, require_rounds, seed_of
 from .schedules import warmup_linear
 from .seq2seq import Predictions, ReplyModule
 from .stacked_lora import StackedLora
@@ -133,10 +132,7 @@ class UserLora(ReplyModule):
             return
         from peft import LoraConfig
 
-        if self.trainer.world_size > 1:
-            raise ValueError(
-                f"UserLora runs in one process, got {self.trainer.world_size}; split the users by data.users instead"
-            )
+        require_one_process(self.trainer, "UserLora")
         backbone = load_backbone(self.init_from)
         self.require_same_prompts(backbone, self.init_from)
         self.model, self.backbone_fingerprint = backbone.model, backbone.fingerprint
@@ -150,49 +146,20 @@ class UserLora(ReplyModule):
             inference_mode=True,
         )
         waiting = []
-        if self._in_fit:
-            self._require_rounds()
-            waiting = self._users_without_adapter()
+        if self.in_fit:
+            require_rounds(self.trainer, "UserLora")
+            users = self.trainer.datamodule.users
+            waiting = users_to_train(users, self.adapters_directory, self.backbone_fingerprint, self.settings())
         self.roster = Roster(waiting, min(self.max_users_at_once, len(waiting)))
         self.lora = StackedLora(self.model, self.lora_config, len(self.roster.slots))
         self.register_buffer("best_rows", torch.zeros_like(self.lora.rows.data))
-        if self._in_fit:
+        if self.in_fit:
             self._next_round()
-
-    def _require_rounds(self) -> None:
-        """Raises ValueError where the trainer would end before everybody is done, or not make rounds of its epochs."""
-        expected = {
-            "max_epochs": -1,
-            "max_steps": -1,
-            "reload_dataloaders_every_n_epochs": 1,
-            "check_val_every_n_epoch": 1,
-            "num_sanity_val_steps": 0,
-        }
-        wrong = [name for name, value in expected.items() if getattr(self.trainer, name) != value]
-        if wrong and not self.trainer.fast_dev_run:
-            settings = ", ".join(f"trainer.{name}={expected[name]}" for name in wrong)
-            raise ValueError(f"UserLora ends when every user is done: set {settings}; model.max_epochs is each user's")
-
-    def _users_without_adapter(self) -> list[str]:
-        data = self.trainer.datamodule
-        waiting = []
-        for user in data.users:
-            card = read_card(self.adapters_directory, user)
-            if card is None:
-                waiting.append(user)
-            elif card["settings"] != self.settings() or card["backbone"] != self.backbone_fingerprint:
-                raise ValueError(
-                    f"{self.adapters_directory} has an adapter of {user!r} that was trained with other settings or on "
-                    "another backbone; give another --run, or delete that directory to train it anew"
-                )
-        if len(waiting) < len(data.users):
-            print(f"{len(data.users) - len(waiting)} of {len(data.users)} users have their adapter already")
-        return waiting
 
     def _next_round(self) -> None:
         """Gives free slots to those who wait, and tells the data module who takes part."""
         for slot in self.roster.fill(self._begin):
-            seed = _seed_of(self.seed, self.roster.slots[slot].user)
+            seed = seed_of(self.seed, self.roster.slots[slot].user)
             self.lora.rows.data[slot] = self.best_rows[slot] = self.lora.initial_row(seed).to(self.lora.rows)
         self.trainer.datamodule.next_round({progress.user: progress.epoch for progress in self.roster.active.values()})
 
@@ -248,15 +215,11 @@ class UserLora(ReplyModule):
         self.validated = UserTotals()
 
     def validation_step(self, batch: Seq2SeqBatch, batch_idx: int) -> None:
-        self.lora.activate(self.lora.rows.data[self._slots_of(batch)] if self._in_fit else self._files_of(batch))
+        self.lora.activate(self.lora.rows.data[self._slots_of(batch)] if self.in_fit else self._files_of(batch))
         nll, tokens = self.row_nll(batch)
         self.nll.update(nll.sum())
         self.tokens.update(tokens.sum())
         self.validated.add("own", self.users_of(batch), nll, tokens)
-
-    @property
-    def _in_fit(self) -> bool:
-        return self.trainer.state.fn == "fit"
 
     def on_validation_epoch_end(self) -> None:
         if losses := self.validated.losses("own"):
@@ -359,8 +322,3 @@ class UserLora(ReplyModule):
     def predict_step(self, batch: Seq2SeqBatch, batch_idx: int) -> Predictions:
         self.lora.activate(self._files_of(batch))
         return super().predict_step(batch, batch_idx)
-
-
-def _seed_of(seed: int, user: str) -> int:
-    """A seed for one user, whoever else is trained."""
-    return int.from_bytes(hashlib.blake2b(f"{seed}\x1f{user}".encode(), digest_size=7).digest(), "big")

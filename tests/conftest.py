@@ -222,6 +222,33 @@ trainer:
     - callbacks.AdapterCheckpoint
     - callbacks.PredictionWriter
 """
+TUNING_TINY = """# lightning fit --config experiments/tuning_tiny.yaml
+model:
+  class_path: lightning_modules.UserTuning
+  init_args:
+    init_from: runs/pretrain_tiny/backbone
+    optimizer:
+      class_path: torch.optim.Adafactor
+      init_args: {lr: 0.01}
+    lr_scheduler: lightning_modules.schedules.WarmupLinear
+    max_epochs: 2
+    decoding: {max_new_tokens: 5}
+data:
+  class_path: datamodules.UserSets
+  init_args:
+    preparation: corpora/invented.yaml
+    users_per_batch: 1
+trainer:
+  accelerator: cpu
+  max_epochs: -1
+  reload_dataloaders_every_n_epochs: 1
+  num_sanity_val_steps: 0
+  enable_progress_bar: false
+  enable_model_summary: false
+  callbacks:
+    - callbacks.TunedExport
+    - callbacks.PredictionWriter
+"""
 INVENTED_YAML = """# lightning prepare --config experiments/corpora/invented.yaml
 corpus:
   class_path: datamodules.corpora.Jsonl
@@ -244,6 +271,7 @@ def _project(tmp_path_factory: pytest.TempPathFactory, invented_jsonl: Path) -> 
     (root / "experiments" / "corpora").mkdir(parents=True)
     (root / "experiments" / "pretrain_tiny.yaml").write_text(PRETRAIN_TINY)
     (root / "experiments" / "lora_tiny.yaml").write_text(LORA_TINY)
+    (root / "experiments" / "tuning_tiny.yaml").write_text(TUNING_TINY)
     (root / "experiments" / "corpora" / "invented.yaml").write_text(INVENTED_YAML.format(path=invented_jsonl))
     rule = SplitRule(num_target_users=4, min_turns=50, max_turns=65, min_dialogues=10, pretrain_validation_share=0.2)
     manifest = Preparation(Jsonl(invented_jsonl), root / "data" / "invented", rule, vocabulary_size=400).run()
@@ -257,7 +285,7 @@ def _project(tmp_path_factory: pytest.TempPathFactory, invented_jsonl: Path) -> 
 
 @pytest.fixture
 def project(_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with two experiments, their corpus prepared and a backbone; the current directory."""
+    """A working directory with three experiments, their corpus prepared and a backbone; the current directory."""
     shutil.copytree(_project, tmp_path / "project")
     monkeypatch.chdir(tmp_path / "project")
     monkeypatch.setenv("WANDB_MODE", "offline")

@@ -278,6 +278,55 @@ def test_a_second_test_is_left_alone_until_something_changes(project, capsys):
     main([*test, "--model.num_swaps=1", "--run=lora_tiny"])
 
 
+def test_all_weights_of_many_users_meet_in_one_run(project, capsys):
+    tuning = ["--config", "experiments/tuning_tiny.yaml"]
+    main(["fit", *tuning])
+    run = Path("runs/tuning_tiny")
+    assert {path.name for path in (run / "models").iterdir()} == {"ada", "ben", "cleo", "dan"}
+    main(["predict", *tuning])
+    lines = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
+    assert {line["user"] for line in lines} == {"ada", "ben", "cleo", "dan"}
+    for command, message in (("fit", "is finished already"), ("predict", "is done already")):
+        with pytest.raises(SystemExit) as stop:
+            main([command, *tuning])
+        assert (stop.value.code, message in capsys.readouterr().out) == (0, True)
+    (run / "models" / "ada" / "card.json").touch()  # somebody's weights are others
+    main(["predict", *tuning])
+
+
+def test_a_run_that_was_killed_between_users_goes_on_with_the_same_settings_only(project, capsys):
+    tuning = ["fit", "--config", "experiments/tuning_tiny.yaml", "--run=killed"]
+    main(tuning)
+    run = Path("runs/killed")
+    weights = load_file(run / "models" / "dan" / "model.safetensors")
+    shutil.rmtree(run / "models" / "dan")
+    (run / "fit.card.json").write_text(json.dumps({**card("killed"), "status": "running"}))
+    assert not (run / "checkpoints" / "last.ckpt").exists()
+    assert "optimizer.init_args.lr was 0.01, now 0.02" in said([*tuning, "--model.optimizer.init_args.lr=0.02"], capsys)
+    main(tuning)
+    assert "3 of 4 users are trained already" in capsys.readouterr().out
+    again = load_file(run / "models" / "dan" / "model.safetensors")
+    assert not [name for name in weights if not torch.equal(weights[name], again[name])]
+
+
+def test_a_prediction_of_what_was_tuned_is_left_alone(project, capsys):
+    Path("experiments/joint.yaml").write_text(
+        "model: {class_path: lightning_modules.JointTuning, init_args: {init_from: runs/pretrain_tiny/backbone}}\n"
+        "data: {init_args: {train_split: users/train, validation_split: users/validation}}\n"
+        "trainer: {max_epochs: 1, callbacks: [{class_path: callbacks.BackboneExport, init_args: {best: true}}, "
+        "callbacks.PredictionWriter]}\n"
+    )
+    joint = ["--config", "experiments/pretrain_tiny.yaml", "--config", "experiments/joint.yaml", "--run=joint"]
+    short = [*joint, "--model.decoding.max_new_tokens=3"]
+    assert "this run has trained no backbone" in said(["predict", *short], capsys)
+    main(["fit", *joint])
+    main(["predict", *short])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", *short])
+    assert (stop.value.code, "is done already" in capsys.readouterr().out) == (0, True)
+
+
 def test_a_run_on_a_backbone_that_is_another_one_now_is_refused(project, capsys):
     main(LORA)
     manifest = Path("runs/pretrain_tiny/backbone/manifest.json")

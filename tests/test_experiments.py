@@ -23,9 +23,11 @@ TOOLS = {
 CHEAP = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.logger=false"]
 OURS = {"prompt", "profiles", "control", "tokens_per_batch", "max_context_tokens", "seed", "formulas", "l2", "size"}
 MODELS = {
+    "JointTuning": "lightning_modules.joint_tuning",
     "ProfileNetwork": "lightning_modules.markov_logic.profiles",
     "ProfileSeq2Seq": "lightning_modules.seq2seq",
     "PromptedLLM": "lightning_modules.prompted_llm",
+    "RetrievedReply": "lightning_modules.retrieval",
     "UserLora": "lightning_modules.user_lora",
     "UserTuning": "lightning_modules.user_tuning",
 }

@@ -40,9 +40,10 @@ def kill_behind_a_checkpoint(arguments, checkpoint, project):
     ("experiment", "flags", "weights"),
     [
         ("pretrain_tiny", ["--trainer.max_epochs=12"], "backbone/model.safetensors"),
+        ("tuning_tiny", ["--model.max_epochs=4"], "models/*/model.safetensors"),
         ("lora_tiny", ["--model.max_epochs=8", "--data.users_per_batch=1"], "adapters/*/adapter_model.safetensors"),
     ],
-    ids=["pre-training", "adapters"],
+    ids=["pre-training", "all weights of each user", "adapters"],
 )
 def test_killed_and_started_again_gives_the_same_weights(project, experiment, flags, weights):
     arguments = ["fit", "--config", f"experiments/{experiment}.yaml", *flags]

@@ -183,6 +183,24 @@ def test_profiles_of_a_file_win_over_those_of_the_corpus(prepared: Path, tmp_pat
     assert load_prompts(PromptTemplate("none"), prepared, path).profiles == {}
 
 
+def test_a_number_stands_for_a_target_user(prepared: Path) -> None:
+    made = load_prompts(PromptTemplate("user", attribute_format="{value}"), prepared, None)
+    assert made.profiles == {name: {"user": str(place)} for place, name in enumerate(("ada", "ben", "cleo", "dan"))}
+    pairs = ShardReader(prepared, "users/test").read([0])
+    for row, ids in enumerate(lists(made.render(pairs, 64).inputs)):
+        number = ("ada", "ben", "cleo", "dan").index(pairs.speakers[pairs.speaker[row]])
+        text = made.tokenizer.decode(ids, skip_special_tokens=False)
+        assert text.startswith((f"<|speaker profile|> {number}<|partner|>", f"<|speaker profile|> {number}<|speaker|>"))
+    others = ShardReader(prepared, "pretrain/train").read([0])
+    assert not set(made.render(others, 64).profile_lengths) - {0}
+
+
+def test_numbers_of_users_can_be_exchanged(prepared: Path) -> None:
+    shuffled = load_prompts(PromptTemplate("user"), prepared, None, ProfileControl(shuffled=True)).profiles
+    assert sorted(profile["user"] for profile in shuffled.values()) == ["0", "1", "2", "3"]
+    assert all(shuffled[name]["user"] != str(place) for place, name in enumerate(sorted(shuffled)))
+
+
 def test_a_style_with_profiles_needs_profiles(prepared: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(prepared, tmp_path / "copy")
     (copy / "profiles.parquet").unlink()

@@ -480,6 +480,17 @@ def test_a_test_is_about_the_target_users(in_small_groups: Preparation) -> None:
     assert sorted(seen) == sorted(rows)
 
 
+def test_the_target_users_own_splits_can_be_trained_on(in_small_groups: Preparation) -> None:
+    data = ReplyPairs(in_small_groups, train_split="users/train", validation_split="users/validation")
+    data.setup("fit")
+    for loader, split in ((data.train_dataloader(), "users/train"), (data.val_dataloader(), "users/validation")):
+        rows = {row["pair_id"]: row for row in pq.read_table(in_small_groups.output / split).to_pylist()}
+        assert sorted(id for batch in loader for id in batch.pair_id.tolist()) == sorted(rows)
+        assert {row["speaker"] for row in rows.values()} == {"ada", "ben", "cleo", "dan"}
+    assert data.label_tokens_per_batch == data.stream("users/train", shuffle=True).label_tokens_per_batch
+    assert data.label_tokens_per_batch != data.stream(TRAIN, shuffle=True).label_tokens_per_batch
+
+
 # ---- bad input
 
 
@@ -488,7 +499,7 @@ def test_a_corpus_without_pre_training_pairs_is_refused(in_small_groups: Prepara
     manifest = json.loads((copy / "manifest.json").read_text())
     manifest["splits"][TRAIN] = []
     (copy / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(ValueError, match="copy has no reply pairs in pretrain/train, because target users take part"):
+    with pytest.raises(ValueError, match="copy has no reply pairs in pretrain/train; target users who take part"):
         ReplyPairs(replace(in_small_groups, output=copy)).setup("fit")
 
 

@@ -34,7 +34,7 @@ def test_without_validation_turns_the_last_epoch_counts():
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_a_loss_that_is_no_number_names_the_user(loss):
-    with pytest.raises(ValueError, match=r"user 'ada' is (nan|inf) after epoch 1; lower model.learning_rate"):
+    with pytest.raises(ValueError, match=r"user 'ada' is (nan|inf) after epoch 1; lower the learning rate"):
         begin("ada").end_epoch(loss)
 
 

@@ -21,7 +21,7 @@ from callbacks import AdapterCheckpoint, ResumeCheckpoint
 from datamodules import UserSets
 from lightning_modules import UserLora
 from lightning_modules.adapter_files import adapter_directory, read_card
-from lightning_modules.user_lora import _seed_of
+from lightning_modules.roster import seed_of
 
 SETTINGS = {
     "rank": 3,
@@ -211,7 +211,7 @@ def test_each_user_gets_the_weights_of_training_alone(
     module, ours = run("together", data={"rows_per_user": rows_per_user}, trainer=in_double, **changes)
     epochs = set()
     for user in USERS:
-        first = module.lora.to_peft(module.lora.initial_row(_seed_of(SETTINGS["seed"], user)))
+        first = module.lora.to_peft(module.lora.initial_row(seed_of(SETTINGS["seed"], user)))
         data = UserSets(preparation, users=user, rows_per_user=rows_per_user)
         data.setup("fit")
         expected, num_epochs, best_epoch, loss = train_alone(data, tiny_backbone, first, user, settings, worse_from)
@@ -246,9 +246,9 @@ def test_company_and_turn_change_nothing(run, undisturbed, changes):
 
 def test_what_depends_on_the_seed(run, undisturbed):
     module, _ = run("seeded", max_epochs=1)
-    assert _seed_of(0, "ada") != _seed_of(1, "ada") != _seed_of(1, "ben")
-    first = module.lora.initial_row(_seed_of(3, "ada"))
-    assert not torch.equal(first, module.lora.initial_row(_seed_of(4, "ada")))
+    assert seed_of(0, "ada") != seed_of(1, "ada") != seed_of(1, "ben")
+    first = module.lora.initial_row(seed_of(3, "ada"))
+    assert not torch.equal(first, module.lora.initial_row(seed_of(4, "ada")))
     assert not torch.allclose(run("reseeded", seed=4)[1]["ada"], undisturbed["ada"], atol=1e-3)
 
 
@@ -260,7 +260,7 @@ def test_the_base_never_changes_and_every_adapter_tensor_does(run, tiny_backbone
         head, _, last = name.rpartition(".")
         assert torch.equal(now[name if name in now else f"{head}.base.{last}"], tensor), name
     for user in USERS:
-        first = module.lora.to_peft(module.lora.initial_row(_seed_of(3, user)))
+        first = module.lora.to_peft(module.lora.initial_row(seed_of(3, user)))
         last = load_file(tmp_path / "run" / "adapters" / user / "adapter_model.safetensors")
         assert first.keys() == last.keys()
         assert not [name for name in first if torch.equal(first[name], last[name])]
@@ -272,7 +272,7 @@ def test_finished_users_are_skipped(run, undisturbed, tmp_path, capsys):
     marker.touch()
     shutil.rmtree(tmp_path / "run" / "adapters" / "dan")
     module, ours = run("run")
-    assert "3 of 4 users have their adapter already" in capsys.readouterr().out
+    assert "3 of 4 users are trained already" in capsys.readouterr().out
     assert len(module.lora.rows) == 1
     assert marker.is_file()
     assert_close(ours, undisturbed)
@@ -281,7 +281,7 @@ def test_finished_users_are_skipped(run, undisturbed, tmp_path, capsys):
 def test_with_nothing_left_to_do_it_ends_well(run, capsys):
     run("run", max_epochs=1)
     run("run", max_epochs=1)
-    assert "4 of 4 users have their adapter already" in capsys.readouterr().out
+    assert "4 of 4 users are trained already" in capsys.readouterr().out
 
 
 def test_adapters_of_other_settings_are_not_taken_for_these(run, tmp_path):

@@ -1,10 +1,12 @@
-"""Every method trains one user, is saved, and gives the same again when it is loaded."""
+"""Every method tunes a user, is saved, and gives the same again; many users in one fit are tuned as each alone."""
 
 import json
+import shutil
 
 import pytest
 import torch
 from lightning import Callback, Trainer
+from safetensors.torch import load_file
 from transformers import AutoModelForSeq2SeqLM
 
 from callbacks import ResumeCheckpoint, TunedExport
@@ -26,6 +28,8 @@ QUIET = {
     "enable_progress_bar": False,
     "enable_model_summary": False,
     "num_sanity_val_steps": 0,
+    "max_epochs": -1,
+    "reload_dataloaders_every_n_epochs": 1,
 }
 
 
@@ -48,20 +52,21 @@ class StopAt(ResumeCheckpoint):
 
 @pytest.fixture
 def make(preparation, tiny_backbone, tmp_path):
-    """Builds trainer, module and data of one user's run."""
+    """Builds trainer, module and data of a run."""
 
-    def build(method, callbacks=(), users="ben", **trainer):
-        torch.manual_seed(0)
+    def build(method, callbacks=(), users="ben", run="run", max_epochs=2, patience=2, **trainer):
         module = UserTuning(
             init_from=tiny_backbone,
             method=METHODS[method] if isinstance(method, str) else method,
             optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=0.01),
             lr_scheduler=WarmupLinear,
+            max_epochs=max_epochs,
+            patience=patience,
             decoding=Decoding(sample=False, max_new_tokens=6),
         )
-        given = {"max_epochs": 2, "enable_checkpointing": False, **trainer}
-        fitting = Trainer(default_root_dir=tmp_path / "run", callbacks=[TunedExport(), *callbacks], **QUIET, **given)
-        return fitting, module, UserSets(preparation, users=users, rows_per_user=4)
+        given = {**QUIET, **trainer}
+        fitting = Trainer(default_root_dir=tmp_path / run, callbacks=[TunedExport(), *callbacks], **given)
+        return fitting, module, UserSets(preparation, users=users, rows_per_user=4, users_per_batch=1)
 
     return build
 
@@ -75,15 +80,15 @@ def test_it_trains_is_saved_and_gives_the_same_again(make, preparation, tiny_bac
     before = AutoModelForSeq2SeqLM.from_pretrained(tiny_backbone).state_dict()
     kept = [any(torch.equal(tensor, now) for now in trained.values()) for tensor in before.values()]
     assert not any(kept) if method == "full" else all(kept)  # all weights are tuned, or none of the backbone's
-    directory = tmp_path / "run" / ("model" if method == "full" else "adapters/ben")
+    directory = tmp_path / "run" / ("models" if method == "full" else "adapters") / "ben"
     card = json.loads((directory / "card.json").read_text())
-    assert (card["user"], card["method"]) == ("ben", METHODS[method])
+    assert (card["user"], card["settings"]["method"]) == ("ben", METHODS[method])
     assert sorted(path.name for path in directory.parent.iterdir()) == [directory.name]
 
     trainer, loaded, data = make(method)
     (logged,) = trainer.validate(loaded, datamodule=data, verbose=False)
     assert logged["val/loss"] == pytest.approx(card["validation_loss"], rel=1e-5)
-    if card["step"] == 24:
+    if card["best_epoch"] == 2:
         assert_same_logits(module.model, loaded.model)
     (tested,) = trainer.test(loaded, datamodule=data, verbose=False)
     assert tested["test/loss"] < base_loss(tiny_backbone, preparation) - 0.01
@@ -112,30 +117,20 @@ def base_loss(backbone, preparation):
     return nll / tokens
 
 
-@pytest.mark.parametrize("step", [5, 12, 17])
-def test_a_stopped_run_goes_on_bit_for_bit(make, tmp_path, step):
-    undisturbed = make("dora")
-    undisturbed[0].fit(undisturbed[1], datamodule=undisturbed[2])
-    with pytest.raises(Stopped):
-        trainer, module, data = make("dora", [StopAt(tmp_path / "last.ckpt", step)], enable_checkpointing=True)
-        trainer.fit(module, datamodule=data)
-    trainer, module, data = make("dora")
-    trainer.fit(module, datamodule=data, ckpt_path=tmp_path / "last.ckpt")
-    assert trainer.global_step == 24
-    theirs = undisturbed[1].state_dict()
-    assert not [name for name, tensor in module.state_dict().items() if not torch.equal(tensor, theirs[name])]
-
-
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"method": "dora", "users": ["ada", "ben"]}, "UserTuning takes one user per fit, got 2; choose one with"),
+        ({"trainer": {"max_epochs": 3}}, "UserTuning ends when every user is done: set trainer.max_epochs=-1"),
         ({"method": {**METHODS["dora"], "target_modules": ["q", "wi_0"]}}, r"target_modules \['wi_0'\] match nothing"),
         ({"method": {**METHODS["dora"], "r": 0}}, "`r` should be a positive integer"),
+        ({"data": {"users_per_batch": 2}}, "batches have up to 2: set data.users_per_batch=1, or use UserLora"),
     ],
 )
 def test_what_cannot_be_is_refused(make, given, message):
-    trainer, module, data = make(**given)
+    trainer, module, data = make(given.get("method", "dora"), users=["ada", "ben"])
+    for name, value in given.get("trainer", {}).items():
+        setattr(trainer.fit_loop, name, value)
+    vars(data).update(given.get("data", {}))
     with pytest.raises(ValueError, match=message):
         trainer.fit(module, datamodule=data)
 
@@ -149,7 +144,7 @@ def test_without_tuned_weights_it_says_how_to_get_them(make):
 def test_weights_tuned_from_another_backbone_are_refused(make, tmp_path):
     trainer, module, data = make("full", max_epochs=1)
     trainer.fit(module, datamodule=data)
-    path = tmp_path / "run" / "model" / "card.json"
+    path = tmp_path / "run" / "models" / "ben" / "card.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "backbone": "f00"}))
     trainer, module, data = make("full")
     with pytest.raises(ValueError, match="was tuned from backbone f00, but model.init_from is backbone"):
@@ -157,18 +152,119 @@ def test_weights_tuned_from_another_backbone_are_refused(make, tmp_path):
 
 
 def test_the_best_epoch_is_kept(make, tmp_path):
-    trainer, module, data = make("full", [Worse(module_epoch=1)], max_epochs=3)
+    trainer, module, data = make("full", [Worse(from_epoch=1)], max_epochs=5)
     trainer.fit(module, datamodule=data)
-    assert json.loads((tmp_path / "run" / "model" / "card.json").read_text())["step"] == 12
+    assert json.loads((tmp_path / "run" / "models" / "ben" / "card.json").read_text())["best_epoch"] == 1
+    assert trainer.current_epoch == 3  # and two without a gain were the last ones
 
 
 class Worse(Callback):
     """Spoils the weights from this epoch on."""
 
-    def __init__(self, module_epoch):
-        self.epoch = module_epoch
+    def __init__(self, from_epoch):
+        self.epoch = from_epoch
 
     def on_train_epoch_start(self, trainer, pl_module):
         if trainer.current_epoch >= self.epoch:
             for parameter in pl_module.parameters():
                 parameter.data.mul_(3)
+
+
+DROPPING = {**METHODS["dora"], "lora_dropout": 0.2}
+"""With random numbers both in the first weights and in the steps."""
+
+
+def weights_in(directory):
+    """User → name → tensor."""
+    found = directory.glob("*/*/*.safetensors")
+    return {path.parent.name: load_file(path) for path in found if path.parent.suffix != ".best"}
+
+
+def assert_same(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    for user, tensors in theirs.items():
+        assert not [name for name in tensors if not torch.equal(ours[user][name], tensors[name])], user
+
+
+@pytest.mark.parametrize("method", ["full", DROPPING, "prefix"], ids=["full", "dropout", "prefix"])
+def test_many_users_are_tuned_as_each_alone(make, tmp_path, method):
+    for run, users in (("together", ["ada", "ben", "cleo"]), ("ben", "ben"), ("cleo", "cleo")):
+        trainer, module, data = make(method, users=users, run=run, gradient_clip_val=0.5)
+        trainer.fit(module, datamodule=data)
+    together = weights_in(tmp_path / "together")
+    assert together.keys() == {"ada", "ben", "cleo"}
+    assert_same({"ben": together["ben"]}, weights_in(tmp_path / "ben"))
+    assert_same({"cleo": together["cleo"]}, weights_in(tmp_path / "cleo"))
+    assert not any(torch.equal(tensor, together["ben"][name]) for name, tensor in together["ada"].items())
+
+
+@pytest.mark.parametrize("method", ["full", "dora"])
+def test_everyone_is_tested_with_their_own_weights(make, method):
+    users = ["ada", "ben", "cleo"]
+    trainer, module, data = make(method, users=users)
+    trainer.fit(module, datamodule=data)
+    trainer, module, data = make(method, users=users)
+    by_user = {user: [0.0, 0] for user in users}
+    order = []
+    for predictions, batch in zip(trainer.predict(module, datamodule=data), data.predict_dataloader(), strict=True):
+        (index,) = batch.user_index.unique().tolist()
+        order += [users[index]] if order[-1:] != [users[index]] else []
+        by_user[users[index]][0] += predictions.nll.sum().item()
+        by_user[users[index]][1] += predictions.tokens.sum().item()
+    assert order == users  # weights are read once for each
+    for user, (nll, tokens) in by_user.items():
+        trainer, module, data = make(method, users=user)
+        (logged,) = trainer.test(module, datamodule=data, verbose=False)
+        assert logged["test/loss"] == pytest.approx(nll / tokens, rel=1e-5)
+
+
+@pytest.mark.parametrize("step", [24, 29])  # a user has 24, in two epochs
+def test_a_run_of_many_that_was_stopped_goes_on_bit_for_bit(make, tmp_path, step):
+    users = ["ada", "ben", "cleo"]
+    trainer, module, data = make(DROPPING, users=users, run="undisturbed")
+    trainer.fit(module, datamodule=data)
+    trainer, module, data = make(DROPPING, [StopAt(tmp_path / "last.ckpt", step)], users=users, run="stopped")
+    with pytest.raises(Stopped):
+        trainer.fit(module, datamodule=data)
+    assert weights_in(tmp_path / "stopped").keys() < set(users)
+    trainer, module, data = make(DROPPING, users=users, run="stopped")
+    trainer.fit(module, datamodule=data, ckpt_path=tmp_path / "last.ckpt")
+    assert_same(weights_in(tmp_path / "stopped"), weights_in(tmp_path / "undisturbed"))
+
+
+def test_who_is_done_is_not_tuned_again(make, tmp_path, capsys):
+    trainer, module, data = make("dora", users=["ada", "ben"])
+    trainer.fit(module, datamodule=data)
+    before = weights_in(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "adapters" / "ben")
+    trainer, module, data = make("dora", users=["ada", "ben"])
+    trainer.fit(module, datamodule=data)
+    assert trainer.global_step == 24
+    assert "1 of 2 users are trained already" in capsys.readouterr().out
+    assert_same(weights_in(tmp_path / "run"), before)
+    trainer, module, data = make("dora", users=["ada", "ben"])
+    trainer.fit(module, datamodule=data)
+    assert trainer.global_step == 0
+    trainer, module, data = make("dora", users=["ada", "ben"], max_epochs=3)
+    with pytest.raises(ValueError, match="has weights of 'ada' that were trained with other settings"):
+        trainer.fit(module, datamodule=data)
+
+
+def test_users_without_validation_turns_are_refused(make):
+    trainer, module, data = make("dora", users=["ada", "ben"])
+    data.setup("fit")
+    del data.splits["validation"].num_turns["ben"]
+    with pytest.raises(ValueError, match=r"\['ben'\] have no validation turns"):
+        trainer.fit(module, datamodule=data)
+
+
+def test_a_checkpoint_of_another_backbone_is_refused(make, tmp_path):
+    with pytest.raises(Stopped):
+        trainer, module, data = make("dora", [StopAt(tmp_path / "last.ckpt", 5)])
+        trainer.fit(module, datamodule=data)
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=False)
+    checkpoint["roster"]["backbone"] = "f00"
+    torch.save(checkpoint, tmp_path / "last.ckpt")
+    trainer, module, data = make("dora")
+    with pytest.raises(ValueError, match="the checkpoint was made on backbone f00, init_from is"):
+        trainer.fit(module, datamodule=data, ckpt_path=tmp_path / "last.ckpt")

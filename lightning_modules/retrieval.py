@@ -1,0 +1,62 @@
+"""`RetrievedReply`: the user's own past reply to the most similar context, the baseline that cannot say anything new.
+
+In: `Seq2SeqBatch`es of `UserSets`. Out: candidates as texts, without likelihoods; nothing is trained. Not its job: what
+"similar" means (`similar_contexts.py`). Only training turns are searched, so that a held-out reply is never found.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from lightning import LightningModule
+
+from datamodules.batches import Seq2SeqBatch
+
+from .seq2seq import Predictions
+from .similar_contexts import SimilarContexts, as_text
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """How replies are chosen.
+
+    Args:
+        num_candidates: replies for one context, to the contexts that are most similar to it.
+    """
+
+    num_candidates: int = 1
+
+    def __post_init__(self) -> None:
+        if self.num_candidates < 1:
+            raise ValueError(f"num_candidates must be 1 or more, got {self.num_candidates}")
+
+
+class RetrievedReply(LightningModule):
+    """Looks replies up; only `lightning predict` has a use for it.
+
+    Args:
+        decoding: how replies are chosen; called as that of the systems which generate them.
+    """
+
+    def __init__(self, decoding: Retrieval | None = None) -> None:
+        super().__init__()
+        self.decoding = decoding or Retrieval()
+
+    def predict_step(self, batch: Seq2SeqBatch, batch_idx: int) -> Predictions:
+        data = self.trainer.datamodule
+        candidates = [
+            self.replies(data.users[user], data.prompts.turns(ids))
+            for user, ids in zip(batch.user_index.tolist(), batch.input_ids.tolist(), strict=True)
+        ]
+        return Predictions(candidates, nll=None, tokens=None)
+
+    def replies(self, user: str, context: list[tuple[str, str]]) -> list[str]:
+        """What this user has replied to the most similar contexts, the most similar first."""
+        contexts, replies = self._past(user)
+        return [replies[index] for index in contexts.most_similar(as_text(context), self.decoding.num_candidates)]
+
+    @lru_cache(maxsize=64)  # noqa: B019 - the module lives as long as the process
+    def _past(self, user: str) -> tuple[SimilarContexts, list[str]]:
+        pairs = self.trainer.datamodule.training_replies(user)
+        return SimilarContexts([as_text(context) for context, _ in pairs]), [reply for _, reply in pairs]
