@@ -1,0 +1,127 @@
+"""How far a system speaks like the person, on invented people whose every figure is worked out by hand; and the table
+around it: rows that fail, the paper's column, a curve.
+
+Five people, four turns each, all of one type of context. Each has a word of their own; references, training turns and
+the good system's replies consist of that word, the bad system says the next person's.
+"""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from evaluation.person import OTHERS, OWN, REAL, PersonTable
+from evaluation.predictions import read_predictions
+from evaluation.rows import Experiment
+from evaluation.similarity import TextEncoder
+from evaluation.table import Table
+
+WORDS = ["amber", "birch", "cedar", "delta", "ember"]
+PEOPLE = [f"person {word}" for word in WORDS]
+
+
+class OneDirectionEach:
+    """Every word has a direction of its own; texts of one word repeated have that of the word."""
+
+    name = "one-direction-each"
+
+    def encode(self, sentences):
+        return np.array([np.eye(len(WORDS))[WORDS.index(sentence.split()[0])] for sentence in sentences])
+
+
+def said(word):
+    """Six times the word: two 5-grams."""
+    return " ".join([word] * 6)
+
+
+def write(folder, shift, nll=1.0):
+    """Predictions of a system that says the word of the person `shift` places on."""
+    folder.mkdir()
+    lines = [
+        {
+            "user": user,
+            "pair_id": 10 * place + turn,
+            "context": [["partner", "well"]],
+            "reference": said(WORDS[place]),
+            "candidates": [said(WORDS[(place + shift) % 5])],
+            "nll": nll,
+            "tokens": 1,
+        }
+        for place, user in enumerate(PEOPLE)
+        for turn in range(4)
+    ]
+    path = folder / "predictions.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+@pytest.fixture
+def systems(tmp_path):
+    return {"good": write(tmp_path / "good", 0), "bad": write(tmp_path / "bad", 1, nll=2.0)}
+
+
+def test_every_figure_by_hand(systems):
+    training = {user: [said(word)] * 3 for user, word in zip(PEOPLE, WORDS, strict=True)}
+    table = PersonTable(training, TextEncoder(OneDirectionEach()), "word", num_resamples=200, seed=0)
+    heading, *rows = table.rows({name: read_predictions(path) for name, path in systems.items()})
+    found = {row[0]: [cell.split(" ")[0] for cell in row[1:]] for row in rows}
+    assert len(heading) == 9
+    # All 20 turns of "good" are right, recognised, and stand word for word in training: two of two 5-grams each.
+    assert found["good"] == ["1.000"] * 6 + ["100.0%"] * 2
+    # "bad" is never near, never ranked first; but its 5-grams are not its user's.
+    assert found["bad"][:4] == ["0.000"] * 4
+    assert found["bad"][6:] == ["0.0%"] * 2
+    assert found[OTHERS] == ["0.000"] * 2 + [""] * 6
+    assert found[OWN] == ["1.000"] * 2 + [""] * 6
+    assert found[REAL] == [""] * 3 + ["1.000"] * 3 + ["100.0%"] * 2
+    assert all("[" in cell for cell in rows[0][1:])
+
+
+def run(systems, output, **settings):
+    Table(systems, output, encoder=OneDirectionEach(), num_resamples=200, per_user=False, **settings).run()
+
+
+def test_rows_that_fail_are_in_the_table_and_the_command_fails(systems, tmp_path, monkeypatch):
+    results = {"broken": None, "other split": tmp_path / "other", "curved": tmp_path / "bad"}
+    short = write(tmp_path / "other", 0)
+    short.write_text(short.read_text().splitlines()[0] + "\n")
+
+    def collect(wanted, logs):
+        paths = {n: results[n] / "predictions.jsonl" if n in results else path for n, path in wanted.items()}
+        return paths, {}
+
+    monkeypatch.setattr("evaluation.table.collect", collect)
+    wanted = {"good": systems["good"], "other split": Experiment("x.yaml"), "curved": Experiment("y.yaml", {"rank": 4})}
+    with pytest.raises(ValueError, match="1 of 3 systems failed, the others are in the table"):
+        run(wanted, tmp_path / "out", curve="rank", paper={"good": 0.57})
+    markdown = (tmp_path / "out" / "table.md").read_text()
+    cells = {
+        line.split("|")[1].strip(): [c.strip() for c in line.split("|")[2:-1]] for line in markdown.splitlines()[4:7]
+    }
+    assert cells["good"][0].startswith(f"**{math.e:.2f}**")
+    assert cells["good"][-1] == "0.57"
+    assert cells["other split"][0] == "failed"
+    assert cells["curved"][0].startswith(f"{math.e**2:.2f}")
+    assert "- other split failed: systems 'good' and 'other split' cannot be compared" in markdown
+    assert (tmp_path / "out" / "table.png").stat().st_size > 5_000
+    assert r"\toprule" in (tmp_path / "out" / "table.tex").read_text()
+
+
+def test_settings_that_do_not_go_together(systems, tmp_path):
+    with pytest.raises(ValueError, match="there is no system 'none'"):
+        run(systems, tmp_path / "out", paper={"none": 0.57})
+    with pytest.raises(ValueError, match="no system that was scored overrides 'rank'"):
+        run(systems, tmp_path / "out", curve="rank")
+    with pytest.raises(ValueError, match="set per_user=false"):
+        Table(systems, tmp_path, curve="rank")
+
+
+def test_a_command_before_that_fails_stops_the_table(systems, tmp_path, monkeypatch, capsys):
+    from evaluation.runs import Run
+
+    monkeypatch.setattr("evaluation.rows.run_lightning", lambda arguments, log: Run(None, f"no {arguments[1]}", 1.0))
+    with pytest.raises(ValueError, match="before: lightning prepare corpus: no corpus"):
+        run(systems, tmp_path / "out", before=["prepare corpus"])
+    assert not (tmp_path / "out" / "table.md").exists()
+    assert "[before, 1 of 1] prepare corpus: failed: no corpus" in capsys.readouterr().out
