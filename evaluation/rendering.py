@@ -75,11 +75,12 @@ def _improved(found: dict[tuple[str, str, str], Score], system: str, metric: str
 
 def corpus_rows(scores: list[Score], systems: list[str]) -> list[list[str]]:
     """A system a row: figures of its texts."""
-    corpus = [score for score in scores if score.user == CORPUS]
-    rows = [["system", *dict.fromkeys(score.metric.replace("_", " ") for score in corpus), "replies"]]
+    found = {(score.system, score.metric): score for score in scores if score.user == CORPUS}
+    metrics = list(dict.fromkeys(metric for _, metric in found))
+    rows = [["system", *(metric.replace("_", " ") for metric in metrics), "replies"]]
     for name in systems:
-        own = [score for score in corpus if score.system == name]
-        rows.append([name, *(_cell(score) for score in own), f"{own[0].n:,}"])
+        replies = found[name, "distinct-1"].n
+        rows.append([name, *(_cell(found.get((name, metric))) for metric in metrics), f"{replies:,}"])
     return rows
 
 
@@ -93,6 +94,7 @@ def _cell(score: Score | None) -> str:
         "similarity_change": "+.3f",
         "chrF": ".1f",
         "sacreBLEU": ".1f",
+        "self-BLEU": ".1f",
     }
     numbers = [x * scale for x in (score.value, score.low, score.high) if x is not None]
     value, *ends = (format(number, form.get(score.metric, ".3f")) for number in numbers)

@@ -19,7 +19,7 @@ from evaluation.intervals import bca, jackknife_items, jackknife_users, resample
 from evaluation.perplexity import perplexity
 from evaluation.predictions import Prediction, by_user
 from evaluation.similarity import TextEncoder
-from evaluation.text_metrics import Unit, corpus_figures
+from evaluation.text_metrics import Unit, corpus_figures, self_bleu
 
 METRICS = ("perplexity", "similarity", "perplexity_ratio", "similarity_change")
 COMPARISONS = METRICS[2:]
@@ -96,12 +96,14 @@ def _row(
 
 
 def corpus_scores(predictions: Mapping[str, Sequence[Prediction]], unit: Unit) -> list[Score]:
-    """Diversity, length ratio and chrF of every system over all its replies; without intervals."""
+    """The scores of texts of every system over all its replies, and how alike the candidates of one context are."""
     scores = []
     for name, records in predictions.items():
         replies, references = _reply_pairs(records)
         figures = corpus_figures(replies, references, unit)
-        scores += [Score(name, CORPUS, key, value, None, None, len(replies)) for key, value in figures.items()]
+        figures["self-BLEU"] = self_bleu([p.candidates for p in records], unit)
+        found = {key: value for key, value in figures.items() if value is not None}
+        scores += [Score(name, CORPUS, key, value, None, None, len(replies)) for key, value in found.items()]
     return scores
 
 

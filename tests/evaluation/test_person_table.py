@@ -108,6 +108,18 @@ def test_rows_that_fail_are_in_the_table_and_the_command_fails(systems, tmp_path
     assert r"\toprule" in (tmp_path / "out" / "table.tex").read_text()
 
 
+def test_self_bleu_stands_where_there_are_several_candidates(systems, tmp_path):
+    lines = [json.loads(line) for line in systems["bad"].read_text().splitlines()]
+    twice = [line | {"candidates": line["candidates"] * 2} for line in lines]
+    systems["bad"].write_text("".join(json.dumps(line) + "\n" for line in twice))
+    run(systems, tmp_path / "out")
+    rows = [line.split("|")[1:-1] for line in (tmp_path / "out" / "table.md").read_text().splitlines() if "|" in line]
+    rows = [[cell.strip() for cell in row] for row in rows]
+    (place,) = {row.index("self-BLEU") for row in rows if "self-BLEU" in row}
+    found = {row[0]: row[place:] for row in rows if row[-1] in ("20", "40")}
+    assert found == {"good": ["-", "20"], "bad": ["100.0", "40"]}  # two candidates that are the same
+
+
 def test_settings_that_do_not_go_together(systems, tmp_path):
     with pytest.raises(ValueError, match="there is no system 'none'"):
         run(systems, tmp_path / "out", paper={"none": 0.57})

@@ -106,14 +106,14 @@ def test_markdown_holds_the_figures_worked_out_by_hand(systems, tmp_path, capsys
     assert cells(markdown, "LoRA")[:4] + cells(markdown, "LoRA")[-1:] == ["LoRA", "0.050", "0.000", "0.800", "25"]
     printed = capsys.readouterr().out
     assert markdown in printed
-    assert all(f"wrote {output / name}" in printed for name in ("table.md", "table.csv", "table.png"))
+    assert all(f"wrote {output / name}" in printed for name in ("table.md", "table.tex", "table.csv", "table.png"))
 
 
 def test_without_single_users_a_system_is_a_row(systems, tmp_path):
     """The same overall figures; no user in any file, and the picture of an earlier table goes."""
     run(systems, tmp_path / "out")
     markdown = run(systems, tmp_path / "out", per_user=False)
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"table.md", "table.csv"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"table.md", "table.tex", "table.csv"}
     table = markdown.split("\n\n")[1]
     values = {name: [without_interval(cell) for cell in cells(table, name)] for name in systems}
     assert values["base"] == ["base", "8.00 =", "-", "-", "", "**0.500**", "-"]
@@ -152,7 +152,7 @@ def test_csv_is_tidy_and_agrees_with_perplexity_module(systems, tmp_path):
     run(systems, tmp_path / "out")
     with (tmp_path / "out" / "table.csv").open(encoding="utf-8", newline="") as lines:
         rows = {(row["system"], row["user"], row["metric"]): row for row in csv.DictReader(lines)}
-    assert len(rows) == 7 * (2 + 4) + 2 * 6
+    assert len(rows) == 7 * (2 + 4) + 2 * 6 + 1  # figures of texts, and self-BLEU of the one that has two candidates
     assert float(rows["LoRA", "0000-long-name", "similarity:fake-encoder"]["value"]) == pytest.approx(0.6)
     assert {key[2] for key in rows if "similarity" in key[2]} == {
         "similarity:fake-encoder", "similarity_change:fake-encoder",
