@@ -40,7 +40,7 @@ class ChatEndpoint(ChatModel):
         base_url: of the API; it usually ends in `/v1`.
         api_key_variable: name of the environment variable with the key; a server on this machine needs none.
         allow_sending_text: an endpoint elsewhere gets what people wrote: their profiles, their conversations.
-        concurrency: requests under way at the same time.
+        concurrency: requests under way at the same time; never more than a batch has candidates.
         max_retries: further attempts where the server is busy, fails, cannot be reached or answers nothing. The waits
             of the `openai` client between them grow from half a second to eight.
         timeout: seconds that one attempt may take.
@@ -186,7 +186,10 @@ class ChatEndpoint(ChatModel):
                 f"{self.base_url} answered with status {error.status_code}: {self._advice(error.status_code)} "
                 "(OPENAI_LOG=debug shows all that is sent and answered)"
             ) from None
-        if not getattr(completion, "choices", None):
+        except json.JSONDecodeError:
+            completion = None
+        choices = getattr(completion, "choices", None)
+        if not choices or choices[0].message is None:
             raise ValueError(
                 f"what answers at {self.base_url} is no OpenAI-compatible API; model.chat_model.base_url usually ends "
                 "in /v1"
@@ -196,7 +199,7 @@ class ChatEndpoint(ChatModel):
     def _advice(self, status: int) -> str:
         if status in (401, 403):
             return f"it refuses the key in {self.api_key_variable}"
-        if status == 404:
+        if status == 404 or status < 400:
             return f"it has no model {self.model!r}, or base_url is not its API's, which usually ends in /v1"
         if status == 429:
             return "too many requests, or no credit; lower model.chat_model.concurrency, or raise max_retries"

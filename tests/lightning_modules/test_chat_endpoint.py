@@ -23,7 +23,8 @@ def asked(*texts):
 
 
 class ScriptedServer(ThreadingHTTPServer):
-    """Answers with what `script` holds, first to last: a status, or the text of an answer; then with the question."""
+    """Answers with what `script` holds, first to last: a status, a whole answer as bytes, or the text of an answer;
+    and then with the question."""
 
     daemon_threads = True
     request_queue_size = 64
@@ -50,16 +51,17 @@ class Handler(BaseHTTPRequestHandler):
         time.sleep(server.seconds)
         with server.lock:
             server.under_way -= 1
+        if isinstance(say, bytes):
+            return self.send(200, say)
         if isinstance(say, int):
-            return self.send(say, {"error": {"message": f"what is this: {body['messages']}"}})
+            return self.send(say, json.dumps({"error": {"message": f"what is this: {body['messages']}"}}).encode())
         message = {"role": "assistant", "content": say}
         usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
         choices = [{"index": 0, "message": message, "finish_reason": "length" if not say else "stop"}]
         whole = {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": choices, "usage": usage}
-        self.send(200, {"hello": "world"} if say == "no API" else whole)
+        self.send(200, json.dumps(whole).encode())
 
-    def send(self, status, content):
-        data = json.dumps(content).encode()
+    def send(self, status, data):
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
@@ -238,6 +240,7 @@ def test_a_server_that_fails_twice_is_asked_a_third_time(server, opened, failing
         (401, 1, "it refuses the key in OPENAI_API_KEY"),
         (403, 1, "it refuses the key in OPENAI_API_KEY"),
         (404, 1, "it has no model 'm', or base_url is not its API's"),
+        (308, 1, "it has no model 'm', or base_url is not its API's"),
         (422, 1, "it does not take the request"),
         (429, 3, "too many requests, or no credit"),
         (500, 3, "it failed 3 times; look at the server's log"),
@@ -269,8 +272,9 @@ def test_nothing_but_empty_answers(server, opened, tmp_path):
     assert not list((tmp_path / "answers").rglob("*.json"))
 
 
-def test_what_is_not_such_an_endpoint(server, opened):
-    server.script = ["no API"]
+@pytest.mark.parametrize("answer", [b"<html>", b'{"hello": "world"}', b'{"choices": []}', b'{"choices": [{}]}'])
+def test_what_is_not_such_an_endpoint(server, opened, answer):
+    server.script = [answer]
     with pytest.raises(ValueError, match=r"is no OpenAI-compatible API; .*base_url usually ends in /v1"):
         opened(server.url).replies(asked("a"), GREEDY)
 
