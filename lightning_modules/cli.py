@@ -27,6 +27,7 @@ from typing import Any
 # Telemetry off, and runs stay on this machine unless WANDB_MODE=online or a sweep agent says otherwise.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # otherwise one for each reading and writing of weights
 if "WANDB_SWEEP_ID" not in os.environ:
     os.environ.setdefault("WANDB_MODE", "offline")
 

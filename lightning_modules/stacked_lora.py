@@ -193,4 +193,4 @@ def _refuse_unsupported(config: LoraConfig) -> None:
         "init_lora_weights": config.init_lora_weights is not True,
     }
     if used := [name for name, value in unsupported.items() if value]:
-        raise ValueError(f"{used} cannot be trained for many users at once; use UserTuning, one user at a time")
+        raise ValueError(f"{used} cannot be trained for many users at once; use UserTuning, one user after the other")
