@@ -286,9 +286,7 @@ def test_with_nothing_left_to_do_it_ends_well(run, capsys):
 
 def test_adapters_of_other_settings_are_not_taken_for_these(run, tmp_path):
     run("run", users="ada", max_epochs=1)
-    with pytest.raises(
-        ValueError, match="weights of 'ada' that were trained with other settings or on another backb"
-    ):
+    with pytest.raises(ValueError, match="weights of 'ada' that were trained with other settings or on another backb"):
         run("run", max_epochs=2)
 
 
