@@ -138,7 +138,7 @@ def test_caption_names_what_the_figures_depend_on(systems, tmp_path):
     markdown = run(systems, tmp_path / "out")
     for words in (
         "5 users, 25 test turns",
-        "fake-encoder",
+        "encoder fake-encoder",
         "95 % BCa bootstrap, 2,000 resamples, seed 0",
         "count words",
     ):
