@@ -120,6 +120,15 @@ def test_self_bleu_stands_where_there_are_several_candidates(systems, tmp_path):
     assert found == {"good": ["-", "20"], "bad": ["100.0", "40"]}  # two candidates that are the same
 
 
+def test_scores_are_logged_as_a_table_of_wandb(systems, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    run(systems, tmp_path / "out", wandb_project="trial")
+    (logged,) = (tmp_path / "out" / "wandb").glob("offline-run-*/files/media/table/*.table.json")
+    found = json.loads(logged.read_text())
+    assert found["columns"][:4] == ["system", "user", "metric", "value"]
+    assert ["good", "(micro)", "perplexity", pytest.approx(math.e)] in [row[:4] for row in found["data"]]
+
+
 def test_settings_that_do_not_go_together(systems, tmp_path):
     with pytest.raises(ValueError, match="there is no system 'none'"):
         run(systems, tmp_path / "out", paper={"none": 0.57})
