@@ -283,6 +283,7 @@ class Table:
         with wandb.init(project=self.wandb_project, job_type="table", name=self.title, dir=self.output) as run:
             data = [[getattr(score, column) for column in columns] for score in scores]
             run.log({"table": wandb.Table(columns=columns, data=data)})
+        wandb.teardown()  # else later child processes of this one would log through its service
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
