@@ -8,10 +8,10 @@ of cells. Not its job: the single scores (`calibration.py`, `identification.py`,
     own other replies  ceiling of similarity: real replies of the same user to other contexts of that type
     real replies       what the person really said: how well it is recognised, how much of it stands in training
 
-All figures are means over users of a user's figure; intervals are 95 % bootstrap over users, then items.
+All figures are means over users of a user's figure; intervals are 95 % percentile bootstrap over users, then items.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -78,7 +78,12 @@ class PersonTable:
             rows.append([name, *similar, *[""] * (len(HEADING) - 3)])
         return [*rows, [REAL, "", "", "", *self._texts(classifier, users, lambda p: (p.reference,))]]
 
-    def _texts(self, classifier, users, texts) -> list[str]:
+    def _texts(
+        self,
+        classifier: UserClassifier,
+        users: Mapping[str, Sequence[Prediction]],
+        texts: Callable[[Prediction], Sequence[str]],
+    ) -> list[str]:
         """Recognition by the first text of each item, and what all texts copy."""
         judged = classifier.judge({user: [texts(p)[0] for p in items] for user, items in users.items()})
         replies = {user: [text for p in items for text in texts(p)] for user, items in users.items()}
