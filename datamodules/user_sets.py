@@ -26,6 +26,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader, IterableDataset
 
 from datamodules.batches import Seq2SeqBatch, WholePass, collate
+from datamodules.history import History, TrainingRows, taken
 from datamodules.preparation.prepare import Preparation
 from datamodules.preparation.splits import stable_hash
 from datamodules.profiles import ProfileControl
@@ -45,13 +46,16 @@ class UserSplit:
     Args:
         directory: a prepared corpus.
         split: for example `users/train`.
+        history: other rows of each user than those that are there; None takes these.
     """
 
-    def __init__(self, directory: Path, split: str) -> None:
+    def __init__(self, directory: Path, split: str, history: History | None = None) -> None:
         self.reader = ShardReader(directory, split)
         self.num_turns: Counter[str] = Counter()
         self.num_tokens: Counter[str] = Counter()  # label tokens, with the end token of each response
         self.groups_of: dict[str, set[int]] = defaultdict(set)
+        self.lengths: dict[str, np.ndarray] = {}  # of each reply, without its end token; with a history only
+        self.chosen: dict[str, TrainingRows] = {}
         for number, (path, group) in enumerate(self.reader.groups):
             table = pq.ParquetFile(path).read_row_group(group, columns=["speaker", "response_ids"])
             lengths = pc.add(pc.list_value_length(table["response_ids"]), 1)
@@ -60,11 +64,27 @@ class UserSplit:
                 self.num_turns[entry["user"]] += entry["length_count"]
                 self.num_tokens[entry["user"]] += entry["length_sum"]
                 self.groups_of[entry["user"]].add(number)
+        if history is not None:
+            self._choose(history)
+
+    def _choose(self, history: History) -> None:
+        """Takes the rows that the history names, and counts those."""
+        pairs = self.reader.read(range(len(self.reader.groups)))
+        lengths = pairs.response.lengths
+        self.lengths = {user: lengths[pairs.speaker == index] for index, user in enumerate(pairs.speakers)}
+        self.chosen = {user: history.rows_of(user, self.lengths) for user in self.lengths}
+        for user, rows in self.chosen.items():
+            self.num_turns[user] = len(rows.places)
+            self.num_tokens[user] = int(rows.lengths.sum()) + len(rows.places)
+        own = dict(self.groups_of)
+        self.groups_of.update({u: set().union(*(own[a] for a in set(rows.authors))) for u, rows in self.chosen.items()})
 
     def load(self, users: Sequence[str], prompts: Prompts, max_context_tokens: int) -> UserRows:
         """Reads the row groups in which these users have rows, and no others."""
         groups = sorted(set().union(*(self.groups_of[user] for user in users)))
         pairs = self.reader.read(groups)
+        if self.chosen:
+            pairs = taken(pairs, {user: self.chosen[user] for user in users})
         index = {name: number for number, name in enumerate(pairs.speakers)}
         rows = {user: np.flatnonzero(pairs.speaker == index[user]) for user in users}
         return UserRows(prompts.render(pairs, max_context_tokens), rows)
@@ -211,6 +231,7 @@ class UserSets(LightningDataModule):
         prompt: none, psp or ppp, and its wording; as the backbone was trained with.
         profiles: a `profiles.parquet`; None uses the one of the prepared corpus, if there is one.
         control: what is done to the profiles, to see what they are worth; None leaves them as they are.
+        history: how much of each user's training turns is learnt from, and what is made wrong in them; None takes all.
         rows_per_user: rows of each user in a batch, which is that user's batch size (not stated in the paper).
         users_per_batch: most users in a batch; changes speed and memory, not results.
         max_context_tokens: ids of context kept, from the end; as the backbone was trained with.
@@ -225,6 +246,7 @@ class UserSets(LightningDataModule):
         prompt: PromptTemplate | None = None,
         profiles: Path | None = None,
         control: ProfileControl | None = None,
+        history: History | None = None,
         rows_per_user: int = 8,
         users_per_batch: int = 8,
         max_context_tokens: int = 64,
@@ -237,6 +259,7 @@ class UserSets(LightningDataModule):
         self.prompt = prompt or PromptTemplate()
         self.profiles = profiles
         self.control = control
+        self.history = history
         self.rows_per_user = rows_per_user
         self.users_per_batch = users_per_batch
         self.max_context_tokens = max_context_tokens
@@ -255,8 +278,11 @@ class UserSets(LightningDataModule):
             return
         directory = self.preparation.output
         self.prompts = load_prompts(self.prompt, directory, self.profiles, self.control)
-        self.splits = {name: UserSplit(directory, f"users/{name}") for name in ("train", "validation", "test")}
+        self.splits = {name: UserSplit(directory, f"users/{name}") for name in ("validation", "test")}
+        self.splits["train"] = UserSplit(directory, "users/train", self.history)
         self.users = self._chosen(sorted(self.splits["train"].num_turns))
+        if self.history is not None:
+            self.history.report(self.users, self.splits["train"].lengths)
         self.prompts.report_missing(self.users, "users")
         self._epochs = dict.fromkeys(self.users, 0)
 

@@ -155,6 +155,12 @@ def require_one_process(trainer: Trainer, module: str) -> None:
         )
 
 
+def history_settings(data: Any) -> dict[str, Any]:
+    """What a card says of `data.history`: nothing where a user has all of their turns as they are."""
+    history = getattr(data, "history", None)
+    return {} if history is None else {"history": asdict(history)}
+
+
 def seed_of(seed: int, user: str) -> int:
     """A seed for one user, whoever else is trained."""
     return int.from_bytes(hashlib.blake2b(f"{seed}\x1f{user}".encode(), digest_size=7).digest(), "big")

@@ -27,7 +27,16 @@ from .backbone import load_backbone
 from .generation import Decoding
 from .likelihood import reply_states, summed_nll
 from .per_user_adamw import PerUserAdamW
-from .roster import Progress, Roster, UserTotals, macro_perplexity, require_one_process, require_rounds, seed_of
+from .roster import (
+    Progress,
+    Roster,
+    UserTotals,
+    history_settings,
+    macro_perplexity,
+    require_one_process,
+    require_rounds,
+    seed_of,
+)
 from .schedules import warmup_linear
 from .seq2seq import Predictions, ReplyModule
 from .stacked_lora import StackedLora
@@ -125,6 +134,7 @@ class UserLora(ReplyModule):
             "rows_per_user": data.rows_per_user,
             "max_context_tokens": data.max_context_tokens,
             "data_seed": data.seed,
+            **history_settings(data),
         }
 
     def configure_model(self) -> None:

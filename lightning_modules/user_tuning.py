@@ -25,7 +25,7 @@ from datamodules.batches import IGNORED, Seq2SeqBatch
 from .adapter_files import adapter_directory, read_card, users_to_train
 from .backbone import load_backbone, load_model
 from .generation import Decoding
-from .roster import Progress, Roster, macro_perplexity, require_one_process, require_rounds, seed_of
+from .roster import Progress, Roster, history_settings, macro_perplexity, require_one_process, require_rounds, seed_of
 from .seq2seq import OptimizerFactory, ProfileSeq2Seq, SchedulerFactory
 
 
@@ -94,6 +94,7 @@ class UserTuning(ProfileSeq2Seq):
             "rows_per_user": data.rows_per_user,
             "max_context_tokens": data.max_context_tokens,
             "data_seed": data.seed,
+            **history_settings(data),
         }
 
     def configure_model(self) -> None:
