@@ -1,4 +1,4 @@
-"""The picture of a table: what every single user gained; and the curve of a sweep.
+"""The picture of a table: what every single user gained; and the curves of a sweep.
 
 In: values that are already computed, users as rows. Out: a matplotlib `Figure` (no pyplot, no global state, any
 thread). Left: perplexity of the reference system and of the others, joined by a line. Right: similarity, with
@@ -6,7 +6,7 @@ intervals. Users are sorted by their gain in perplexity, best on top. Labels are
 no Japanese font.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,40 +84,63 @@ def draw_users(panels: UserPanels, title: str) -> Figure:
     return figure
 
 
-def draw_curve(x: np.ndarray, y: np.ndarray, x_label: str, y_label: str, best: int, title: str) -> Figure:
-    """Draws one figure of every run over the one number that varies.
+def draw_curves(
+    lines: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    x_label: str,
+    y_label: str,
+    best: tuple[str, int],
+    title: str,
+    levels: Mapping[str, float] | None = None,
+) -> Figure:
+    """Draws one figure of every run over the one number that varies; what runs have in common makes a line.
 
     Args:
-        x: `(runs,)`, in any order.
-        y: `(runs,)`.
+        lines: Name of a line -> x and y of its runs, each `(runs,)`, in any order.
         x_label: What the number is.
         y_label: What the figure is, and which way is better.
-        best: Index of the run to mark.
+        best: Name of the line and index of the run in it that is marked.
         title: Headline of the figure.
+        levels: Name -> figure of what has no such number, drawn across.
 
     Returns:
-        The figure; `save_png` writes it.
+        The figure; `save_png` writes it. A single line is not named.
     """
     figure = Figure(figsize=(7.0, 4.5), layout="constrained")
     axis = figure.subplots()
-    order = np.argsort(x, kind="stable")
-    axis.plot(x[order], y[order], "o-", color=COLORS[0], markersize=6)
-    axis.plot(x[best], y[best], "o", color=COLORS[1], markersize=9, label=f"best: {y[best]:.6g} at {x[best]:g}")
-    if x.min() > 0 and x.max() > LOG_ABOVE * x.min():
-        axis.set_xscale("log")
-        axis.xaxis.set_minor_formatter(NullFormatter())
-        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    if len(np.unique(x)) <= MAX_TICKS:
-        axis.set_xticks(np.unique(x))
-        axis.minorticks_off()
+    alone = len(lines) == 1 and not levels
+    for index, (name, (x, y)) in enumerate(lines.items()):
+        order = np.argsort(x, kind="stable")
+        label = None if alone else ascii_label(name)
+        axis.plot(x[order], y[order], "o-", color=_color(index), markersize=6, label=label)
+    for index, (name, level) in enumerate((levels or {}).items()):
+        style = ("--", ":", "-.")[index % 3]
+        axis.axhline(level, color=REFERENCE_COLOR, linestyle=style, linewidth=1.2, label=ascii_label(name))
+    x, y = (values[best[1]] for values in lines[best[0]])
+    color = COLORS[1] if alone else _color(list(lines).index(best[0]))
+    axis.plot(x, y, "o", color=color, markersize=9 if alone else 11, label=f"best: {y:.6g} at {x:g}")
+    _number_axis(axis, np.unique(np.concatenate([x for x, _ in lines.values()])))
     axis.set_xlabel(ascii_label(x_label))
     axis.set_ylabel(ascii_label(y_label))
     axis.grid(color="#e5e7eb", linewidth=0.7)
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False)
+    if alone:
+        axis.legend(frameon=False)
+    else:
+        figure.legend(loc="outside lower center", ncols=2, frameon=False)
     figure.suptitle(ascii_label(title), fontsize=13, fontweight="bold")
     return figure
+
+
+def _number_axis(axis: Axes, x: np.ndarray) -> None:
+    """Ticks at the values where they are few, in logarithms where they are far apart."""
+    if x.min() > 0 and x.max() > LOG_ABOVE * x.min():
+        axis.set_xscale("log")
+        axis.xaxis.set_minor_formatter(NullFormatter())
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    if len(x) <= MAX_TICKS:
+        axis.set_xticks(x)
+        axis.minorticks_off()
 
 
 def save_png(figure: Figure, path: Path, dpi: int = 150) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.plots import draw_curve, save_png
+from evaluation.plots import draw_curves, save_png
 from evaluation.runs import run_lightning
 from evaluation.sweep_file import Point, SweepFile, read_sweep
 from evaluation.table import align, replace_file
@@ -117,12 +117,11 @@ class Sweep:
             return
         values = [outcome.point[varying[0]] for outcome in drawn]
         if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
-            figure = draw_curve(
-                np.array(values),
-                np.array([outcome.value for outcome in drawn]),
+            figure = draw_curves(
+                {sweep.metric: (np.array(values), np.array([outcome.value for outcome in drawn]))},
                 varying[0],
                 f"{sweep.metric} ({'higher' if sweep.maximize else 'lower'} is better)",
-                drawn.index(best),
+                (sweep.metric, drawn.index(best)),
                 self.config.stem,
             )
             replace_file(picture, lambda path: save_png(figure, path))

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from evaluation.curves import curve_figure
 from evaluation.intervals import MIN_UNITS
 from evaluation.latex import latex
 from evaluation.person import COVERED_FROM, PersonTable
-from evaluation.plots import draw_curve, draw_users, save_png
+from evaluation.plots import draw_users, save_png
 from evaluation.predictions import (
     Prediction,
     card_facts,
@@ -49,7 +50,7 @@ class Table:
         title: str = "Perplexity and similarity per user",
         unit: Unit = "word",
         per_user: bool = True,
-        curve: str | None = None,
+        curve: str | list[str] | None = None,
         paper: dict[str, float] | None = None,
         wandb_project: str | None = None,
     ) -> None:
@@ -70,7 +71,8 @@ class Table:
             unit: What n-grams and lengths count; "character" for Japanese.
             per_user: Whether single users are shown. Without them a system is a row: for many systems, and for a
                 corpus whose terms ask for aggregates only.
-            curve: A setting that the systems override: the picture is perplexity over it. Needs `per_user` false.
+            curve: A setting that systems override, or several: the picture is perplexity over it, with a line for all
+                systems that differ in nothing else, and the others across. Needs `per_user` false.
             paper: Name of a system and the similarity that the paper reports for it, in a column of its own.
             wandb_project: Also logs the table to this project of Weights & Biases, offline unless WANDB_MODE says
                 otherwise.
@@ -263,17 +265,11 @@ class Table:
         if self.per_user:
             scored = [name for name in self.systems if any(score.system == name for score in scores)]
             return draw_users(panels(scores, scored, labels, encoder), self.title)
-        if self.curve is None:
+        if not self.curve:
             return None
-        points = {
-            name: float(system.overrides[self.curve])
-            for name, system in self.systems.items()
-            if isinstance(system, Experiment) and self.curve in system.overrides and name in found
-        }
-        if not points:
-            raise ValueError(f"curve: no system that was scored overrides {self.curve!r}")
-        x, y = np.array(list(points.values())), np.array([found[name] for name in points])
-        return draw_curve(x, y, self.curve, "perplexity (lower is better)", int(y.argmin()), self.title)
+        return curve_figure(
+            self.systems, found, [self.curve] if isinstance(self.curve, str) else self.curve, self.title
+        )
 
     def _log(self, scores: list[Score]) -> None:
         """Logs the scores as a table of Weights & Biases."""

@@ -36,7 +36,14 @@ from datamodules.corpora.records import Corpus, Dialogue, Drops
 from .pairs import reply_pairs
 from .shards import schema, shard_row, write_shards
 from .splits import SplitRule, split_dialogues, stable_hash
-from .tokenizer import convert, harmless, save_tokenizer, tokenizer_fingerprint, train_sentencepiece
+from .tokenizer import (
+    convert,
+    copy_tokenizer,
+    harmless,
+    save_tokenizer,
+    tokenizer_fingerprint,
+    train_sentencepiece,
+)
 
 MANIFEST_VERSION = 1
 
@@ -50,11 +57,13 @@ class Preparation:
         output: directory of the prepared data.
         splits: who is a target user and how their dialogues are divided.
         vocabulary_size: pieces of the tokenizer (32,000 in the authors' earlier public model; not stated in
-            the paper).
+            the paper); not looked at with `tokenizer`.
         max_context_turns: turns kept before a response (about 4 in that earlier model; not stated in the paper).
         max_turn_tokens: ids kept of one turn, from its beginning; the rest is cut and counted.
         max_dropped: share of dialogues that may be dropped before preparation stops.
         normalisation: Unicode form of all text; NFKC makes full-width and half-width forms one.
+        tokenizer: directory of a tokenizer to take instead of training one: that of a backbone that was trained on
+            another corpus, or `tokenizer/` of that corpus, prepared.
     """
 
     corpus: Corpus
@@ -65,10 +74,14 @@ class Preparation:
     max_turn_tokens: int = 128
     max_dropped: float = 0.01
     normalisation: str = "NFKC"
+    tokenizer: Path | None = None
 
     def settings(self) -> dict[str, Any]:
         """What decides the content of the output, as plain values."""
-        values = {name: value for name, value in vars(self).items() if name not in ("corpus", "output", "splits")}
+        left_out = ("corpus", "output", "splits", "tokenizer", *(["vocabulary_size"] if self.tokenizer else []))
+        values = {name: value for name, value in vars(self).items() if name not in left_out}
+        if self.tokenizer:
+            values["tokenizer"] = tokenizer_fingerprint(self.tokenizer)
         return {"corpus": type(self.corpus).__name__, **values, "splits": asdict(self.splits)}
 
     def run(self) -> dict[str, Any]:
@@ -133,12 +146,15 @@ class Preparation:
         if not dialogues:
             raise ValueError(f"{', '.join(str(path) for path in self.corpus.files)}: not one usable dialogue")
         targets, splits = split_dialogues(dialogues, self.splits)
-        print("training the tokenizer ...")
-        # Where every person is a target user there is no pre-training split; then their training turns serve.
-        learnt_from = splits["pretrain/train"] or splits["users/train"]
-        texts = (turn.text for dialogue, _ in learnt_from for turn in dialogue.turns)
-        tokenizer = convert(train_sentencepiece(texts, self.vocabulary_size))
-        save_tokenizer(tokenizer, directory / "tokenizer")
+        if self.tokenizer is None:
+            print("training the tokenizer ...")
+            # Where every person is a target user there is no pre-training split; then their training turns serve.
+            learnt_from = splits["pretrain/train"] or splits["users/train"]
+            texts = (turn.text for dialogue, _ in learnt_from for turn in dialogue.turns)
+            tokenizer = convert(train_sentencepiece(texts, self.vocabulary_size))
+            save_tokenizer(tokenizer, directory / "tokenizer")
+        else:
+            tokenizer = copy_tokenizer(self.tokenizer, directory / "tokenizer")
         fingerprint = tokenizer_fingerprint(directory / "tokenizer")
         columns = schema(tokenizer.get_vocab_size(), fingerprint)
         counts: Counter[str] = Counter()

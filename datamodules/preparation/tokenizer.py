@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import re
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -107,6 +108,27 @@ def save_tokenizer(tokenizer: Tokenizer, directory: Path) -> None:
         "model_max_length": 1_000_000,
     }
     (directory / "tokenizer_config.json").write_text(json.dumps(configuration, indent=2) + "\n", encoding="utf-8")
+
+
+def copy_tokenizer(source: Path, directory: Path) -> Tokenizer:
+    """Takes over a tokenizer as it is, so that its fingerprint stays.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is none that this project has made: a special token is missing or has another id.
+    """
+    tokenizer = load_tokenizer(source)
+    wanted = (PAD, EOS, UNK, *MARKERS)
+    found = {token: tokenizer.token_to_id(token) for token in wanted}
+    if None in found.values() or [found[token] for token in wanted[:3]] != [0, 1, 2]:
+        raise ValueError(
+            f"the tokenizer in {source} has the special tokens {found}; all of them are needed, and ids 0, 1 and 2 for "
+            "the first three: give the directory of a backbone, or tokenizer/ of a prepared corpus"
+        )
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(source / name, directory / name)
+    return tokenizer
 
 
 def load_tokenizer(directory: Path) -> Tokenizer:

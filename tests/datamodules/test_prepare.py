@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from tokenizers import Tokenizer
 
 from datamodules.corpora import Corpus, Dialogue, Drops, Jsonl, Turn
 from datamodules.preparation.prepare import Preparation, num_pairs, read_manifest
@@ -324,3 +326,38 @@ def undisturbed(invented_jsonl: Path, split_rule: SplitRule, tmp_path_factory: p
     output = tmp_path_factory.mktemp("undisturbed") / "out"
     Preparation(Jsonl(invented_jsonl), output, split_rule, vocabulary_size=400).run()
     return output
+
+
+# ---- with the tokenizer of another corpus
+
+
+def test_a_tokenizer_is_taken_over_instead_of_trained(prepared: Path, tmp_path: Path) -> None:
+    manifest = preparation_of(Listed(few()), tmp_path / "out", tokenizer=prepared / "tokenizer").run()
+    theirs = read_manifest(prepared)
+    assert manifest["tokenizer_fingerprint"] == theirs["tokenizer_fingerprint"]
+    assert manifest["vocabulary_size"] == theirs["vocabulary_size"]  # not the 300 of these settings
+    assert hashes(tmp_path / "out" / "tokenizer") == hashes(prepared / "tokenizer")
+    ids = pq.read_table(tmp_path / "out" / "pretrain/train")["response_ids"].to_pylist()
+    tokenizer = load_tokenizer(prepared / "tokenizer")
+    assert {tokenizer.decode(one) for one in ids} == {"good morning", "tea please"}
+    assert manifest["settings"]["tokenizer"] == theirs["tokenizer_fingerprint"]
+    assert "vocabulary_size" not in manifest["settings"]
+    assert "tokenizer" not in theirs["settings"]
+
+
+def test_another_tokenizer_than_before_is_refused(prepared: Path, tmp_path: Path) -> None:
+    preparation_of(Listed(few()), tmp_path / "out").run()
+    with pytest.raises(ValueError, match="prepared with other settings .*tokenizer was None, now"):
+        preparation_of(Listed(few()), tmp_path / "out", tokenizer=prepared / "tokenizer").run()
+
+
+def test_what_is_no_tokenizer_of_ours_is_refused(word_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no tokenizer.json in "):
+        preparation_of(Listed(few()), tmp_path / "out", tokenizer=tmp_path).run()
+    word_tokenizer.save(str(tmp_path / "tokenizer.json"))
+    vocabulary = json.loads((tmp_path / "tokenizer.json").read_text())
+    text = json.dumps(vocabulary).replace("<|speaker profile|>", "<|other|>")
+    (tmp_path / "tokenizer.json").write_text(text)
+    with pytest.raises(ValueError, match=r"'<\|speaker profile\|>': None.*give the directory of a backbone"):
+        preparation_of(Listed(few()), tmp_path / "out", tokenizer=tmp_path).run()
+    assert not (tmp_path / "out").exists()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from evaluation.plots import LOG_ABOVE, UserPanels, ascii_label, draw_curve, draw_users, save_png
+from evaluation.plots import LOG_ABOVE, UserPanels, ascii_label, draw_curves, draw_users, save_png
 
 
 def panels(num_users=4, num_systems=2, spread=1.0):
@@ -53,7 +53,7 @@ def test_labels_are_ascii():
 @pytest.mark.parametrize(("x", "scale"), [([12, 1, 4], "log"), ([3, 1, 2], "linear"), ([8, 0, 2], "linear")])
 def test_a_curve_joins_its_runs_in_the_order_of_the_number_and_marks_the_best(x, scale):
     y = np.array([3.0, 2.5, 4.0])
-    (axis,) = draw_curve(np.array(x), y, "rank", "loss", 1, "ranks").axes
+    (axis,) = draw_curves({"loss": (np.array(x), y)}, "rank", "loss", ("loss", 1), "ranks").axes
     line, best = axis.get_lines()
     assert line.get_xydata().tolist() == sorted([number, value] for number, value in zip(x, y, strict=True))
     assert best.get_xydata().tolist() == [[x[1], 2.5]]
