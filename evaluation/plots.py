@@ -111,7 +111,8 @@ def draw_curves(
     for index, (name, (x, y)) in enumerate(lines.items()):
         order = np.argsort(x, kind="stable")
         label = None if alone else ascii_label(name)
-        axis.plot(x[order], y[order], "o-", color=_color(index), markersize=6, label=label)
+        style = ("o-", "s--", "^:")[index // len(COLORS) % 3]  # tells lines apart when colours run out
+        axis.plot(x[order], y[order], style, color=_color(index), markersize=6, label=label)
     for index, (name, level) in enumerate((levels or {}).items()):
         style = ("--", ":", "-.")[index % 3]
         axis.axhline(level, color=REFERENCE_COLOR, linestyle=style, linewidth=1.2, label=ascii_label(name))
