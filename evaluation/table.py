@@ -232,7 +232,7 @@ class Table:
             )
         if self.prepared:
             lines.append(
-                "The last table, means over users, percentile intervals. best of n: of a turn's candidates. coverage: "
+                "The table with the persons, means over users. best of n: of a turn's candidates. coverage: "
                 f"share of the user's real replies that some candidate comes near to (cosine from {COVERED_FROM}). "
                 "recognised, in first 5, MRR: by a classifier of the users' training turns, of about ten turns "
                 "together; real replies are its ceiling. copied: share of 5-grams, and of whole replies, that stand in "
