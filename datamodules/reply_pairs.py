@@ -178,6 +178,8 @@ class ReplyPairs(LightningDataModule):
         train_split: what is trained on; `users/train` for one model of all target users. Only `pretrain/train` is
             shuffled in its files: of another split, windows of 65,536 pairs come in an order of their own each.
         validation_split: what is validated on.
+        test_train_turns: as in `UserSets`.
+        test_general_pairs: as in `UserSets`.
     """
 
     def __init__(
@@ -191,6 +193,8 @@ class ReplyPairs(LightningDataModule):
         seed: int = 0,
         train_split: str = "pretrain/train",
         validation_split: str = "pretrain/validation",
+        test_train_turns: int = 0,
+        test_general_pairs: int = 0,
     ) -> None:
         super().__init__()
         self.preparation = preparation
@@ -202,6 +206,8 @@ class ReplyPairs(LightningDataModule):
         self.seed = seed
         self.train_split = train_split
         self.validation_split = validation_split
+        self.test_train_turns = test_train_turns
+        self.test_general_pairs = test_general_pairs
         self.users: list[str] = []
         self._train: _Position | None = None
         self._start = {"epoch": 0, "handed_out": 0}
@@ -236,6 +242,8 @@ class ReplyPairs(LightningDataModule):
             control=self.control,
             max_context_tokens=self.max_context_tokens,
             min_train_turns=0,
+            test_train_turns=self.test_train_turns,
+            test_general_pairs=self.test_general_pairs,
         )
         self.target_users.setup(stage)
         self.prompts, self.users = self.target_users.prompts, self.target_users.users
@@ -270,7 +278,12 @@ class ReplyPairs(LightningDataModule):
         stream = self.stream(self.validation_split, shuffle=False)
         return DataLoader(WholePass(lambda: stream.batches(0), stream.num_batches_in_epoch(0)), batch_size=None)
 
-    def test_dataloader(self) -> DataLoader:
+    @property
+    def test_kinds(self) -> list[str]:
+        """As in `UserSets`."""
+        return self.target_users.test_kinds
+
+    def test_dataloader(self) -> DataLoader | list[DataLoader]:
         return self.target_users.test_dataloader()
 
     def predict_dataloader(self) -> DataLoader:

@@ -26,6 +26,8 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader, IterableDataset
 
 from datamodules.batches import Seq2SeqBatch, WholePass, collate
+from datamodules.general_pairs import SPLIT as GENERAL
+from datamodules.general_pairs import GeneralPairs, evenly
 from datamodules.history import History, TrainingRows, taken
 from datamodules.preparation.prepare import Preparation
 from datamodules.preparation.splits import stable_hash
@@ -144,6 +146,7 @@ class RoundPlan:
         rows_per_user: rows of each user in a batch.
         users_per_batch: most users in a batch.
         seed: of the order.
+        most_turns: of each user at most so many turns, evenly spaced from the oldest to the newest; None: all.
     """
 
     split: UserSplit
@@ -154,6 +157,7 @@ class RoundPlan:
     rows_per_user: int
     users_per_batch: int
     seed: int
+    most_turns: int | None = None
 
     @cached_property
     def blocks(self) -> list[list[str]]:
@@ -178,7 +182,11 @@ class RoundPlan:
                 yield collate(rendered.inputs, rendered.targets, rows, people, rendered.pair_id)
 
     def _load(self, block: Sequence[str]) -> UserRows:
-        return self.split.load(block, self.prompts, self.max_context_tokens)
+        loaded = self.split.load(block, self.prompts, self.max_context_tokens)
+        if self.most_turns is None:
+            return loaded
+        rows = {user: rows[evenly(len(rows), self.most_turns)] for user, rows in loaded.rows.items()}
+        return replace(loaded, rows=rows)
 
     def _steps(self, loaded: UserRows) -> list[list[tuple[str, np.ndarray]]]:
         """Puts users' batches of the same cell together, each user's in their own order, no user twice in a step."""
@@ -237,6 +245,10 @@ class UserSets(LightningDataModule):
         max_context_tokens: ids of context kept, from the end; as the backbone was trained with.
         min_train_turns: a user with fewer training turns is refused.
         seed: of the order of each user's rows.
+        test_train_turns: a test also looks at so many of each user's own training turns, evenly spaced (0: at none):
+            how much better than held-out ones they are is what was memorised.
+        test_general_pairs: a test also looks at so many reply pairs of other people that nobody was trained on, the
+            same for every user's weights (0: at none): what tuning to one person did to the rest.
     """
 
     def __init__(
@@ -252,8 +264,15 @@ class UserSets(LightningDataModule):
         max_context_tokens: int = 64,
         min_train_turns: int = 20,
         seed: int = 0,
+        test_train_turns: int = 0,
+        test_general_pairs: int = 0,
     ) -> None:
         super().__init__()
+        if min(test_train_turns, test_general_pairs) < 0:
+            raise ValueError(
+                f"data.test_train_turns and data.test_general_pairs must be 0 or more, got {test_train_turns} and "
+                f"{test_general_pairs}"
+            )
         self.preparation = preparation
         self.wanted = users
         self.prompt = prompt or PromptTemplate()
@@ -265,6 +284,8 @@ class UserSets(LightningDataModule):
         self.max_context_tokens = max_context_tokens
         self.min_train_turns = min_train_turns
         self.seed = seed
+        self.test_train_turns = test_train_turns
+        self.test_general_pairs = test_general_pairs
         self.users: list[str] = []
         self._epochs: dict[str, int] = {}
         self._round: _Round | None = None
@@ -353,14 +374,27 @@ class UserSets(LightningDataModule):
     def val_dataloader(self) -> DataLoader:
         return self._whole(self._plan("validation", dict.fromkeys(self._epochs)))
 
-    def test_dataloader(self) -> DataLoader:
-        return self._whole(self._plan("test", dict.fromkeys(self.users)))
+    @property
+    def test_kinds(self) -> list[str]:
+        """What the loaders of a test hold: `own` are the users' test turns; the others where they are asked for."""
+        asked = {"own": True, "train": self.test_train_turns, "general": self.test_general_pairs}
+        return [kind for kind, wanted in asked.items() if wanted]
 
-    def _whole(self, plan: RoundPlan) -> DataLoader:
+    def test_dataloader(self) -> DataLoader | list[DataLoader]:
+        loaders = [self.predict_dataloader()]
+        if self.test_train_turns:
+            plan = self._plan("train", dict.fromkeys(self.users))
+            loaders.append(self._whole(replace(plan, most_turns=self.test_train_turns)))
+        if self.test_general_pairs:
+            pairs = ShardReader(self.preparation.output, GENERAL), self.prompts, self.max_context_tokens
+            loaders.append(self._whole(GeneralPairs(*pairs, self.test_general_pairs, self.rows_per_user)))
+        return loaders if len(loaders) > 1 else loaders[0]
+
+    def _whole(self, plan: RoundPlan | GeneralPairs) -> DataLoader:
         return DataLoader(WholePass(plan.batches, plan.num_batches), batch_size=None)
 
     def predict_dataloader(self) -> DataLoader:
-        return self.test_dataloader()
+        return self._whole(self._plan("test", dict.fromkeys(self.users)))
 
     def state_dict(self) -> dict[str, Any]:
         """Where the round stands: who takes part, and how many of its batches are finished."""

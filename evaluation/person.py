@@ -8,7 +8,7 @@ of cells. Not its job: the single scores (`calibration.py`, `identification.py`,
     own other replies  ceiling of similarity: real replies of the same user to other contexts of that type
     real replies       what the person really said: how well it is recognised, how much of it stands in training
 
-All figures are means over users of a user's figure; intervals are 95 % percentile bootstrap over users, then items.
+All figures are means over users of a user's figure; intervals are 95 % BCa bootstrap over users, then items.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ import numpy as np
 
 from evaluation.calibration import achieved, ceiling, covered, floor
 from evaluation.identification import UserClassifier
-from evaluation.intervals import percentiles, resample_users
+from evaluation.intervals import bca, jackknife_users, resample_users
 from evaluation.memorisation import copied
 from evaluation.predictions import Prediction, by_user
 from evaluation.similarity import TextEncoder
@@ -105,7 +105,7 @@ class PersonTable:
         drawn = resample_users(everyone, figures, self.num_resamples, self.seed)
         if drawn is None:
             return [format(value, form) for value in values]
-        low, high = percentiles(drawn)
+        low, high = bca(drawn, values, jackknife_users(everyone, figures))
         return [f"{v:{form}} [{a:{form}}, {b:{form}}]" for v, a, b in zip(values, low, high, strict=True)]
 
 

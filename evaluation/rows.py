@@ -32,23 +32,28 @@ class Experiment:
     Args:
         experiment: experiment file, or several that are read one after the other.
         overrides: settings over them: dotted key → value, as on the command line.
-        commands: what is run, in this order; a system that is not trained needs `[predict]` only.
+        commands: what is run, in this order; a system that is not trained needs `[predict]` only. With `test` its
+            weights have a table of their own.
+        test: settings of `lightning test` alone, over the others; they neither train nor predict anew.
     """
 
     experiment: str | list[str]
     overrides: dict[str, Any] = field(default_factory=dict)
-    commands: list[Literal["fit", "predict"]] = field(default_factory=lambda: ["fit", "predict"])
+    commands: list[Literal["fit", "test", "predict"]] = field(default_factory=lambda: ["fit", "predict"])
+    test: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if "predict" not in self.commands:
             raise ValueError(f"commands {self.commands} of {self.experiment} make no predictions; add predict")
+        if self.test and "test" not in self.commands:
+            raise ValueError(f"{self.experiment} has settings of a test {self.test}, but no test in {self.commands}")
 
-    @property
-    def flags(self) -> list[str]:
-        """The arguments behind `lightning fit` or `lightning predict`."""
+    def flags(self, command: str) -> list[str]:
+        """The arguments behind `lightning fit`, `test` or `predict`."""
         files = [self.experiment] if isinstance(self.experiment, str) else self.experiment
         named = [argument for file in files for argument in ("--config", file)]
-        return named + [f"--{key}={_written(value)}" for key, value in self.overrides.items()]
+        settings = {**self.overrides, **(self.test if command == "test" else {})}
+        return named + [f"--{key}={_written(value)}" for key, value in settings.items()]
 
     def predictions(self, name: str, logs: Path) -> Iterator[Path | str]:
         """Runs the commands; yields a line on each that is done, and last the path of the predictions.
@@ -63,7 +68,7 @@ class Experiment:
         directory = None
         for command in self.commands:
             log = logs / f"{re.sub(r'[^A-Za-z0-9=_-]+', '-', name)}.{command}.log"
-            run = run_lightning([command, *self.flags], log)
+            run = run_lightning([command, *self.flags(command)], log)
             if run.error is not None:
                 raise RowFailedError(f"lightning {command}: {run.error} (all of it: {log})")
             directory = run.directory

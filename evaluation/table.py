@@ -33,6 +33,8 @@ from evaluation.significance import ALPHA
 from evaluation.similarity import DEFAULT_ENCODER, TextEncoder
 from evaluation.text_metrics import Unit
 from evaluation.training_turns import check_corpus, training_turns
+from evaluation.weights import CAPTION as WEIGHTS_CAPTION
+from evaluation.weights import TestSums, read_test, weight_rows, weight_scores
 
 
 class Table:
@@ -131,6 +133,12 @@ class Table:
             person = PersonTable(training, text_encoder, self.unit, self.num_resamples, self.seed)
             tables.append(person.rows(predictions))
         caption = self._caption(predictions, cards, users, name, failed)
+        tests, stale = self._read_tests({name: paths[name] for name in predictions}, cards)
+        if tests:
+            weights = weight_scores(tests, next(iter(predictions)), self.num_resamples, self.seed)
+            tables.append(weight_rows(weights, list(predictions)))
+            scores += weights
+            caption += "\n" + "\n".join(f"- {line}" for line in [WEIGHTS_CAPTION, *stale])
         self._write(tables, scores, labels, caption, name)
         if failed:
             raise ValueError(f"{len(failed)} of {len(self.systems)} systems failed, the others are in the table")
@@ -160,6 +168,19 @@ class Table:
                 continue
             predictions[name], cards[name] = found, card
         return predictions, cards
+
+    def _read_tests(
+        self, paths: dict[str, Path], cards: dict[str, dict[str, Any]]
+    ) -> tuple[dict[str, TestSums], list[str]]:
+        """What `lightning test` left beside the predictions, and why some of it is not used."""
+        tests, stale = {}, []
+        for name, path in paths.items():
+            try:
+                if (found := read_test(path.parent, cards[name])) is not None:
+                    tests[name] = found
+            except ValueError as error:
+                stale.append(f"{name}: its test is left out: {error}")
+        return tests, stale
 
     def _system_rows(
         self, scores: list[Score], labels: dict[str, str], paths: dict[str, Path], failed: dict[str, str]
@@ -213,7 +234,7 @@ class Table:
             )
         if self.prepared:
             lines.append(
-                "The last table, means over users, percentile intervals. best of n: of a turn's candidates. coverage: "
+                "The table with the persons, means over users. best of n: of a turn's candidates. coverage: "
                 f"share of the user's real replies that some candidate comes near to (cosine from {COVERED_FROM}). "
                 "recognised, in first 5, MRR: by a classifier of the users' training turns, of about ten turns "
                 "together; real replies are its ceiling. copied: share of 5-grams, and of whole replies, that stand in "

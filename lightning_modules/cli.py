@@ -59,15 +59,19 @@ NOT_IN_A_NAME = (
     "max_retries",
     "max_users_at_once",
     "min_train_turns",
-    "num_swaps",
     "price_per_million",
     "rows_at_once",
     "timeout",
     "tuned",
     "users_per_batch",
 )
+# They concern a test alone: a run is trained, named and predicted with the same whatever they are.
+OF_A_TEST = ("num_swaps", "test_general_pairs", "test_train_turns")
 LONGEST_NAME = 120
-PREDICTED = ("predictions.jsonl", "profiles.parquet")
+WRITTEN = {  # by a command that is finished, one of them
+    "test": ("test_users.csv", "judgements.parquet"),
+    "predict": ("predictions.jsonl", "profiles.parquet"),
+}
 TOOLS = {
     "prepare": "datamodules.preparation.prepare.Preparation",
     "table": "evaluation.table.Table",
@@ -231,17 +235,25 @@ class UserDialogueCLI(LightningCLI):
         weights = [*self.run_directory.glob("adapters/*/card.json"), *self.run_directory.glob("models/*/card.json")]
         if (
             card["status"] == "finished"
-            and card["config"] == self.settings
+            and self._same_settings(card["config"])
             and self._backbone_now(self.run_directory / "backbone") in (None, card["backbone"])
             and self._prepared_now() in (None, card["prepared"])
             and self._profiles_now() == card.get("profiles")
-            and (self.subcommand != "predict" or any((self.run_directory / name).is_file() for name in PREDICTED))
+            and any((self.run_directory / name).is_file() for name in WRITTEN.get(self.subcommand, (path.name,)))
             and all(file.stat().st_mtime < path.stat().st_mtime for file in weights)
         ):
             print(f"{self.subcommand} of {self.run_directory} is done already; delete {path} to do it again")
             for name, value in card["metrics"].items():
                 print(f"  {name}: {value:.4g}")
             raise SystemExit(0)
+
+    def _same_settings(self, then: dict[str, Any]) -> bool:
+        """Are these the settings of this command? What concerns a test alone counts in a test alone."""
+        if self.subcommand == "test":
+            return then == self.settings
+        flat = (_flatten(config) for config in (then, self.settings))
+        before, now = ({key: value for key, value in one.items() if not _of_a_test(key)} for one in flat)
+        return before == now
 
     def _prepared_now(self) -> str | None:
         """Fingerprint of the prepared data, if they are there."""
@@ -280,7 +292,15 @@ def run_settings(config: dict[str, Any]) -> dict[str, Any]:
     trainer = {key: config["trainer"].get(key) for key in TRAINER_KEYS_OF_A_RUN}
     chosen = {"model": config.get("model"), "data": config.get("data"), "seed": config.get("seed_everything")}
     flat = _flatten({**chosen, "trainer": trainer})
-    return {key: value for key, value in flat.items() if ".decoding" not in key and not key.endswith("__path__")}
+    return {
+        key: value
+        for key, value in flat.items()
+        if ".decoding" not in key and not key.endswith("__path__") and not _of_a_test(key)
+    }
+
+
+def _of_a_test(key: str) -> bool:
+    return key.rpartition(".")[2] in OF_A_TEST
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:

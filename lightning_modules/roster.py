@@ -1,23 +1,18 @@
-"""Who of a fit of many users is in training, who waits, how far everyone is, and everyone's summed losses.
+"""Who of a fit of many users is in training, who waits, and how far everyone is.
 
-Plain values that go into a checkpoint and into tables, and what a trainer must be set to for such a fit. Not its job:
-weights (`user_lora.py`, `user_tuning.py`).
+Plain values that go into a checkpoint, and what a trainer must be set to for such a fit. Not its job: weights
+(`user_lora.py`, `user_tuning.py`), everyone's summed losses (`user_totals.py`).
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import math
-import os
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from lightning import Trainer
-from torch import Tensor
 
 
 @dataclass
@@ -88,48 +83,21 @@ class Roster:
             self.slots[slot] = begin(self.waiting.pop(0))
         return given
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self, backbone: str | None) -> dict[str, Any]:
+        """Plain values for a checkpoint, with the fingerprint of the backbone that everybody's weights belong to."""
         slots = [asdict(progress) if progress is not None else None for progress in self.slots]
-        return {"slots": slots, "waiting": self.waiting, "best_losses": self.best_losses}
+        return {"slots": slots, "waiting": self.waiting, "best_losses": self.best_losses, "backbone": backbone}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any], backbone: str | None) -> None:
+        """Takes a checkpoint over; raises ValueError where it was made on another backbone than this one."""
+        if state["backbone"] != backbone:
+            raise ValueError(
+                f"the checkpoint was made on backbone {state['backbone']}, init_from is {backbone}; "
+                "delete the checkpoint or give back the backbone"
+            )
         self.slots = [Progress(**progress) if progress is not None else None for progress in state["slots"]]
         self.waiting = list(state["waiting"])
         self.best_losses = dict(state["best_losses"])
-
-
-class UserTotals:
-    """Negative log-likelihood in nats and label tokens, summed by kind of adapter and by user."""
-
-    def __init__(self) -> None:
-        self.nll: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-        self.tokens: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-
-    def add(self, kind: str, users: Sequence[str], nll: Tensor, tokens: Tensor) -> None:
-        """Adds the rows, (u * rows,), of a batch with equally many of each user."""
-        for user, own, count in zip(users, nll.chunk(len(users)), tokens.chunk(len(users)), strict=True):
-            self.nll[kind][user] += own.sum().item()
-            self.tokens[kind][user] += int(count.sum())
-
-    def losses(self, kind: str) -> dict[str, float]:
-        """Nats per label token of every user who has any."""
-        return {user: nll / self.tokens[kind][user] for user, nll in self.nll[kind].items()}
-
-    def perplexity(self, kind: str) -> float:
-        """Of all users' tokens together."""
-        return math.exp(sum(self.nll[kind].values()) / sum(self.tokens[kind].values()))
-
-    def write(self, path: Path) -> None:
-        """Writes a CSV of the sums, one row per user."""
-        users = sorted({user for nll in self.nll.values() for user in nll})
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with (partial := path.with_suffix(".partial")).open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["user", *(f"{kind}_{what}" for kind in self.nll for what in ("nll", "tokens"))])
-            for user in users:
-                sums = [sums[kind][user] for kind in self.nll for sums in (self.nll, self.tokens)]
-                writer.writerow([user, *sums])
-        os.replace(partial, path)
 
 
 def require_rounds(trainer: Trainer, module: str) -> None:

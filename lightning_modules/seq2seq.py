@@ -23,6 +23,7 @@ from datamodules.prompts import PromptTemplate
 from .backbone import Backbone, Size, load_backbone, new_model
 from .generation import Decoding, generate
 from .likelihood import reply_states, row_nll, summed_nll
+from .user_totals import UserTotals, write_test
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
@@ -54,6 +55,7 @@ class ReplyModule(LightningModule):
         self.model: T5ForConditionalGeneration | None = None
         self.nll = SumMetric()
         self.tokens = SumMetric()
+        self.tested = UserTotals()
         self.strict_loading = False
 
     @property
@@ -69,14 +71,52 @@ class ReplyModule(LightningModule):
         self.nll.update(nll.sum())
         self.tokens.update(tokens.sum())
 
-    def test_step(self, batch: Seq2SeqBatch, batch_idx: int) -> None:
-        self.validation_step(batch, batch_idx)
+    def on_test_epoch_start(self) -> None:
+        self.tested = UserTotals()
+
+    def kind_of(self, dataloader_idx: int) -> str:
+        """What a test loader holds: `own`, `train` or `general` turns."""
+        return self.trainer.datamodule.test_kinds[dataloader_idx]
+
+    def users_of(self, batch: Seq2SeqBatch) -> list[str]:
+        """The users of a batch, in its order; each has the same number of rows."""
+        names = self.trainer.datamodule.users
+        return [names[index] for index in batch.user_index.unique_consecutive().tolist()]
+
+    def test_step(self, batch: Seq2SeqBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        kind = self.kind_of(dataloader_idx)
+        nll, tokens = self.row_nll(batch)
+        if kind == "general":  # nobody's in particular, and the model is everybody's
+            for user in self.trainer.datamodule.users:
+                self.tested.add(kind, [user], nll, tokens)
+            return
+        self.tested.add(kind, self.users_of(batch), nll, tokens)
+        if kind == "own":
+            self.nll.update(nll.sum())
+            self.tokens.update(tokens.sum())
 
     def on_validation_epoch_end(self) -> None:
         self._log_perplexity("val")
 
     def on_test_epoch_end(self) -> None:
         self._log_perplexity("test")
+        for kind in self.tested.nll.keys() - {"own"}:
+            self.log(f"test/{kind}_perplexity", self.tested.perplexity(kind))
+        self.write_test()
+
+    def write_test(self, swaps: UserTotals | None = None) -> None:
+        """Writes everyone's sums, and a card that says what they are of, to the run directory."""
+        data = self.trainer.datamodule
+        if self.trainer.fast_dev_run or not self.trainer.is_global_zero:
+            return
+        card = {
+            "system": type(self).__name__,
+            "backbone": getattr(self, "backbone_fingerprint", None),
+            "split": data.splits["test"].reader.content,
+            "train_turns": data.test_train_turns,
+            "general_pairs": data.test_general_pairs,
+        }
+        write_test(Path(self.trainer.default_root_dir), self.tested, swaps, card)
 
     def _log_perplexity(self, stage: str) -> None:
         loss = self.nll.compute() / self.tokens.compute()  # reduced over batches and ranks, divided once

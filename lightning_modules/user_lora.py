@@ -1,8 +1,8 @@
 """`UserLora`: one fit trains the LoRA adapters of all selected users, each as if it were alone.
 
 In: batches of several users from `datamodules.UserSets`. Out: finished adapters (written by
-`callbacks.AdapterCheckpoint`), per-user perplexity, predictions with everyone's own adapter.
-Not its job: PEFT methods other than LoRA (`user_tuning.py`).
+`callbacks.AdapterCheckpoint`) and per-user perplexity. Not its job: test and prediction with them
+(`adapters_in_use.py`), PEFT methods other than LoRA (`user_tuning.py`).
 
 The backbone is frozen. Users are trained in slots; a pass of the loader is one epoch of every user in a slot
 ("round"). After a round each user is validated on their own dialogues; who is done leaves the slot to the next
@@ -13,7 +13,6 @@ best weights and early stopping belong to each user: *the result equals training
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +21,8 @@ from torch import Tensor
 
 from datamodules.batches import IGNORED, Seq2SeqBatch
 
-from .adapter_files import load_adapter, users_to_train
+from .adapter_files import users_to_train
+from .adapters_in_use import AdaptersInUse
 from .backbone import load_backbone
 from .generation import Decoding
 from .likelihood import reply_states, summed_nll
@@ -30,7 +30,6 @@ from .per_user_adamw import PerUserAdamW
 from .roster import (
     Progress,
     Roster,
-    UserTotals,
     history_settings,
     macro_perplexity,
     require_one_process,
@@ -38,8 +37,8 @@ from .roster import (
     seed_of,
 )
 from .schedules import warmup_linear
-from .seq2seq import Predictions, ReplyModule
 from .stacked_lora import StackedLora
+from .user_totals import UserTotals
 
 ALL_MATRICES = ("q", "k", "v", "o", "wi", "wo")
 
@@ -53,7 +52,7 @@ class Finished:
     card: dict[str, Any]
 
 
-class UserLora(ReplyModule):
+class UserLora(AdaptersInUse):
     """LoRA adapters of many users on one frozen backbone (Otsuka et al. 2024: rank 12, a few hundred turns).
 
     Args:
@@ -71,7 +70,8 @@ class UserLora(ReplyModule):
         patience: epochs without a better validation loss after which a user is done.
         max_users_at_once: slots; more users than that are taken in turn.
         adapters: directory of the adapters; None is `adapters` in the run directory.
-        num_swaps: in a test, how many other users' adapters are tried on each user.
+        num_swaps: in a test, how many other users' adapters are tried on each user; None: all, and every pair of them
+            is written to `swaps.csv`.
         seed: of the adapters' first weights, together with the user's name.
         decoding: how replies are generated.
     """
@@ -92,7 +92,7 @@ class UserLora(ReplyModule):
         patience: int = 2,
         max_users_at_once: int = 32,
         adapters: Path | None = None,
-        num_swaps: int = 3,
+        num_swaps: int | None = 3,
         seed: int = 0,
         decoding: Decoding | None = None,
     ) -> None:
@@ -116,7 +116,6 @@ class UserLora(ReplyModule):
         self.seed = seed
         self.just_finished: list[Finished] = []
         self.validated = UserTotals()
-        self.tested = UserTotals()
 
     # ---- setting up
 
@@ -182,11 +181,6 @@ class UserLora(ReplyModule):
 
     # ---- training
 
-    def users_of(self, batch: Seq2SeqBatch) -> list[str]:
-        """The users of a batch, in its order; each has the same number of rows."""
-        names = self.trainer.datamodule.users
-        return [names[index] for index in batch.user_index.unique_consecutive().tolist()]
-
     def training_step(self, batch: Seq2SeqBatch, batch_idx: int) -> None:
         slots = self._slots_of(batch)
         progress = [self.roster.slots[slot] for slot in slots.tolist()]
@@ -225,7 +219,7 @@ class UserLora(ReplyModule):
         self.validated = UserTotals()
 
     def validation_step(self, batch: Seq2SeqBatch, batch_idx: int) -> None:
-        self.lora.activate(self.lora.rows.data[self._slots_of(batch)] if self.in_fit else self._files_of(batch))
+        self.lora.activate(self.lora.rows.data[self._slots_of(batch)] if self.in_fit else self.files_of(batch))
         nll, tokens = self.row_nll(batch)
         self.nll.update(nll.sum())
         self.tokens.update(tokens.sum())
@@ -278,57 +272,11 @@ class UserLora(ReplyModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {key: value for key, value in state.items() if not key.startswith("model.")}
-        checkpoint["roster"] = {**self.roster.state_dict(), "backbone": self.backbone_fingerprint}
+        checkpoint["roster"] = self.roster.state_dict(self.backbone_fingerprint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        roster = checkpoint["roster"]
-        if roster["backbone"] != self.backbone_fingerprint:
-            raise ValueError(
-                f"the checkpoint was made on backbone {roster['backbone']}, init_from is {self.backbone_fingerprint}; "
-                "delete the checkpoint or give back the backbone"
-            )
-        self.roster.load_state_dict(roster)
+        self.roster.load_state_dict(checkpoint["roster"], self.backbone_fingerprint)
         rows = checkpoint["state_dict"]["lora.rows"]
         if rows.shape != self.lora.rows.shape:  # some users were finished when this process began
             self.lora.rows = torch.nn.Parameter(torch.zeros_like(rows, device=self.device))
             self.best_rows = torch.zeros_like(rows, device=self.device)
-
-    # ---- test and prediction, with adapters from files
-
-    @lru_cache(maxsize=64)  # noqa: B019 - the module lives as long as the process
-    def _row(self, user: str) -> Tensor:
-        state = load_adapter(self.adapters_directory, user, self.backbone_fingerprint)
-        return self.lora.from_peft(state).to(self.device)
-
-    def _files_of(self, batch: Seq2SeqBatch, shift: int = 0) -> Tensor:
-        """Adapters for a batch, (u, p): everyone's own, or that of the user `shift` places further on."""
-        users = self.trainer.datamodule.users
-        place = {user: number for number, user in enumerate(users)}
-        return torch.stack([self._row(users[(place[user] + shift) % len(users)]) for user in self.users_of(batch)])
-
-    def on_test_epoch_start(self) -> None:
-        self.tested = UserTotals()
-
-    def test_step(self, batch: Seq2SeqBatch, batch_idx: int) -> None:
-        users = self.users_of(batch)
-        num_users = len(self.trainer.datamodule.users)
-        shifts = [1 + number * (num_users - 1) // self.num_swaps for number in range(self.num_swaps)]
-        variants = [("base", None), ("own", self._files_of(batch))]
-        if num_users > 1:
-            variants += [("other", self._files_of(batch, shift)) for shift in dict.fromkeys(shifts)]
-        for kind, rows in variants:
-            self.lora.activate(rows)
-            self.tested.add(kind, users, *self.row_nll(batch))
-
-    def on_test_epoch_end(self) -> None:
-        """Logs micro perplexities and writes the sums of every user to `test_users.csv`."""
-        for kind in self.tested.nll:
-            self.log(f"test/{kind}_perplexity", self.tested.perplexity(kind))
-        base, own = self.tested.nll["base"], self.tested.nll["own"]
-        self.log("test/users_better_than_base", float(sum(own[user] < base[user] for user in base)))
-        if not self.trainer.fast_dev_run:
-            self.tested.write(Path(self.trainer.default_root_dir) / "test_users.csv")
-
-    def predict_step(self, batch: Seq2SeqBatch, batch_idx: int) -> Predictions:
-        self.lora.activate(self._files_of(batch))
-        return super().predict_step(batch, batch_idx)

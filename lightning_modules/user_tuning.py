@@ -209,17 +209,11 @@ class UserTuning(ProfileSeq2Seq):
     # ---- checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["roster"] = {**self.roster.state_dict(), "backbone": self.backbone_fingerprint}
+        checkpoint["roster"] = self.roster.state_dict(self.backbone_fingerprint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes over whose turn it is; their weights come with the checkpoint, those of the backbone included."""
-        roster = checkpoint["roster"]
-        if roster["backbone"] != self.backbone_fingerprint:
-            raise ValueError(
-                f"the checkpoint was made on backbone {roster['backbone']}, init_from is {self.backbone_fingerprint}; "
-                "delete the checkpoint or give back the backbone"
-            )
-        self.roster.load_state_dict(roster)
+        self.roster.load_state_dict(checkpoint["roster"], self.backbone_fingerprint)
         self.user = self.progress.user
 
     # ---- validation, test and prediction, with weights from files
@@ -248,7 +242,7 @@ class UserTuning(ProfileSeq2Seq):
         self.model, self.user = model.eval().to(self.device), user
 
     def _load_weights_for(self, batch: Seq2SeqBatch) -> None:
-        user = self.trainer.datamodule.users[int(batch.user_index[0])]
+        (user,) = self.users_of(batch)
         if user != self.user:
             self._load(user)
 
@@ -256,8 +250,23 @@ class UserTuning(ProfileSeq2Seq):
         if not self.in_fit:
             self._load_weights_for(batch)
 
-    def on_test_batch_start(self, batch: Seq2SeqBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def on_test_epoch_start(self) -> None:
+        super().on_test_epoch_start()
+        self.general: list[Seq2SeqBatch] = []
+
+    def test_step(self, batch: Seq2SeqBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        if self.kind_of(dataloader_idx) == "general":
+            self.general.append(batch)  # for the end, so that everybody's weights are read once for all of them
+            return
         self._load_weights_for(batch)
+        super().test_step(batch, batch_idx, dataloader_idx)
+
+    def on_test_epoch_end(self) -> None:
+        for user in self.trainer.datamodule.users if self.general else ():
+            self._load(user)
+            for batch in self.general:
+                self.tested.add("general", [user], *self.row_nll(batch))
+        super().on_test_epoch_end()
 
     def on_predict_batch_start(self, batch: Seq2SeqBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         self._load_weights_for(batch)

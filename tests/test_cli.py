@@ -278,6 +278,21 @@ def test_a_second_test_is_left_alone_until_something_changes(project, capsys):
     main([*test, "--model.num_swaps=1", "--run=lora_tiny"])
 
 
+def test_what_concerns_a_test_alone_neither_trains_nor_predicts_anew(project, capsys):
+    main(LORA)
+    main(["predict", *LORA[1:]])
+    looked_at = ["--data.test_train_turns=5", "--data.test_general_pairs=6", "--model.num_swaps=null"]
+    main(["test", *LORA[1:], *looked_at])
+    capsys.readouterr()
+    for command, message in (("fit", "is finished already"), ("predict", "is done"), ("test", "is done")):
+        with pytest.raises(SystemExit) as stop:
+            main([command, *LORA[1:], *looked_at])
+        assert (stop.value.code, message in capsys.readouterr().out) == (0, True)
+    assert Path("runs/lora_tiny/swaps.csv").is_file()
+    Path("runs/lora_tiny/test_users.csv").unlink()  # then it is done again
+    main(["test", *LORA[1:], *looked_at])
+
+
 def test_all_weights_of_many_users_meet_in_one_run(project, capsys):
     tuning = ["--config", "experiments/tuning_tiny.yaml"]
     main(["fit", *tuning])

@@ -284,3 +284,22 @@ def test_likelihoods_in_some_lines_only_are_refused(systems):
     path.write_text("\n".join([json.dumps(json.loads(first) | {"nll": None, "tokens": None}), *rest]))
     with pytest.raises(ValueError, match="null in some lines"):
         read_predictions(path)
+
+
+def test_what_a_test_has_left_has_a_table_of_its_own(systems, tmp_path):
+    """The second system has been tested, the first not; a test that is no longer of the weights is left out."""
+    run_directory = systems["LoRA"].parent
+    (run_directory / "test_users.csv").write_text("user,own_nll,own_tokens,train_nll,train_tokens\nann,3,1,2,1\n")
+    card = {"backbone": None, "split": None}
+    (run_directory / "test_users.card.json").write_text(json.dumps(card))
+    markdown = run(systems, tmp_path / "out")
+    assert [line for line in markdown.splitlines() if re.search(r"\| LoRA +\| \+1.000 +\| +\|", line)]
+    assert "gap: nats per token of held-out" in markdown
+    assert "LoRA,(macro),loss_gap,1.0,,,1" in (tmp_path / "out" / "table.csv").read_text()
+    (run_directory / "test_users.card.json").unlink()
+    systems["base"].with_name("test_users.csv").write_text(
+        "user,own_nll,own_tokens,train_nll,train_tokens\na,3,1,2,1\n"
+    )
+    systems["base"].with_name("test_users.card.json").write_text(json.dumps({"split": "s1"}))
+    markdown = run(systems, tmp_path / "out")
+    assert "LoRA: its test is left out" in markdown

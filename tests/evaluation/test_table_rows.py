@@ -41,6 +41,15 @@ def test_commands_of_a_row(commands, tmp_path, capsys):
     assert printed.startswith("[1 of 1] LoRA r=4: fit 2 s, predict 2 s, ")
 
 
+def test_settings_of_a_test_are_of_no_other_command(commands, tmp_path):
+    row = Experiment("a.yaml", {"model.rank": 4}, ["fit", "test", "predict"], test={"data.test_general_pairs": 9})
+    collect({"a": row}, tmp_path)
+    flags = ["--config", "a.yaml", "--model.rank=4"]
+    assert commands == [["fit", *flags], ["test", *flags, "--data.test_general_pairs=9"], ["predict", *flags]]
+    with pytest.raises(ValueError, match="but no test in"):
+        Experiment("a.yaml", test={"data.test_general_pairs": 9})
+
+
 def test_a_row_that_fails_takes_nothing_with_it(commands, tmp_path):
     systems = {
         "old": Path("old.jsonl"),

@@ -6,7 +6,8 @@ import math
 import pytest
 import torch
 
-from lightning_modules.roster import Progress, Roster, UserTotals, macro_perplexity
+from lightning_modules.roster import Progress, Roster, macro_perplexity
+from lightning_modules.user_totals import UserTotals
 
 
 def begin(user: str) -> Progress:
@@ -58,8 +59,10 @@ def test_a_roster_comes_back_from_its_state():
     roster.slots[1] = None
     roster.best_losses["ada"] = 2.0
     again = Roster([], 0)
-    again.load_state_dict(roster.state_dict())
+    again.load_state_dict(roster.state_dict("b1"), "b1")
     assert (again.slots, again.waiting, again.best_losses) == (roster.slots, ["cleo"], {"ada": 2.0})
+    with pytest.raises(ValueError, match="made on backbone b1, init_from is b2"):
+        again.load_state_dict(roster.state_dict("b1"), "b2")
 
 
 def test_totals_of_users_by_hand(tmp_path):

@@ -1,0 +1,107 @@
+"""Finished adapters of many users on one backbone: test and prediction of a batch with everyone's own, or others'.
+
+In: batches of several users, adapters from files. Out: everyone's sums under each kind of adapter, the swap matrix,
+predictions. Not its job: training (`user_lora.py`).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from datamodules.batches import Seq2SeqBatch
+
+from .adapter_files import load_adapter
+from .seq2seq import Predictions, ReplyModule
+from .stacked_lora import StackedLora
+from .user_totals import UserTotals
+
+
+class AdaptersInUse(ReplyModule):
+    """What `UserLora` does with adapters that are trained.
+
+    A subclass sets `lora`, `backbone_fingerprint`, `num_swaps` and `max_users_at_once`, and says where adapters are.
+    """
+
+    lora: StackedLora
+    backbone_fingerprint: str
+    num_swaps: int | None
+
+    @property
+    def adapters_directory(self) -> Path:
+        raise NotImplementedError
+
+    @lru_cache(maxsize=64)  # noqa: B019 - the module lives as long as the process
+    def _row(self, user: str) -> Tensor:
+        state = load_adapter(self.adapters_directory, user, self.backbone_fingerprint)
+        return self.lora.from_peft(state).to(self.device)
+
+    def _rows(self, users: list[str]) -> Tensor:  # (u, p)
+        return torch.stack([self._row(user) for user in users])
+
+    def files_of(self, batch: Seq2SeqBatch) -> Tensor:
+        """Everyone's own adapter for a batch, (u, p)."""
+        return self._rows(self.users_of(batch))
+
+    def on_test_epoch_start(self) -> None:
+        super().on_test_epoch_start()
+        self.swaps = UserTotals()
+
+    def test_step(self, batch: Seq2SeqBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        kind = self.kind_of(dataloader_idx)
+        if kind == "general":
+            self._test_general(batch)
+            return
+        users = self.users_of(batch)
+        self._add(self.tested, kind, users, users, batch)
+        if kind == "own":
+            self.lora.activate(None)
+            self.tested.add("base", users, *self.row_nll(batch))
+            self._swap(users, batch)
+
+    def _add(self, totals: UserTotals, kind: str, users: list[str], whose: list[str], batch: Seq2SeqBatch) -> None:
+        self.lora.activate(self._rows(whose))
+        totals.add(kind, users, *self.row_nll(batch))
+
+    def _test_general(self, batch: Seq2SeqBatch) -> None:
+        """The same pairs under everybody's adapter, for as many users at a time as share a batch elsewhere."""
+        users, most = self.trainer.datamodule.users, self.trainer.datamodule.users_per_batch
+        for start in range(0, len(users), most):
+            some = users[start : start + most]
+            repeated = Seq2SeqBatch(*(part.repeat(len(some), *[1] * (part.dim() - 1)) for part in batch))
+            self._add(self.tested, "general", some, some, repeated)
+
+    def _swap(self, users: list[str], batch: Seq2SeqBatch) -> None:
+        """Test turns under the adapters of users some places further on in the list."""
+        everyone = self.trainer.datamodule.users
+        place = {user: number for number, user in enumerate(everyone)}
+        steps = len(everyone) - 1
+        tried = steps if self.num_swaps is None else self.num_swaps
+        for shift in dict.fromkeys(1 + number * steps // tried for number in range(tried if steps else 0)):
+            whose = [everyone[(place[user] + shift) % len(everyone)] for user in users]
+            self.lora.activate(self._rows(whose))
+            nll, tokens = self.row_nll(batch)
+            self.tested.add("other", users, nll, tokens)
+            rows = zip(users, whose, nll.chunk(len(users)), tokens.chunk(len(users)), strict=True)
+            for user, other, own_nll, own_tokens in rows:
+                self.swaps.add(other, [user], own_nll, own_tokens)
+
+    def on_test_epoch_end(self) -> None:
+        """Logs micro perplexities and writes everyone's sums (`user_totals.py`)."""
+        base, own = self.tested.nll["base"], self.tested.nll["own"]
+        for kind in self.tested.nll:
+            self.log(f"test/{kind}_perplexity", self.tested.perplexity(kind))
+        self.log("test/users_better_than_base", float(sum(own[user] < base[user] for user in base)))
+        swaps = None
+        if self.num_swaps is None:
+            swaps = self.swaps
+            for user, nll in own.items():
+                swaps.nll[user][user], swaps.tokens[user][user] = nll, self.tested.tokens["own"][user]
+        self.write_test(swaps)
+
+    def predict_step(self, batch: Seq2SeqBatch, batch_idx: int) -> Predictions:
+        self.lora.activate(self.files_of(batch))
+        return super().predict_step(batch, batch_idx)
