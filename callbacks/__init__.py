@@ -2,6 +2,7 @@
 
 from .adapter_checkpoint import AdapterCheckpoint
 from .backbone_export import BackboneExport
+from .conversation_writer import ConversationWriter
 from .network_export import NetworkExport
 from .prediction_writer import PredictionWriter
 from .profile_writer import ProfileWriter
@@ -13,6 +14,7 @@ from .tuned_export import TunedExport
 __all__ = [
     "AdapterCheckpoint",
     "BackboneExport",
+    "ConversationWriter",
     "NetworkExport",
     "PredictionWriter",
     "ProfileWriter",

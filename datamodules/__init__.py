@@ -8,17 +8,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .conversation_posts import ConversationPosts
+    from .openings import Openings
     from .profile_posts import ProfilePosts
     from .reply_pairs import ReplyPairs
     from .user_sets import UserSets
 
-__all__ = ["ProfilePosts", "ReplyPairs", "UserSets"]
+__all__ = ["ConversationPosts", "Openings", "ProfilePosts", "ReplyPairs", "UserSets"]
 
 
 def __getattr__(name: str) -> Any:
     from importlib import import_module
 
-    modules = {"ProfilePosts": "profile_posts", "ReplyPairs": "reply_pairs", "UserSets": "user_sets"}
+    modules = {
+        "ConversationPosts": "conversation_posts",
+        "Openings": "openings",
+        "ProfilePosts": "profile_posts",
+        "ReplyPairs": "reply_pairs",
+        "UserSets": "user_sets",
+    }
     if name not in modules:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{modules[name]}"), name)

@@ -1,4 +1,4 @@
-"""The batch contracts: reply pairs for training, validation and generation; evidence for profiles.
+"""The batch contracts: reply pairs for training, validation and generation; conversations; evidence for profiles.
 
 Shapes: b rows, s input positions, t label positions.
 """
@@ -36,6 +36,14 @@ class Seq2SeqBatch(NamedTuple):
     labels: Tensor  # (b, t) int64, IGNORED on padding
     user_index: Tensor  # (b,) int64
     pair_id: Tensor  # (b,) int64
+
+
+class ConversationBatch(NamedTuple):
+    """Conversations of two users that have begun, a row a conversation."""
+
+    number: list[int]
+    people: list[tuple[str, str]]  # the first of the two says the next turn
+    turns: list[list[tuple[int, list[int]]]]  # so far, oldest first: which of the two, and token ids
 
 
 class Facts(NamedTuple):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .chat_endpoint import ChatEndpoint
     from .chat_models import LocalChatModel
+    from .conversations import Conversations
     from .joint_tuning import JointTuning
     from .markov_logic.profiles import ProfileNetwork
     from .prompted_llm import PromptedLLM
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ChatEndpoint",
+    "Conversations",
     "JointTuning",
     "LocalChatModel",
     "ProfileNetwork",
@@ -36,6 +38,7 @@ def __getattr__(name: str) -> Any:
 
     modules = {
         "ChatEndpoint": "chat_endpoint",
+        "Conversations": "conversations",
         "JointTuning": "joint_tuning",
         "LocalChatModel": "chat_models",
         "ProfileNetwork": "markov_logic.profiles",

@@ -86,8 +86,8 @@ def load_adapter(adapters: Path, user: str, backbone_fingerprint: str) -> dict[s
     card = read_card(adapters, user)
     if card is None:
         raise FileNotFoundError(
-            f"no adapter of user {user!r} in {adapters}; train it with: lightning fit --config <the same experiment>, "
-            "or name the directory that has it with --model.adapters"
+            f"no adapter of user {user!r} in {adapters}; train it with: lightning fit --config "
+            f"{_experiment(adapters)}, or name the directory that has it with --model.adapters"
         )
     if card["backbone"] != backbone_fingerprint:
         raise ValueError(
@@ -95,3 +95,9 @@ def load_adapter(adapters: Path, user: str, backbone_fingerprint: str) -> dict[s
             f"but model.init_from is backbone {backbone_fingerprint}; use the one it was trained on"
         )
     return load_file(adapter_directory(adapters, user) / WEIGHTS)
+
+
+def _experiment(adapters: Path) -> str:
+    """`runs/NAME/adapters` is what `experiments/NAME.yaml` makes."""
+    path = Path("experiments") / f"{adapters.parent.name}.yaml"
+    return str(path) if path.is_file() else "<the same experiment>"

@@ -70,12 +70,13 @@ OF_A_TEST = ("num_swaps", "test_general_pairs", "test_train_turns")
 LONGEST_NAME = 120
 WRITTEN = {  # by a command that is finished, one of them
     "test": ("test_users.csv", "judgements.parquet"),
-    "predict": ("predictions.jsonl", "profiles.parquet"),
+    "predict": ("predictions.jsonl", "profiles.parquet", "conversations.jsonl"),
 }
 TOOLS = {
     "prepare": "datamodules.preparation.prepare.Preparation",
     "table": "evaluation.table.Table",
     "profile_table": "evaluation.profiles.ProfileTable",
+    "conversation_table": "evaluation.conversation_table.ConversationTable",
     "human-eval export": "evaluation.human.export.HumanEvalExport",
     "human-eval score": "evaluation.human.score.HumanEvalScore",
     "sweep": "evaluation.sweep.Sweep",
@@ -92,9 +93,10 @@ PARSER_SETTINGS = {"parser_mode": "omegaconf+", "allow_abbrev": False}
 DESCRIPTION = (
     "User-specific dialogue models. Each command takes --config experiments/<name>.yaml and any flag over it. "
     "Besides the trainer's commands below: `lightning prepare` (corpus to token shards), `lightning table` "
-    "(predictions to a table), `lightning profile_table` (judgements of profiles to a table), `lightning sweep` (every "
-    "point of a W&B sweep file, here), `lightning human-eval export` (predictions to a page for annotators) and "
-    "`lightning human-eval score` (their answers to a table)."
+    "(predictions to a table), `lightning profile_table` (judgements of profiles to a table), `lightning "
+    "conversation_table` (long conversations to a table), `lightning sweep` (every point of a W&B sweep file, here), "
+    "`lightning human-eval export` (predictions to a page for annotators) and `lightning human-eval score` (their "
+    "answers to a table)."
 )
 
 
@@ -232,7 +234,6 @@ class UserDialogueCLI(LightningCLI):
         if not path.is_file():
             return
         card = json.loads(path.read_text())
-        weights = [*self.run_directory.glob("adapters/*/card.json"), *self.run_directory.glob("models/*/card.json")]
         if (
             card["status"] == "finished"
             and self._same_settings(card["config"])
@@ -240,7 +241,7 @@ class UserDialogueCLI(LightningCLI):
             and self._prepared_now() in (None, card["prepared"])
             and self._profiles_now() == card.get("profiles")
             and any((self.run_directory / name).is_file() for name in WRITTEN.get(self.subcommand, (path.name,)))
-            and all(file.stat().st_mtime < path.stat().st_mtime for file in weights)
+            and all(file.stat().st_mtime < path.stat().st_mtime for file in self._made_from())
         ):
             print(f"{self.subcommand} of {self.run_directory} is done already; delete {path} to do it again")
             for name, value in card["metrics"].items():
@@ -254,6 +255,15 @@ class UserDialogueCLI(LightningCLI):
         flat = (_flatten(config) for config in (then, self.settings))
         before, now = ({key: value for key, value in one.items() if not _of_a_test(key)} for one in flat)
         return before == now
+
+    def _made_from(self) -> list[Path]:
+        """What a test or prediction is made from and its card has no fingerprint of."""
+        model, data = (self.settings[part]["init_args"] for part in ("model", "data"))
+        adapters = Path(model.get("adapters") or self.run_directory / "adapters")
+        found = [*adapters.glob("*/card.json"), *self.run_directory.glob("models/*/card.json")]
+        if data.get("conversations"):
+            found += [Path(data["conversations"]), Path(data["network"] or self.run_directory) / "vocabulary.json"]
+        return [path for path in found if path.is_file()]
 
     def _prepared_now(self) -> str | None:
         """Fingerprint of the prepared data, if they are there."""

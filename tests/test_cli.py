@@ -369,3 +369,25 @@ def test_other_profiles_in_the_same_file_are_noticed(project, capsys):
     main(["test", *arguments])
     assert card("pretrain_tiny+psp", "test")["profiles"] != card("pretrain_tiny+psp")["profiles"]
     assert "was trained with other profiles than are in the file now" in said(["fit", *arguments], capsys)
+
+
+def test_conversations_are_left_alone_until_an_adapter_is_another_one(project, capsys):
+    Path("experiments/conversations.yaml").write_text(
+        "model:\n  class_path: lightning_modules.Conversations\n"
+        "  init_args: {init_from: runs/pretrain_tiny/backbone, adapters: runs/lora_tiny/adapters, num_turns: 4}\n"
+        "data: {class_path: datamodules.Openings, init_args: {preparation: corpora/invented.yaml}}\n"
+        "trainer: {accelerator: cpu, enable_progress_bar: false, callbacks: [callbacks.ConversationWriter]}\n"
+    )
+    talk = ["predict", "--config", "experiments/conversations.yaml"]
+    assert "train it with: lightning fit --config experiments/lora_tiny.yaml" in said(talk, capsys)
+    main(LORA)
+    main(talk)
+    lines = [json.loads(line) for line in Path("runs/conversations/conversations.jsonl").read_text().splitlines()]
+    assert {line["speaker"] for line in lines} == {None, "ada", "ben", "cleo", "dan"}
+    assert card("conversations", "predict")["backbone"] == card("conversations", "conversations")["backbone"]
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main(talk)
+    assert (stop.value.code, "is done already" in capsys.readouterr().out) == (0, True)
+    Path("runs/lora_tiny/adapters/ada/card.json").touch()
+    main(talk)

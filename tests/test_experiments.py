@@ -16,13 +16,14 @@ ROOT = Path(__file__).parents[1]
 ALL = sorted(path for path in (ROOT / "experiments").rglob("*.yaml") if not path.is_symlink())  # other names
 TOOLS = {
     "corpora": ("prepare",),
-    "tables": ("table", "profile_table"),
+    "tables": ("table", "profile_table", "conversation_table"),
     "human": ("human-eval export",),
     "sweeps": ("sweep",),
 }
 CHEAP = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.logger=false"]
 OURS = {"prompt", "profiles", "control", "tokens_per_batch", "max_context_tokens", "seed", "formulas", "l2", "size"}
 MODELS = {
+    "Conversations": "lightning_modules.conversations",
     "JointTuning": "lightning_modules.joint_tuning",
     "ProfileNetwork": "lightning_modules.markov_logic.profiles",
     "ProfileSeq2Seq": "lightning_modules.seq2seq",

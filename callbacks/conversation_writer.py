@@ -1,0 +1,80 @@
+"""Writes conversations as JSONL: `system, conversation, turn, speaker, text`, a line a turn.
+
+Systems: `own` (everyone's own adapter), `base` (the bare backbone) and `real`, everyone's real turns in the test
+dialogues with those that they answer, a conversation a user. Turns count from 1; those of an opening up to 0. The
+speaker is null where nobody's model, or none of the users, has said it: in openings, and of the partners of `real`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TextIO
+
+from lightning import Callback, Trainer
+
+from callbacks.run_card import git_commit
+from datamodules.batches import ConversationBatch
+from lightning_modules.conversations import Conversations, Utterance
+
+REAL = "real"
+
+
+class ConversationWriter(Callback):
+    """Writes `<run>/conversations.jsonl`, and beside it `conversations.card.json`, which says what made them.
+
+    The file holds what real people said. It gets its name only when it is complete.
+    """
+
+    def __init__(self) -> None:
+        self.file: TextIO | None = None
+
+    def on_predict_start(self, trainer: Trainer, pl_module: Conversations) -> None:
+        self.path = Path(trainer.default_root_dir) / "conversations.jsonl"
+        self.card_path = self.path.with_name("conversations.card.json")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if not trainer.fast_dev_run:
+            for path in (self.card_path, self.path):  # older ones are never taken for those of a run that was killed
+                path.unlink(missing_ok=True)
+        self.file = self.path.with_suffix(".partial").open("w", encoding="utf-8")
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: Conversations,
+        outputs: list[Utterance],
+        batch: ConversationBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._write(outputs)
+
+    def _write(self, said: Iterable[Utterance]) -> None:
+        self.file.writelines(json.dumps(one._asdict(), ensure_ascii=False) + "\n" for one in said)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: Conversations) -> None:
+        data = trainer.datamodule
+        for number, user in enumerate(data.users):
+            turns = enumerate(data.real_turns(user, pl_module.num_turns), start=1)
+            self._write(Utterance(REAL, number, turn, user if is_own else None, text) for turn, (is_own, text) in turns)
+        self.file.close()
+        if trainer.fast_dev_run:
+            return
+        card: dict[str, Any] = {
+            **pl_module.card,
+            "split": data.splits["test"].reader.content,
+            "users": len(data.users),
+            "opening_turns": data.opening_turns,
+            "data_seed": data.seed,
+            "max_context_tokens": data.max_context_tokens,
+            "max_context_turns": data.preparation.max_context_turns,
+            "prompt": data.prompts.template.style,
+            "commit": git_commit(),
+        }
+        partial = self.card_path.with_suffix(".partial")
+        partial.write_text(json.dumps(card, indent=1) + "\n")
+        os.replace(partial, self.card_path)
+        os.replace(self.path.with_suffix(".partial"), self.path)
+        print(f"conversations are in {self.path}")

@@ -1,0 +1,136 @@
+"""`Conversations`: two user models talk with each other, turn by turn.
+
+In: `ConversationBatch`es from `datamodules.Openings`, a backbone, adapters from files. Out: what was said (written by
+`callbacks.ConversationWriter`). Not its job: training, how a conversation begins, what is made of it (`evaluation`).
+
+All conversations of a batch are held at the same time: each turn is one `generate` call in which every row has the
+adapter of its own speaker. The same conversations are held by the bare backbone, to see what the adapters add.
+The paper has no such experiment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from datamodules.batches import ConversationBatch, Seq2SeqBatch
+
+from .adapter_files import WEIGHTS, adapter_directory, load_adapter
+from .backbone import load_backbone
+from .generation import Decoding, generate
+from .seq2seq import ReplyModule
+from .stacked_lora import StackedLora
+
+OWN, BASE = "own", "base"
+OF_A_CONFIG = ("r", "lora_alpha", "use_rslora", "target_modules")
+
+
+class Utterance(NamedTuple):
+    """One turn. Turns of the opening count up to 0 and have no speaker: a model did not say them."""
+
+    system: str  # own: everyone's own adapter; base: the bare backbone in everyone's place
+    conversation: int
+    turn: int
+    speaker: str | None
+    text: str
+
+
+class Conversations(ReplyModule):
+    """Two users' models talk with each other; prediction only.
+
+    Args:
+        init_from: directory of the backbone.
+        adapters: directory of the adapters of all users of the data; rank and matrices are those of its files.
+        num_turns: turns that are generated, of both people together.
+        seed: of what is sampled; the backbone and the adapters draw from the same numbers.
+        decoding: how a turn is generated; one candidate.
+    """
+
+    def __init__(
+        self, init_from: Path, adapters: Path, num_turns: int = 40, seed: int = 0, decoding: Decoding | None = None
+    ) -> None:
+        super().__init__(decoding)
+        if num_turns < 1:
+            raise ValueError(f"model.num_turns must be 1 or more, got {num_turns}")
+        if self.decoding.num_candidates != 1:
+            raise ValueError(
+                f"in a conversation one reply is given: set decoding.num_candidates to 1, got "
+                f"{self.decoding.num_candidates}"
+            )
+        self.init_from = init_from
+        self.adapters = adapters
+        self.num_turns = num_turns
+        self.seed = seed
+
+    def configure_model(self) -> None:
+        if self.model is not None:
+            return
+        users = self.trainer.datamodule.users
+        backbone = load_backbone(self.init_from)
+        self.require_same_prompts(backbone, self.init_from)
+        self.model, self.backbone_fingerprint = backbone.model, backbone.fingerprint
+        states = {user: load_adapter(self.adapters, user, backbone.fingerprint) for user in users}
+        self.lora = StackedLora(self.model, self._config(users), num_slots=0)
+        self.rows = {user: self.lora.from_peft(state) for user, state in states.items()}
+
+    def _config(self, users: list[str]) -> Any:
+        """The adapters' common configuration; ValueError where they have several."""
+        from peft import LoraConfig
+
+        first, *others = [LoraConfig.from_pretrained(str(adapter_directory(self.adapters, user))) for user in users]
+        for user, other in zip(users[1:], others, strict=True):
+            if differing := [name for name in OF_A_CONFIG if getattr(first, name) != getattr(other, name)]:
+                raise ValueError(
+                    f"the adapters of {users[0]!r} and {user!r} in {self.adapters} differ in {differing}; train all "
+                    "with the same settings"
+                )
+        return first
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """What a reader has to know of these conversations."""
+        digest = hashlib.sha256()
+        for user in self.rows:
+            digest.update((adapter_directory(self.adapters, user) / WEIGHTS).read_bytes())
+        return {
+            "backbone": self.backbone_fingerprint,
+            "adapters": digest.hexdigest()[:16],
+            "num_turns": self.num_turns,
+            "seed": self.seed,
+            "decoding": vars(self.decoding),
+        }
+
+    def predict_step(self, batch: ConversationBatch, batch_idx: int) -> list[Utterance]:
+        said = []
+        for system in (OWN, BASE):
+            torch.manual_seed(self.seed + batch_idx)
+            said += self._talk(system, batch)
+        return said
+
+    def _talk(self, system: str, batch: ConversationBatch) -> list[Utterance]:
+        data = self.trainer.datamodule
+        turns = [list(opening) for opening in batch.turns]
+        found = [
+            Utterance(system, number, place, None, data.said(ids)[0])
+            for number, opening in zip(batch.number, turns, strict=True)
+            for place, (_, ids) in enumerate(opening, start=1 - len(opening))
+        ]
+        for turn in range(1, self.num_turns + 1):
+            now = (turn - 1) % 2
+            speakers = [people[now] for people in batch.people]
+            self.lora.activate(self._rows(speakers) if system == OWN else None)
+            inputs = Seq2SeqBatch(*(tensor.to(self.device) for tensor in data.read(batch, turns, now)))
+            replies = generate(self.model, inputs, self.decoding)[:, 0]  # (conversations, length)
+            for number, own, speaker, reply in zip(batch.number, turns, speakers, replies.tolist(), strict=True):
+                text, ids = data.said(reply)
+                own.append((now, ids))
+                found.append(Utterance(system, number, turn, speaker, text))
+        return found
+
+    def _rows(self, speakers: list[str]) -> Tensor:
+        """Everyone's own adapter, a row a conversation: (conversations, p)."""
+        return torch.stack([self.rows[speaker] for speaker in speakers]).to(self.device)
