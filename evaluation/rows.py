@@ -14,11 +14,15 @@ import math
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
+
 from evaluation.runs import run_lightning
+
+INIT_FROM = "model.init_from"
 
 
 class RowFailedError(Exception):
@@ -48,12 +52,27 @@ class Experiment:
         if self.test and "test" not in self.commands:
             raise ValueError(f"{self.experiment} has settings of a test {self.test}, but no test in {self.commands}")
 
+    @property
+    def files(self) -> list[str]:
+        """The experiment files, in the order in which they are read."""
+        return [self.experiment] if isinstance(self.experiment, str) else self.experiment
+
     def flags(self, command: str) -> list[str]:
         """The arguments behind `lightning fit`, `test` or `predict`."""
-        files = [self.experiment] if isinstance(self.experiment, str) else self.experiment
-        named = [argument for file in files for argument in ("--config", file)]
+        named = [argument for file in self.files for argument in ("--config", file)]
         settings = {**self.overrides, **(self.test if command == "test" else {})}
         return named + [f"--{key}={_written(value)}" for key, value in settings.items()]
+
+    @property
+    def backbone(self) -> str | None:
+        """The backbone that it begins with, by its last file or override that names one; None where none does."""
+        named = [yaml.safe_load(Path(file).read_text(encoding="utf-8")) or {} for file in self.files]
+        found = [(one.get("model") or {}).get("init_args", {}).get("init_from") for one in named]
+        return next((one for one in [self.overrides.get(INIT_FROM), *reversed(found)] if one), None)
+
+    def on(self, backbone: Path) -> Experiment:
+        """The same on another backbone."""
+        return replace(self, overrides={**self.overrides, INIT_FROM: str(backbone)})
 
     def predictions(self, name: str, logs: Path) -> Iterator[Path | str]:
         """Runs the commands; yields a line on each that is done, and last the path of the predictions.
@@ -143,3 +162,16 @@ def _written(value: Any) -> str:
     return (
         json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict | bool) or value is None else str(value)
     )
+
+
+def on_backbone(systems: Mapping[str, Path | Experiment], backbone: Path) -> dict[str, Path | Experiment]:
+    """The systems with this backbone in the place of the first experiment's that names one, wherever it is named.
+
+    Raises:
+        ValueError: no experiment names a backbone.
+    """
+    named = {name: one.backbone for name, one in systems.items() if isinstance(one, Experiment)}
+    replaced = next((one for one in named.values() if one), None)
+    if replaced is None:
+        raise ValueError(f"backbone {backbone}: no experiment of this table names a backbone (model.init_from)")
+    return {n: one.on(backbone) if named.get(n) == replaced else one for n, one in systems.items()}

@@ -27,7 +27,7 @@ from evaluation.predictions import (
     read_predictions,
 )
 from evaluation.rendering import align, corpus_rows, csv_of, main_rows, overall_rows, panels, user_labels
-from evaluation.rows import Experiment, adapter_size, collect, run_before
+from evaluation.rows import Experiment, adapter_size, collect, on_backbone, run_before
 from evaluation.scores import MICRO, Score, corpus_scores, items_of_users, same_tokens, user_scores
 from evaluation.significance import ALPHA
 from evaluation.similarity import DEFAULT_ENCODER, TextEncoder
@@ -45,6 +45,7 @@ class Table:
         systems: dict[str, Path | Experiment],
         output: Path,
         before: list[str] | None = None,
+        backbone: Path | None = None,
         prepared: Path | None = None,
         encoder: str | None = DEFAULT_ENCODER,
         num_resamples: int = 10_000,
@@ -64,6 +65,8 @@ class Table:
             output: Directory for table.md, .tex, .csv and .png, and for the logs of what was run; made if missing,
                 older tables are replaced.
             before: Commands of `lightning` that are run first, such as `fit --config experiments/pretrain_small.yaml`.
+            backbone: Takes the place of the first experiment's backbone, for all that name that one: the same table at
+                another scale. It is not trained by `before`.
             prepared: The prepared corpus. With it a second table says how far each system speaks like the person.
             encoder: Sentence encoder for similarity, a name or a directory (not stated in the paper); None leaves
                 similarity out, and needs `per_user` false.
@@ -90,6 +93,8 @@ class Table:
         if unknown := sorted((paper or {}).keys() - systems.keys()):
             raise ValueError(f"paper: there is no system {unknown[0]!r}; there are {list(systems)}")
         self.systems = {n: one if isinstance(one, Experiment) else Path(one) for n, one in systems.items()}
+        if backbone:
+            self.systems = on_backbone(self.systems, backbone)
         self.output = Path(output)
         self.before = before or []
         self.prepared = prepared

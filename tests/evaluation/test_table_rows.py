@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import save_file
 
 from evaluation import rows
 from evaluation.latex import latex
-from evaluation.rows import Experiment, adapter_size, collect
+from evaluation.rows import Experiment, adapter_size, collect, on_backbone
 from evaluation.runs import Run
 
 
@@ -95,3 +96,26 @@ def test_latex():
     ]
     assert r"\begin{tabular}{lr}" in text
     assert r"\caption{50 \% better}" in text
+
+
+def test_another_backbone_takes_the_place_of_the_first_one_named(tmp_path):
+    def file(name, backbone):
+        model = {"class_path": "M", "init_args": {"init_from": backbone} if backbone else {}}
+        (tmp_path / name).write_text(yaml.safe_dump({"model": model}))
+        return str(tmp_path / name)
+
+    small, psp, none = file("small.yaml", "runs/small"), file("psp.yaml", "runs/psp"), file("none.yaml", None)
+    systems = {
+        "file": Path("predictions.jsonl"),
+        "lookup": Experiment(none),
+        "base": Experiment(small),
+        "psp": Experiment([small, psp]),
+        "named": Experiment(none, {"model.init_from": "runs/small", "n": 1}),
+    }
+    found = on_backbone(systems, Path("runs/large"))
+    assert {name: one for name, one in found.items() if one != systems[name]} == {
+        "base": Experiment(small, {"model.init_from": "runs/large"}),
+        "named": Experiment(none, {"model.init_from": "runs/large", "n": 1}),
+    }
+    with pytest.raises(ValueError, match="runs/large: no experiment of this table names a backbone"):
+        on_backbone({"lookup": Experiment(none)}, Path("runs/large"))
