@@ -1,8 +1,8 @@
 """Is it this user? Whether a classifier that knows what every user wrote in training recognises a text.
 
 In: user → turns, of training and to be judged. Out: for every user an array with a row for each bundle of their turns
-and the columns `COLUMNS`, so that the caller can draw users and bundles (`intervals.py`), and means of it.
-Not its job: reading files, intervals.
+and three columns (ranked first, among the first five, 1 / rank), so that the caller can draw users and bundles.
+Not its job: reading files, means and their intervals (`person.py`).
 
 The classifier is a linear support vector machine for each user against the others, on TF-IDF of runs of 1 to 4
 characters. It needs no words, so it serves Japanese too; case, punctuation and line ends count, for they are style. One
@@ -14,8 +14,6 @@ texts are of the same kind. Accuracy on real held-out turns is the ceiling that 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-
-COLUMNS = ("top-1", "top-5", "MRR")
 
 
 class UserClassifier:
@@ -80,12 +78,3 @@ class UserClassifier:
             raise ValueError(f"user {user!r} has no turns; leave the user out")
         parts = np.array_split(np.arange(len(turns)), max(1, round(len(turns) / self.bundle)))
         return ["\n".join(turns[number] for number in part) for part in parts]
-
-
-def identification_figures(judged: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Top-1, top-5 and mean reciprocal rank: mean over bundles of a user, then over users.
-
-    With five users or fewer, top-5 is 1 whatever is judged. One user's figures are those of `{user: judged[user]}`.
-    """
-    means = np.mean([rows.mean(axis=0) for rows in judged.values()], axis=0)
-    return dict(zip(COLUMNS, means.tolist(), strict=True))

@@ -10,10 +10,12 @@ mixtures (Pillutla et al. 2021, NeurIPS). It is computed by mauve-text, which is
 paper has no such score.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from evaluation.predictions import Prediction
+from evaluation.scores import CORPUS, Score
 from evaluation.similarity import TextEncoder
 
 MIN_TEXTS = 1000  # with fewer there are too few clusters, and the score depends on their number more than on the texts
@@ -48,3 +50,14 @@ def mauve(generated: Sequence[str], references: Sequence[str], encoder: TextEnco
     # Its own `.mauve` sorts the curve by one coordinate, and ties make it 0.75 where the two corpora are the same.
     x, y = result.divergence_curve.T
     return float(abs(np.trapezoid(y, x)))
+
+
+def mauve_scores(predictions: Mapping[str, Sequence[Prediction]], encoder: TextEncoder, seed: int) -> list[Score]:
+    """MAUVE of every system: the first candidate of each turn against the real replies; none with too few turns."""
+    scores = []
+    for name, records in predictions.items():
+        if len(records) < MIN_TEXTS:
+            continue
+        value = mauve([p.candidates[0] for p in records], [p.reference for p in records], encoder, seed)
+        scores.append(Score(name, CORPUS, "MAUVE", value, None, None, len(records)))
+    return scores

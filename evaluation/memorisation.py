@@ -1,8 +1,8 @@
 """Does a model repeat its user's training turns? Shares of text that occur there word for word.
 
 In: user → replies, generated or real, and user → training turns. Out: for every user an array with a row for each reply
-and the columns `COLUMNS`, which add up, so that the caller can draw users and replies (`intervals.py`); and the shares.
-Not its job: reading files, intervals.
+and the columns `COLUMNS`, which add up, so that the caller can draw users and replies.
+Not its job: reading files, shares and their intervals (`person.py`).
 
 People repeat themselves too, above all in short replies: a share says something only next to that of the user's real
 held-out replies, which the same functions give. The paper has no such score.
@@ -52,12 +52,3 @@ def copied(
             dtype=np.float64,
         ).reshape(len(texts), len(COLUMNS))
     return counts
-
-
-def copied_shares(counts: np.ndarray) -> np.ndarray:
-    """Sums of the columns `(..., 4)` to shares `(..., 2)`: of n-grams, of whole replies; not a number where none are.
-
-    For a user sum the user's rows first, for all turns pooled sum the rows of all users.
-    """
-    copies, totals = counts[..., ::2], counts[..., 1::2]
-    return np.divide(copies, totals, out=np.full(copies.shape, np.nan), where=totals > 0)

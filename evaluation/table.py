@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from evaluation.curves import curve_figure
 from evaluation.intervals import MIN_UNITS
 from evaluation.latex import latex
+from evaluation.mauve_score import MIN_TEXTS, mauve_scores
 from evaluation.person import COVERED_FROM, PersonTable
 from evaluation.plots import draw_users, save_png
 from evaluation.predictions import (
@@ -55,6 +56,7 @@ class Table:
         per_user: bool = True,
         curve: str | list[str] | None = None,
         paper: dict[str, float] | None = None,
+        mauve: bool = False,
         wandb_project: str | None = None,
     ) -> None:
         """Takes the settings; nothing is read before `run`.
@@ -79,6 +81,7 @@ class Table:
             curve: A setting that systems override, or several: the picture is perplexity over it, with a line for all
                 systems that differ in nothing else, and the others across. Needs `per_user` false.
             paper: Name of a system and the similarity that the paper reports for it, in a column of its own.
+            mauve: Also MAUVE, at corpus level; needs the extra `mauve` and about a thousand turns.
             wandb_project: Also logs the table to this project of Weights & Biases, offline unless WANDB_MODE says
                 otherwise.
         """
@@ -86,8 +89,10 @@ class Table:
             raise ValueError("systems: expected at least one `name: path/to/predictions.jsonl`, got none")
         if num_resamples < 1:
             raise ValueError(f"num_resamples must be at least 1, got {num_resamples}")
-        if encoder is None and (per_user or prepared):
-            raise ValueError("without an encoder there is no similarity to show; set per_user=false and prepared=null")
+        if encoder is None and (per_user or prepared or mauve):
+            raise ValueError(
+                "without an encoder there is no similarity to show; set per_user=false, prepared=null and mauve=false"
+            )
         if curve and per_user:
             raise ValueError("a curve takes the place of the picture of users; set per_user=false")
         if unknown := sorted((paper or {}).keys() - systems.keys()):
@@ -106,6 +111,7 @@ class Table:
         self.per_user = per_user
         self.curve = curve
         self.paper = paper or {}
+        self.mauve = mauve
         self.wandb_project = wandb_project
 
     def run(self) -> None:
@@ -123,6 +129,8 @@ class Table:
         users = items_of_users(predictions, text_encoder)
         scores = user_scores(list(predictions), users, self.num_resamples, self.seed)
         scores += corpus_scores(predictions, self.unit)
+        if self.mauve:
+            scores += mauve_scores(predictions, text_encoder, self.seed)
         if text_encoder is None:
             scores = [score for score in scores if not score.metric.startswith("similarity")]
         name = "none" if text_encoder is None else text_encoder.name
@@ -230,6 +238,11 @@ class Table:
             + (few_users if len(users) < MIN_UNITS else ""),
             f"distinct-n and length ratio count {self.unit}s over all candidates; distinct-n falls with more replies.",
         ]
+        if self.mauve:
+            lines.append(
+                f"MAUVE: first candidates against real replies, {len(predictions[reference])} a side, features of "
+                f"{encoder_name}; from {MIN_TEXTS} on, and comparable only between tables of as many replies."
+            )
         if len(predictions) > 1:
             lines.insert(
                 2,

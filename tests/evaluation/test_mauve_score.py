@@ -6,7 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from evaluation.mauve_score import mauve
+from evaluation.mauve_score import mauve, mauve_scores
+from evaluation.predictions import Prediction
 from evaluation.similarity import TextEncoder
 
 
@@ -54,3 +55,17 @@ def test_a_missing_package_says_how_to_get_it(encoder, monkeypatch):
     monkeypatch.setitem(sys.modules, "mauve", None)
     with pytest.raises(ImportError, match=r"pip install -e '.\[mauve\]'"):
         mauve(["a"] * 1000, ["b"] * 1000, encoder)
+
+
+def predicted(replies, real):
+    pairs = enumerate(zip(replies, real, strict=True))
+    return [Prediction("ann", number, (), reference, (reply, "c"), None, None) for number, (reply, reference) in pairs]
+
+
+def test_first_candidates_of_every_system_with_enough_turns(encoder):
+    """The second candidate, always c, does not count."""
+    pytest.importorskip("mauve")
+    systems = {"few": predicted(["a"] * 999, ["b"] * 999), "alike": predicted(["a", "b"] * 500, ["b", "a"] * 500)}
+    (score,) = mauve_scores(systems, encoder, seed=0)
+    assert (score.system, score.user, score.metric, score.n) == ("alike", "(corpus)", "MAUVE", 1000)
+    assert score.value == pytest.approx(1.0)
