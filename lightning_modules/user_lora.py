@@ -22,7 +22,7 @@ from torch import Tensor
 
 from datamodules.batches import IGNORED, Seq2SeqBatch
 
-from .adapter_files import load_adapter, users_to_train
+from .adapter_files import load_adapter, retrieved_settings, users_to_train
 from .backbone import load_backbone
 from .generation import Decoding
 from .likelihood import reply_states, summed_nll
@@ -125,6 +125,7 @@ class UserLora(ReplyModule):
             "rows_per_user": data.rows_per_user,
             "max_context_tokens": data.max_context_tokens,
             "data_seed": data.seed,
+            **retrieved_settings(data),
         }
 
     def configure_model(self) -> None:
@@ -287,7 +288,8 @@ class UserLora(ReplyModule):
 
     @lru_cache(maxsize=64)  # noqa: B019 - the module lives as long as the process
     def _row(self, user: str) -> Tensor:
-        state = load_adapter(self.adapters_directory, user, self.backbone_fingerprint)
+        retrieved = retrieved_settings(self.trainer.datamodule)
+        state = load_adapter(self.adapters_directory, user, self.backbone_fingerprint, retrieved)
         return self.lora.from_peft(state).to(self.device)
 
     def _files_of(self, batch: Seq2SeqBatch, shift: int = 0) -> Tensor:
