@@ -97,8 +97,11 @@ class PastReplies:
     def _found_for(self, split: UserSplit, user: str, retrieved: Retrieved) -> Ragged:
         """What stands in front of each of the user's rows of a split, in their order."""
         past, index = self.index_of(user)
-        asked = past if split is self.train else split.turns_of(user, self.prompts, self.max_context_tokens)
-        found = index.most_similar(asked.contexts, retrieved.num_replies, asked.dialogues, past.dialogues)
+        if split is self.train:
+            found = index.most_similar(None, retrieved.num_replies, past.dialogues, past.dialogues)
+        else:
+            asked = split.turns_of(user, self.prompts, self.max_context_tokens)
+            found = index.most_similar(asked.contexts, retrieved.num_replies, asked.dialogues, past.dialogues)
         replies = [[past.reply_ids.row(place) for place in reversed(places)] for places in found]
         return self.prompts.replies(replies, retrieved.max_tokens)
 

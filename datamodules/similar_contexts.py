@@ -30,7 +30,7 @@ class SimilarContexts:
 
     def most_similar(
         self,
-        contexts: Sequence[str],
+        contexts: Sequence[str] | None,
         k: int,
         groups: np.ndarray | None = None,
         searched_groups: np.ndarray | None = None,
@@ -40,15 +40,16 @@ class SimilarContexts:
         The most similar is first; of equal ones the earlier.
 
         Args:
-            contexts: what is looked for.
+            contexts: what is looked for; None looks for each context that is searched, without reading it again.
             k: how many are wanted.
             groups: what each context belongs to, for example its dialogue; None leaves nothing out.
             searched_groups: the same of the contexts that are searched; those of the same group are not found.
         """
+        vectors = self.vectors if contexts is None else self.vectorizer.transform(contexts)
         found = []
-        for start in range(0, len(contexts), AT_ONCE):
+        for start in range(0, vectors.shape[0], AT_ONCE):
             part = slice(start, start + AT_ONCE)
-            similarity = (self.vectorizer.transform(contexts[part]) @ self.vectors.T).toarray()  # (part, searched)
+            similarity = (vectors[part] @ self.vectors.T).toarray()  # (part, searched)
             if groups is not None:
                 similarity[groups[part, None] == searched_groups] = -1  # below every cosine of such vectors
             order = np.argsort(-similarity, axis=1, kind="stable")[:, :k]

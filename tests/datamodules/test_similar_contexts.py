@@ -59,5 +59,6 @@ def test_many_are_looked_for_as_one_by_one():
     index = SimilarContexts(texts)
     together = index.most_similar(texts, 3, groups, groups)
     assert len(together) == len(texts)
+    assert index.most_similar(None, 3, groups, groups) == together
     for place in (0, 1, AT_ONCE - 1, AT_ONCE, len(texts) - 1):
         assert index.most_similar([texts[place]], 3, groups[[place]], groups) == [together[place]]
