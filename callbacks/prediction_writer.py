@@ -11,6 +11,7 @@ from typing import Any, TextIO
 from lightning import Callback, LightningModule, Trainer
 
 from datamodules.batches import IGNORED, Seq2SeqBatch
+from lightning_modules.adapter_files import retrieved_settings
 from lightning_modules.seq2seq import Predictions
 
 
@@ -68,13 +69,19 @@ class PredictionWriter(Callback):
             **getattr(pl_module, "card", {}),
             "decoding": vars(pl_module.decoding),
         }
-        data = trainer.datamodule
-        if (style := data.prompts.template.style) != "none":
-            control = asdict(data.control) if data.control else None
-            profiles = "a number for each user" if style == "user" else str(data.profiles or "declared")
-            card["data"] = {"profiles": profiles, "control": control}
+        if facts := prompt_facts(trainer.datamodule):
+            card["data"] = facts
         os.replace(self.path.with_suffix(".partial"), self.path)
         card_path = self.path.with_name("predictions.card.json")
         card_path.with_suffix(".partial").write_text(json.dumps(card, indent=1) + "\n")
         os.replace(card_path.with_suffix(".partial"), card_path)
         print(f"predictions are in {self.path}")
+
+
+def prompt_facts(data: Any) -> dict[str, Any]:
+    """What a predictions card says of what stood in front of the contexts."""
+    facts: dict[str, Any] = retrieved_settings(data)
+    if (style := data.prompts.template.style) != "none":
+        facts["profiles"] = "a number for each user" if style == "user" else str(data.profiles or "declared")
+        facts["control"] = asdict(data.control) if data.control else None
+    return facts

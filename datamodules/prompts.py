@@ -3,16 +3,19 @@
 In: profiles, and the context turns of reply pairs as token ids. Out: the ids of the encoder's input:
 
     [<|speaker profile|> text] [<|partner profile|> text]  <|partner|> turn  <|speaker|> turn  ...  </s>
+                               [<|speaker profile|> reply] ... stand between profiles and context, where asked for
 
 `none` has no profile, `psp` (persona speaker prompt) the speaker's, `ppp` (persona pair prompt) both
 people's (Otsuka et al. 2024; the literal strings are not stated in the paper). `user` is a control that says nothing
 of a person but who it is: a number for each target user stands where a profile would. Each context turn is preceded
-by the marker of its author; "speaker" is the person who is about to speak.
+by the marker of its author; "speaker" is the person who is about to speak. Past replies of the speaker to similar
+contexts (`retrieved_replies.py`) are told like a profile: they are known of the person and not said in this
+conversation, and the context is what begins at the first turn marker, whatever stands in front of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from string import Formatter
@@ -115,17 +118,17 @@ class Rendered:
     inputs: Ragged  # what the encoder reads
     targets: Ragged  # what the decoder learns
     pair_id: np.ndarray  # (rows,)
-    profile_lengths: np.ndarray  # (rows,), ids of the inputs that are the profile
+    prefix_lengths: np.ndarray  # (rows,), ids of the inputs in front of the context: profiles and past replies
 
     @property
     def context_lengths(self) -> np.ndarray:
-        """Ids of each input without the profile, (rows,)."""
-        return self.inputs.lengths - self.profile_lengths
+        """Ids of each input without what stands in front of its context, (rows,)."""
+        return self.inputs.lengths - self.prefix_lengths
 
     @property
     def costs(self) -> np.ndarray:
-        """Tokens of each pair, inputs and labels together, (rows,). The profile does not count: batches are cut by
-        this, so that they hold the same pairs in the same order whatever the prompt is."""
+        """Tokens of each pair, inputs and labels together, (rows,). What stands in front does not count: batches are
+        cut by this, so that they hold the same pairs in the same order whatever the prompt is."""
         return self.context_lengths + self.targets.lengths
 
 
@@ -145,6 +148,7 @@ class Prompts:
         self.tokenizer = tokenizer
         self.profiles = profiles or {}
         self.markers = np.array([tokenizer.token_to_id(SPEAKER), tokenizer.token_to_id(PARTNER)], dtype=np.int32)
+        self.reply_marker = tokenizer.token_to_id(SPEAKER_PROFILE)
         self.eos = tokenizer.token_to_id(EOS)
         self._cache: dict[tuple[str, str], list[int]] = {}
 
@@ -170,13 +174,32 @@ class Prompts:
             rows.append(ids + self.profile_ids(partner, PARTNER_PROFILE) if self.template.style == "ppp" else ids)
         return Ragged.from_lists(rows)
 
-    def render(self, pairs: TokenPairs, max_context_tokens: int) -> Rendered:
-        """Puts prompts in front of the contexts and end tokens behind the responses."""
+    def replies(self, replies: Sequence[Sequence[np.ndarray]], max_tokens: int) -> Ragged:
+        """Past replies of the speaker as a part of the input, a row for each list of them, in its order.
+
+        Args:
+            replies: ids of some replies for each row.
+            max_tokens: most ids and markers kept of a row, from the end, as in `inputs`.
+        """
+        flat = [reply for row in replies for reply in row]
+        text = Ragged.from_lists([[id for reply in row for id in reply] for row in replies])
+        lengths = Ragged.from_lists([[len(reply) for reply in row] for row in replies])
+        return _marked(text, lengths, np.full(len(flat), self.reply_marker, dtype=np.int32), max_tokens)
+
+    def render(self, pairs: TokenPairs, max_context_tokens: int, in_front: Ragged | None = None) -> Rendered:
+        """Puts prompts in front of the contexts and end tokens behind the responses.
+
+        Args:
+            pairs: what is rendered.
+            max_context_tokens: most ids of context and markers kept.
+            in_front: what stands between profile and context of each pair, see `replies`.
+        """
         both = np.stack([pairs.speaker, pairs.partner])
         people, person = np.unique(both, axis=1, return_inverse=True)
         prefixes = self.prefixes(
             (pairs.speakers[index] for index in people[0]), (pairs.partners[index] for index in people[1])
         ).take(person.ravel())
+        prefixes = prefixes if in_front is None else join(prefixes, in_front)
         inputs = self.inputs(prefixes, pairs.context, pairs.context_lengths, pairs.context_speakers, max_context_tokens)
         return Rendered(inputs, self.targets(pairs.response), pairs.pair_id, prefixes.lengths)
 
@@ -186,28 +209,13 @@ class Prompts:
         """What the encoder reads: prefix, the most recent part of the context with its markers, end token.
 
         Args:
-            prefixes: profile part of each row.
+            prefixes: what stands in front of the context of each row.
             context: ids of the context turns of each row, oldest first.
             context_lengths: ids in each turn of each row.
             context_speakers: author of each turn of each row, 0 the speaker and 1 the partner.
             max_tokens: most ids of context and markers kept, from the end; a turn that is cut keeps its marker.
         """
-        markers = self.markers[context_speakers.values]
-        turn_lengths = context_lengths.values.astype(np.int64) + 1
-        turn_starts = np.cumsum(turn_lengths) - turn_lengths
-        values = np.empty(turn_lengths.sum(), dtype=np.int32)
-        is_text = np.ones(len(values), dtype=bool)
-        is_text[turn_starts] = False
-        values[is_text] = context.values
-        values[turn_starts] = markers
-        lengths = context.lengths + context_lengths.lengths  # ids and one marker for each turn
-        turns = Ragged.from_lengths(values, lengths)
-        starts = np.maximum(turns.offsets[:-1], turns.offsets[1:] - max_tokens)
-        cut = np.flatnonzero(starts > turns.offsets[:-1])
-        if len(cut):
-            values[starts[cut]] = markers[np.searchsorted(turn_starts, starts[cut], side="right") - 1]
-            keep = np.arange(len(values)) >= np.repeat(starts, lengths)
-            turns = Ragged.from_lengths(values[keep], turns.offsets[1:] - starts)
+        turns = _marked(context, context_lengths, self.markers[context_speakers.values], max_tokens)
         ends = Ragged(np.full(len(turns), self.eos, dtype=np.int32), np.arange(len(turns) + 1, dtype=np.int64))
         return join(prefixes, turns, ends)
 
@@ -217,7 +225,7 @@ class Prompts:
         return join(responses, ends)
 
     def turns(self, input_ids: Iterable[int]) -> list[tuple[str, str]]:
-        """The context in an encoder input as (`speaker` or `partner`, text), oldest first, without the profile."""
+        """The context in an encoder input as (`speaker` or `partner`, text), oldest first, without what is in front."""
         names = {int(self.markers[0]): "speaker", int(self.markers[1]): "partner"}
         turns: list[tuple[str, list[int]]] = []
         for id in input_ids:
@@ -228,6 +236,33 @@ class Prompts:
             elif turns:
                 turns[-1][1].append(id)
         return [(name, self.tokenizer.decode(ids)) for name, ids in turns]
+
+
+def _marked(text: Ragged, turn_lengths: Ragged, markers: np.ndarray, max_tokens: int) -> Ragged:
+    """Puts a marker in front of each turn, and keeps the last `max_tokens` ids and markers of each row.
+
+    Args:
+        text: ids of the turns of each row.
+        turn_lengths: ids in each turn of each row.
+        markers: of each turn, (turns of all rows,).
+        max_tokens: a turn that is cut keeps its marker.
+    """
+    with_marker = turn_lengths.values.astype(np.int64) + 1
+    turn_starts = np.cumsum(with_marker) - with_marker
+    values = np.empty(with_marker.sum(), dtype=np.int32)
+    is_text = np.ones(len(values), dtype=bool)
+    is_text[turn_starts] = False
+    values[is_text] = text.values
+    values[turn_starts] = markers
+    lengths = text.lengths + turn_lengths.lengths  # ids and one marker for each turn
+    turns = Ragged.from_lengths(values, lengths)
+    starts = np.maximum(turns.offsets[:-1], turns.offsets[1:] - max_tokens)
+    cut = np.flatnonzero(starts > turns.offsets[:-1])
+    if not len(cut):
+        return turns
+    values[starts[cut]] = markers[np.searchsorted(turn_starts, starts[cut], side="right") - 1]
+    keep = np.arange(len(values)) >= np.repeat(starts, lengths)
+    return Ragged.from_lengths(values[keep], turns.offsets[1:] - starts)
 
 
 def load_prompts(

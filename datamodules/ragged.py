@@ -47,6 +47,10 @@ class Ragged:
     def lengths(self) -> np.ndarray:  # (rows,)
         return np.diff(self.offsets)
 
+    def row(self, index: int) -> np.ndarray:  # (length of the row,)
+        """One row."""
+        return self.values[self.offsets[index] : self.offsets[index + 1]]
+
     def take(self, rows: np.ndarray) -> Ragged:
         """The rows at these indices, in this order."""
         lengths = self.lengths[rows]

@@ -101,6 +101,15 @@ class ShardReader:
     def _mend(self) -> str:
         return f"delete {self.directory} and prepare it anew"
 
+    def dialogues(self, groups: Sequence[int]) -> dict[int, str]:
+        """`pair_id` → dialogue of the pairs in these row groups; apart from `read`, since few want to know."""
+        names: dict[int, str] = {}
+        for group in groups:
+            path, number = self.groups[group]
+            table = pq.ParquetFile(path).read_row_group(number, columns=["pair_id", "dialogue_id"])
+            names.update(zip(table["pair_id"].to_pylist(), table["dialogue_id"].to_pylist(), strict=True))
+        return names
+
     def read(self, groups: Sequence[int]) -> TokenPairs:
         """Reads these row groups, in this order."""
         tables = []

@@ -33,6 +33,8 @@ from datamodules.preparation.prepare import Preparation
 from datamodules.preparation.splits import stable_hash
 from datamodules.profiles import ProfileControl
 from datamodules.prompts import Prompts, PromptTemplate, Rendered, load_prompts
+from datamodules.ragged import Ragged
+from datamodules.retrieved_replies import PastReplies, RepliesInFront, Retrieved, Turns, UserTurns
 from datamodules.token_pairs import ShardReader
 
 USERS_IN_MEMORY = 256
@@ -81,7 +83,9 @@ class UserSplit:
         own = dict(self.groups_of)
         self.groups_of.update({u: set().union(*(own[a] for a in set(rows.authors))) for u, rows in self.chosen.items()})
 
-    def load(self, users: Sequence[str], prompts: Prompts, max_context_tokens: int) -> UserRows:
+    def load(
+        self, users: Sequence[str], prompts: Prompts, max_context_tokens: int, replies: RepliesInFront | None = None
+    ) -> UserRows:
         """Reads the row groups in which these users have rows, and no others."""
         groups = sorted(set().union(*(self.groups_of[user] for user in users)))
         pairs = self.reader.read(groups)
@@ -89,7 +93,22 @@ class UserSplit:
             pairs = taken(pairs, {user: self.chosen[user] for user in users})
         index = {name: number for number, name in enumerate(pairs.speakers)}
         rows = {user: np.flatnonzero(pairs.speaker == index[user]) for user in users}
-        return UserRows(prompts.render(pairs, max_context_tokens), rows)
+        in_front = None if replies is None else replies.of_rows(self, rows, len(pairs))
+        return UserRows(prompts.render(pairs, max_context_tokens, in_front), rows)
+
+    def turns_of(self, user: str, prompts: Prompts, max_context_tokens: int) -> UserTurns:
+        """One user's rows, in the order of `load`, as texts, without anything in front of their contexts."""
+        loaded = self.load([user], prompts, max_context_tokens)
+        rows, rendered = loaded.rows[user], loaded.rendered
+        inputs, targets = rendered.inputs.take(rows), rendered.targets.take(rows)
+        replies = Ragged.from_lists([targets.row(place)[:-1].tolist() for place in range(len(rows))])
+        dialogue_of = self.reader.dialogues(sorted(self.groups_of[user]))
+        turns = [
+            (prompts.turns(inputs.row(place).tolist()), prompts.tokenizer.decode(replies.row(place).tolist()))
+            for place in range(len(rows))
+        ]
+        dialogues = np.array([dialogue_of[id] for id in rendered.pair_id[rows].tolist()], dtype=object)
+        return UserTurns(turns, replies, dialogues)
 
 
 @dataclass(frozen=True)
@@ -141,6 +160,7 @@ class RoundPlan:
         split: where the rows are.
         prompts: turns pairs into inputs and labels.
         max_context_tokens: ids of context kept.
+        replies: puts past replies in front of the contexts; None puts nothing there.
         users: names that `user_index` counts in.
         epochs: user → number of the epoch, which decides the order of their rows; None: in the order of lengths.
         rows_per_user: rows of each user in a batch.
@@ -152,6 +172,7 @@ class RoundPlan:
     split: UserSplit
     prompts: Prompts
     max_context_tokens: int
+    replies: RepliesInFront | None
     users: Sequence[str]
     epochs: Mapping[str, int | None]
     rows_per_user: int
@@ -182,7 +203,7 @@ class RoundPlan:
                 yield collate(rendered.inputs, rendered.targets, rows, people, rendered.pair_id)
 
     def _load(self, block: Sequence[str]) -> UserRows:
-        loaded = self.split.load(block, self.prompts, self.max_context_tokens)
+        loaded = self.split.load(block, self.prompts, self.max_context_tokens, self.replies)
         if self.most_turns is None:
             return loaded
         rows = {user: rows[evenly(len(rows), self.most_turns)] for user, rows in loaded.rows.items()}
@@ -240,6 +261,7 @@ class UserSets(LightningDataModule):
         profiles: a `profiles.parquet`; None uses the one of the prepared corpus, if there is one.
         control: what is done to the profiles, to see what they are worth; None leaves them as they are.
         history: how much of each user's training turns is learnt from, and what is made wrong in them; None takes all.
+        retrieved: the user's own training replies to similar contexts, between profile and context; None has none.
         rows_per_user: rows of each user in a batch, which is that user's batch size (not stated in the paper).
         users_per_batch: most users in a batch; changes speed and memory, not results.
         max_context_tokens: ids of context kept, from the end; as the backbone was trained with.
@@ -259,6 +281,7 @@ class UserSets(LightningDataModule):
         profiles: Path | None = None,
         control: ProfileControl | None = None,
         history: History | None = None,
+        retrieved: Retrieved | None = None,
         rows_per_user: int = 8,
         users_per_batch: int = 8,
         max_context_tokens: int = 64,
@@ -279,6 +302,7 @@ class UserSets(LightningDataModule):
         self.profiles = profiles
         self.control = control
         self.history = history
+        self.retrieved = retrieved
         self.rows_per_user = rows_per_user
         self.users_per_batch = users_per_batch
         self.max_context_tokens = max_context_tokens
@@ -304,6 +328,7 @@ class UserSets(LightningDataModule):
         self.users = self._chosen(sorted(self.splits["train"].num_turns))
         if self.history is not None:
             self.history.report(self.users, self.splits["train"].lengths)
+        self.past = PastReplies(self.splits["train"], self.prompts, self.max_context_tokens)
         self.prompts.report_missing(self.users, "users")
         self._epochs = dict.fromkeys(self.users, 0)
 
@@ -337,15 +362,13 @@ class UserSets(LightningDataModule):
         """Mean number of label tokens in this user's training batches."""
         return self.splits["train"].num_tokens[user] / self.num_train_batches(user)
 
-    def training_replies(self, user: str) -> list[tuple[list[tuple[str, str]], str]]:
+    def training_replies(self, user: str) -> list[tuple[Turns, str]]:
         """A user's training turns as texts, oldest first: each context as `Prompts.turns` gives it, and the reply."""
-        loaded = self.splits["train"].load([user], self.prompts, self.max_context_tokens)
-        inputs, targets = (part.take(loaded.rows[user]) for part in (loaded.rendered.inputs, loaded.rendered.targets))
-        contexts, replies = (np.split(rows.values, rows.offsets[1:-1]) for rows in (inputs, targets))
-        return [
-            (self.prompts.turns(context.tolist()), self.prompts.tokenizer.decode(reply.tolist()))
-            for context, reply in zip(contexts, replies, strict=True)
-        ]
+        return self.splits["train"].turns_of(user, self.prompts, self.max_context_tokens).turns
+
+    def similar_replies(self, user: str, context: Turns, k: int) -> list[tuple[Turns, str]]:
+        """Those `training_replies` whose contexts are most like this one, the most similar first."""
+        return self.past.similar(user, context, k)
 
     def next_round(self, epochs: Mapping[str, int]) -> None:
         """Says who takes part in the next pass of the training and validation loaders, and in which of their epochs."""
@@ -358,6 +381,7 @@ class UserSets(LightningDataModule):
             split=self.splits[split],
             prompts=self.prompts,
             max_context_tokens=self.max_context_tokens,
+            replies=RepliesInFront(self.past, self.retrieved) if self.retrieved else None,
             users=self.users,
             epochs=epochs,
             rows_per_user=self.rows_per_user,

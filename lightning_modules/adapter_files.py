@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -74,12 +75,42 @@ def users_to_train(
     return waiting
 
 
-def load_adapter(adapters: Path, user: str, backbone_fingerprint: str) -> dict[str, Tensor]:
+def retrieved_settings(data: Any) -> dict[str, Any]:
+    """What a card says of `data.retrieved`: nothing where no past replies are in the prompt, or cannot be."""
+    retrieved = getattr(data, "retrieved", None)
+    return {} if retrieved is None else {"retrieved": asdict(retrieved)}
+
+
+def require_same_retrieval(card: Mapping[str, Any], now: Mapping[str, Any], directory: Path) -> None:
+    """Raises ValueError where weights were trained with other past replies in the prompt than there are now.
+
+    Args:
+        card: of the weights.
+        now: the `retrieved_settings` of the data.
+        directory: where the weights are.
+    """
+    then, now = card.get("settings", {}).get("retrieved"), now.get("retrieved")
+    if then != now:
+        raise ValueError(
+            f"the weights in {directory} were trained with data.retrieved {then}, now it is {now}; give the same one, "
+            "or train others in another run"
+        )
+
+
+def load_adapter(
+    adapters: Path, user: str, backbone_fingerprint: str, retrieved: Mapping[str, Any] | None = None
+) -> dict[str, Tensor]:
     """The weights of a user's adapter, as PEFT names them.
+
+    Args:
+        adapters: the directory of all adapters.
+        user: whose.
+        backbone_fingerprint: of the backbone that they are for.
+        retrieved: the `retrieved_settings` of the data that they are for; None for no past replies in the prompt.
 
     Raises:
         FileNotFoundError: this user has no adapter here.
-        ValueError: the adapter was trained on another backbone.
+        ValueError: the adapter was trained on another backbone, or with other past replies in the prompt.
     """
     from safetensors.torch import load_file
 
@@ -94,6 +125,7 @@ def load_adapter(adapters: Path, user: str, backbone_fingerprint: str) -> dict[s
             f"the adapter in {adapter_directory(adapters, user)} belongs to backbone {card['backbone']}, "
             f"but model.init_from is backbone {backbone_fingerprint}; use the one it was trained on"
         )
+    require_same_retrieval(card, retrieved or {}, adapter_directory(adapters, user))
     return load_file(adapter_directory(adapters, user) / WEIGHTS)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from datamodules.batches import Seq2SeqBatch
 
-from .adapter_files import load_adapter
+from .adapter_files import load_adapter, retrieved_settings
 from .seq2seq import Predictions, ReplyModule
 from .stacked_lora import StackedLora
 from .user_totals import UserTotals
@@ -36,7 +36,8 @@ class AdaptersInUse(ReplyModule):
 
     @lru_cache(maxsize=64)  # noqa: B019 - the module lives as long as the process
     def _row(self, user: str) -> Tensor:
-        state = load_adapter(self.adapters_directory, user, self.backbone_fingerprint)
+        retrieved = retrieved_settings(self.trainer.datamodule)
+        state = load_adapter(self.adapters_directory, user, self.backbone_fingerprint, retrieved)
         return self.lora.from_peft(state).to(self.device)
 
     def _rows(self, users: list[str]) -> Tensor:  # (u, p)

@@ -20,7 +20,6 @@ from datamodules.batches import Seq2SeqBatch
 from .chat_models import ChatDecoding, ChatModel
 from .chat_wording import ChatWording, Turns
 from .seq2seq import Predictions
-from .similar_contexts import SimilarContexts, as_text
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,6 @@ class Told:
 
     profile: str
     replies: list[tuple[Turns, str]]
-    contexts: SimilarContexts | None
 
 
 class PromptedLLM(LightningModule):
@@ -102,15 +100,13 @@ class PromptedLLM(LightningModule):
             places = np.linspace(0, len(known.replies) - 1, min(self.num_examples, len(known.replies)))
             examples = [known.replies[round(place)] for place in places]
         elif self.told == "retrieved":
-            similar = known.contexts.most_similar(as_text(context), self.num_examples)
-            examples = [known.replies[index] for index in reversed(similar)]
+            similar = self.trainer.datamodule.similar_replies(user, context, self.num_examples)
+            examples = list(reversed(similar))
         return self.wording.message(known.profile, examples, context)
 
     def _told(self, user: str) -> Told:
         if user not in self._users:
             data = self.trainer.datamodule
             profile = data.prompts.template.render(data.prompts.profiles.get(user, {}))
-            replies = [] if self.told == "profile" else data.training_replies(user)
-            contexts = SimilarContexts([as_text(turns) for turns, _ in replies]) if self.told == "retrieved" else None
-            self._users[user] = Told(profile, replies, contexts)
+            self._users[user] = Told(profile, data.training_replies(user) if self.told == "examples" else [])
         return self._users[user]

@@ -1,20 +1,19 @@
 """`RetrievedReply`: the user's own past reply to the most similar context, the baseline that cannot say anything new.
 
-In: `Seq2SeqBatch`es of `UserSets`. Out: candidates as texts, without likelihoods; nothing is trained. Not its job: what
-"similar" means (`similar_contexts.py`). Only training turns are searched, so that a held-out reply is never found.
+In: `Seq2SeqBatch`es of `UserSets`. Out: candidates as texts, without likelihoods; nothing is trained. Not its job: the
+search, which the data module does (`similar_replies`). Only training turns are searched, so that a held-out reply is
+never found.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 from lightning import LightningModule
 
 from datamodules.batches import Seq2SeqBatch
 
 from .seq2seq import Predictions
-from .similar_contexts import SimilarContexts, as_text
 
 
 @dataclass(frozen=True)
@@ -53,10 +52,5 @@ class RetrievedReply(LightningModule):
 
     def replies(self, user: str, context: list[tuple[str, str]]) -> list[str]:
         """What this user has replied to the most similar contexts, the most similar first."""
-        contexts, replies = self._past(user)
-        return [replies[index] for index in contexts.most_similar(as_text(context), self.decoding.num_candidates)]
-
-    @lru_cache(maxsize=64)  # noqa: B019 - the module lives as long as the process
-    def _past(self, user: str) -> tuple[SimilarContexts, list[str]]:
-        pairs = self.trainer.datamodule.training_replies(user)
-        return SimilarContexts([as_text(context) for context, _ in pairs]), [reply for _, reply in pairs]
+        found = self.trainer.datamodule.similar_replies(user, context, self.decoding.num_candidates)
+        return [reply for _, reply in found]

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from datamodules.batches import IGNORED, Seq2SeqBatch
 
-from .adapter_files import users_to_train
+from .adapter_files import retrieved_settings, users_to_train
 from .adapters_in_use import AdaptersInUse
 from .backbone import load_backbone
 from .generation import Decoding
@@ -134,6 +134,7 @@ class UserLora(AdaptersInUse):
             "max_context_tokens": data.max_context_tokens,
             "data_seed": data.seed,
             **history_settings(data),
+            **retrieved_settings(data),
         }
 
     def configure_model(self) -> None:

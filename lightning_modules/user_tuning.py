@@ -22,7 +22,7 @@ from torch.nn.functional import cross_entropy
 
 from datamodules.batches import IGNORED, Seq2SeqBatch
 
-from .adapter_files import adapter_directory, read_card, users_to_train
+from .adapter_files import adapter_directory, read_card, require_same_retrieval, retrieved_settings, users_to_train
 from .backbone import load_backbone, load_model
 from .generation import Decoding
 from .roster import Progress, Roster, history_settings, macro_perplexity, require_one_process, require_rounds, seed_of
@@ -95,6 +95,7 @@ class UserTuning(ProfileSeq2Seq):
             "max_context_tokens": data.max_context_tokens,
             "data_seed": data.seed,
             **history_settings(data),
+            **retrieved_settings(data),
         }
 
     def configure_model(self) -> None:
@@ -230,6 +231,7 @@ class UserTuning(ProfileSeq2Seq):
                 f"{directory} was tuned from backbone {card['backbone']}, but model.init_from is backbone "
                 f"{self.backbone_fingerprint}; use the one it was tuned from"
             )
+        require_same_retrieval(card, retrieved_settings(self.trainer.datamodule), directory)
 
     def _load(self, user: str) -> None:
         """Gives `model` this user's tuned weights."""

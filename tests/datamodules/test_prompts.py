@@ -192,7 +192,7 @@ def test_a_number_stands_for_a_target_user(prepared: Path) -> None:
         text = made.tokenizer.decode(ids, skip_special_tokens=False)
         assert text.startswith((f"<|speaker profile|> {number}<|partner|>", f"<|speaker profile|> {number}<|speaker|>"))
     others = ShardReader(prepared, "pretrain/train").read([0])
-    assert not set(made.render(others, 64).profile_lengths) - {0}
+    assert not set(made.render(others, 64).prefix_lengths) - {0}
 
 
 def test_numbers_of_users_can_be_exchanged(prepared: Path) -> None:
@@ -263,7 +263,7 @@ def test_a_language_says_how_attributes_and_values_are_written(tmp_path: Path) -
 
 def test_the_profile_does_not_count_as_cost(word_tokenizer: Tokenizer) -> None:
     plain, with_profiles = (prompts(word_tokenizer, style).render(pairs(), 64) for style in ("none", "ppp"))
-    assert with_profiles.profile_lengths.tolist() == [1 + 7 + 1 + 3, 1 + 3 + 1 + 7, 1 + 7]
+    assert with_profiles.prefix_lengths.tolist() == [1 + 7 + 1 + 3, 1 + 3 + 1 + 7, 1 + 7]
     assert with_profiles.context_lengths.tolist() == plain.inputs.lengths.tolist()
     assert with_profiles.costs.tolist() == plain.costs.tolist()
 

@@ -44,9 +44,17 @@ def told(monkeypatch, style="psp", **settings):
     """A module whose only user, ben, has four training replies."""
     module = PromptedLLM(Parrot(), wording=WORDING, **settings)
     prompts = SimpleNamespace(template=PromptTemplate(style), profiles={"ben": {"age": "old", "city": "Osaka"}})
-    data = SimpleNamespace(prompts=prompts, training_replies={"ben": REPLIES}.__getitem__)
+    data = SimpleNamespace(
+        prompts=prompts, training_replies={"ben": REPLIES}.__getitem__, similar_replies=similar_replies
+    )
     monkeypatch.setattr(PromptedLLM, "trainer", SimpleNamespace(datamodule=data))
     return module
+
+
+def similar_replies(user, context, k):
+    """What `UserSets` finds for ben: the most similar contexts first."""
+    assert (user, context) == ("ben", CONTEXT)
+    return [REPLIES[0], REPLIES[2], REPLIES[1], REPLIES[3]][:k]
 
 
 CONTEXT = [("partner", "you like tea?")]
