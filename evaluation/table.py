@@ -52,6 +52,7 @@ class Table:
         curve: str | None = None,
         paper: dict[str, float] | None = None,
         wandb_project: str | None = None,
+        cache: Path | None = Path("runs/.cache/embeddings"),
     ) -> None:
         """Takes the settings; nothing is read before `run`.
 
@@ -74,6 +75,8 @@ class Table:
             paper: Name of a system and the similarity that the paper reports for it, in a column of its own.
             wandb_project: Also logs the table to this project of Weights & Biases, offline unless WANDB_MODE says
                 otherwise.
+            cache: Directory in which sentence embeddings are kept for the next table; it can be deleted at any time,
+                and None keeps none.
         """
         if not systems:
             raise ValueError("systems: expected at least one `name: path/to/predictions.jsonl`, got none")
@@ -98,6 +101,7 @@ class Table:
         self.curve = curve
         self.paper = paper or {}
         self.wandb_project = wandb_project
+        self.cache = cache
 
     def run(self) -> None:
         """Makes what is missing, reads, scores, prints the table and writes its files.
@@ -110,7 +114,7 @@ class Table:
         predictions, cards = self._read(paths, failed)
         if not predictions:
             raise ValueError("every system has failed: " + "; ".join(f"{n}: {why}" for n, why in failed.items()))
-        text_encoder = None if self.encoder is None else TextEncoder(self.encoder)
+        text_encoder = None if self.encoder is None else TextEncoder(self.encoder, self.cache)
         users = items_of_users(predictions, text_encoder)
         scores = user_scores(list(predictions), users, self.num_resamples, self.seed)
         scores += corpus_scores(predictions, self.unit)
