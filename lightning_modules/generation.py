@@ -76,8 +76,8 @@ def generate(model: PreTrainedModel, batch: Seq2SeqBatch, decoding: Decoding) ->
 class Nucleus:
     """What transformers' `TopPLogitsWarper` keeps, on a CPU, without the positions of the sorted tokens.
 
-    torch sorts positions along with the scores, which took half of the time of sampled generation on a CPU; numpy sorts
-    the scores alone. It comes before the temperature is applied, so it does so itself.
+    torch sorts positions along with the scores, which took 45 % of the time of sampled generation (4.6M parameters,
+    64 rows); numpy sorts the scores alone. It comes before the temperature is applied, so it does so itself.
 
     Args:
         top_p: the most likely tokens that have this probability together are kept.
