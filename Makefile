@@ -39,7 +39,7 @@ profiles: $(VENV)/installed-dev
 	lightning profile_table --config experiments/tables/profiles_ja.yaml
 
 test: $(VENV)/installed-dev chromium
-	python -m pytest
+	python -m pytest -n 2 --dist loadfile
 
 # The page for annotators is tested in a real browser; where there is none, that test is skipped (under CI=true it fails).
 chromium:
