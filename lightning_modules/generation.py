@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -56,6 +57,8 @@ def generate(model: PreTrainedModel, batch: Seq2SeqBatch, decoding: Decoding) ->
     Candidates of one row stand together and rows keep their order, so that rows grouped by user stay grouped.
     """
     sampling = {"top_p": decoding.top_p, "temperature": decoding.temperature, "top_k": 0} if decoding.sample else {}
+    if decoding.sample and decoding.num_beams == 1 and batch.input_ids.device.type == "cpu":
+        sampling |= {"top_p": 1.0, "logits_processor": [Nucleus(decoding.top_p, decoding.temperature)]}
     tokens = model.generate(
         input_ids=batch.input_ids,
         attention_mask=batch.attention_mask,
@@ -67,3 +70,25 @@ def generate(model: PreTrainedModel, batch: Seq2SeqBatch, decoding: Decoding) ->
         **sampling,
     )
     return tokens.view(len(batch.input_ids), decoding.num_candidates, -1)
+
+
+@dataclass(frozen=True)
+class Nucleus:
+    """What transformers' `TopPLogitsWarper` keeps, on a CPU, without the positions of the sorted tokens.
+
+    torch sorts positions along with the scores, which took 45 % of the time of sampled generation (4.6M parameters,
+    64 rows); numpy sorts the scores alone. It comes before the temperature is applied, so it does so itself.
+
+    Args:
+        top_p: the most likely tokens that have this probability together are kept.
+        temperature: of the distribution.
+    """
+
+    top_p: float
+    temperature: float
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # (rows, vocabulary)
+        ordered = torch.from_numpy(np.sort(scores.numpy(), axis=-1))
+        unlikely = (ordered / self.temperature).softmax(-1).cumsum(-1) <= 1 - self.top_p
+        first = unlikely.sum(-1, keepdim=True).clamp(max=scores.shape[-1] - 1)  # the most likely one always stays
+        return scores.masked_fill(scores < ordered.gather(-1, first), -torch.inf)

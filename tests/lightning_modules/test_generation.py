@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from transformers import TopPLogitsWarper
 
-from lightning_modules.generation import Decoding, generate
+from lightning_modules.generation import Decoding, Nucleus, generate
 
 PLAIN = {"sample": False, "no_repeat_ngram_size": 0, "max_new_tokens": 12}
 
@@ -64,6 +65,24 @@ def test_a_narrow_nucleus_is_greedy(tiny_model, batch):
     sampled = generate(tiny_model, batch, Decoding(top_p=1e-6, no_repeat_ngram_size=0, max_new_tokens=5))
     greedy = generate(tiny_model, batch, Decoding(sample=False, no_repeat_ngram_size=0, max_new_tokens=5))
     assert torch.equal(sampled, greedy)
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.0, 1.6])
+@pytest.mark.parametrize("top_p", [1e-6, 0.5, 0.9, 1.0])
+def test_the_nucleus_is_that_of_transformers(top_p, temperature):
+    scores = 3 * torch.randn(20, 500, generator=torch.Generator().manual_seed(1))
+    scores[:, :3] = -torch.inf  # tokens that may not come
+    expected = TopPLogitsWarper(top_p)(None, scores / temperature)
+    assert torch.equal(Nucleus(top_p, temperature)(None, scores) / temperature, expected)
+
+
+def test_samples_are_those_of_transformers(tiny_model, batch):
+    torch.manual_seed(3)
+    ours = generate(tiny_model, batch, Decoding(temperature=1.3, max_new_tokens=6))
+    torch.manual_seed(3)
+    settings = {"do_sample": True, "top_p": 0.9, "temperature": 1.3, "top_k": 0, "no_repeat_ngram_size": 3}
+    theirs = tiny_model.generate(batch.input_ids, attention_mask=batch.attention_mask, max_new_tokens=6, **settings)
+    assert torch.equal(ours[:, 0], theirs)
 
 
 @pytest.mark.parametrize(
