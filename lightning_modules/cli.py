@@ -261,6 +261,8 @@ class UserDialogueCLI(LightningCLI):
         model, data = (self.settings[part]["init_args"] for part in ("model", "data"))
         adapters = Path(model.get("adapters") or self.run_directory / "adapters")
         found = [*adapters.glob("*/card.json"), *self.run_directory.glob("models/*/card.json")]
+        if chat_model := (model.get("chat_model") or {}).get("init_args", {}).get("directory"):
+            found += [*Path(chat_model).glob("*.safetensors"), Path(chat_model) / "config.json"]
         if data.get("conversations"):
             found += [Path(data["conversations"]), Path(data["network"] or self.run_directory) / "vocabulary.json"]
         return [path for path in found if path.is_file()]
