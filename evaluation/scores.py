@@ -10,7 +10,7 @@ Figures, per user and overall (micro: all turns pooled; macro: mean over users o
 Shapes: B resamples, S systems, 4 sums (nll, tokens, cosine, turns), 4 figures (`METRICS`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,6 @@ from evaluation.intervals import bca, jackknife_items, jackknife_users, resample
 from evaluation.perplexity import perplexity
 from evaluation.predictions import Prediction, by_user
 from evaluation.similarity import TextEncoder
-from evaluation.text_metrics import Unit, corpus_figures, self_bleu
 
 METRICS = ("perplexity", "similarity", "perplexity_ratio", "similarity_change")
 COMPARISONS = METRICS[2:]
@@ -95,23 +94,11 @@ def _row(
     return scores
 
 
-def corpus_scores(predictions: Mapping[str, Sequence[Prediction]], unit: Unit) -> list[Score]:
-    """The scores of texts of every system over all its replies, and how alike the candidates of one context are."""
-    scores = []
-    for name, records in predictions.items():
-        replies, references = _reply_pairs(records)
-        figures = corpus_figures(replies, references, unit)
-        figures["self-BLEU"] = self_bleu([p.candidates for p in records], unit)
-        found = {key: value for key, value in figures.items() if value is not None}
-        scores += [Score(name, CORPUS, key, value, None, None, len(replies)) for key, value in found.items()]
-    return scores
-
-
 def items_of_users(predictions: dict[str, list[Prediction]], text_encoder: TextEncoder | None) -> dict[str, np.ndarray]:
     """What every turn adds to the sums, per user: `(turns, S, 4)`; without an encoder all cosines are 0."""
     sums = {}
     for name, records in predictions.items():
-        replies, references = _reply_pairs(records)
+        replies, references = reply_pairs(records)
         cosines = iter(text_encoder.cosines(replies, references) if text_encoder else np.zeros(len(replies)))
         for p in records:
             nll, tokens = (np.nan, np.nan) if p.nll is None else (p.nll, p.tokens)
@@ -123,7 +110,7 @@ def items_of_users(predictions: dict[str, list[Prediction]], text_encoder: TextE
     }
 
 
-def _reply_pairs(records: Sequence[Prediction]) -> tuple[list[str], list[str]]:
+def reply_pairs(records: Sequence[Prediction]) -> tuple[list[str], list[str]]:
     """Every candidate with its own reference, in order."""
     return [reply for p in records for reply in p.candidates], [p.reference for p in records for _ in p.candidates]
 

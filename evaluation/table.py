@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from evaluation.corpus_scores import corpus_scores
 from evaluation.curves import curve_figure
 from evaluation.intervals import MIN_UNITS
 from evaluation.latex import latex
@@ -29,7 +30,7 @@ from evaluation.predictions import (
 )
 from evaluation.rendering import align, corpus_rows, csv_of, main_rows, overall_rows, panels, user_labels
 from evaluation.rows import Experiment, adapter_size, collect, on_backbone, run_before
-from evaluation.scores import MICRO, Score, corpus_scores, items_of_users, same_tokens, user_scores
+from evaluation.scores import MICRO, Score, items_of_users, same_tokens, user_scores
 from evaluation.significance import ALPHA
 from evaluation.similarity import DEFAULT_ENCODER, TextEncoder
 from evaluation.text_metrics import Unit
@@ -132,7 +133,7 @@ class Table:
         text_encoder = None if self.encoder is None else TextEncoder(self.encoder, self.cache)
         users = items_of_users(predictions, text_encoder)
         scores = user_scores(list(predictions), users, self.num_resamples, self.seed)
-        scores += corpus_scores(predictions, self.unit)
+        scores += corpus_scores(predictions, self.unit, self.num_resamples, self.seed)
         if self.mauve:
             scores += mauve_scores(predictions, text_encoder, self.seed)
         if text_encoder is None:
@@ -240,12 +241,13 @@ class Table:
             "draw the user's turns, overall rows draw users, then turns within users (errs on the wide side); ratios "
             f"and changes are paired. No interval for a user with fewer than {MIN_UNITS} turns."
             + (few_users if len(users) < MIN_UNITS else ""),
-            f"distinct-n and length ratio count {self.unit}s over all candidates; distinct-n falls with more replies.",
+            f"distinct-n and length ratio count {self.unit}s over all candidates. distinct-n falls with more replies, "
+            "is no sum over turns, and has no interval.",
         ]
         if self.mauve:
             lines.append(
                 f"MAUVE: first candidates against real replies, {len(predictions[reference])} a side, features of "
-                f"{encoder_name}; from {MIN_TEXTS} on, and comparable only between tables of as many replies."
+                f"{encoder_name}; from {MIN_TEXTS} on, comparable only between tables of as many replies, no interval."
             )
         if len(predictions) > 1:
             lines.insert(

@@ -6,14 +6,29 @@ are; "character" takes every character that is not white space, for Japanese and
 paper speaks of diversity; its measure and tokenisation are not stated in the paper.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
 
 if TYPE_CHECKING:
-    from sacrebleu.metrics import BLEU
+    from sacrebleu.metrics import BLEU, CHRF
 
 Unit = Literal["word", "character"]
+
+
+class Sums(NamedTuple):
+    """A corpus score that is made from sums over its texts, so that texts can be drawn again (`intervals.py`)."""
+
+    columns: np.ndarray  # (texts, numbers)
+    score: Callable[[np.ndarray], float]  # of the sums, (numbers,)
+
+    @property
+    def value(self) -> float:
+        """The score of the texts as they are."""
+        return self.score(self.columns.sum(axis=0))
 
 
 def split(text: str, unit: Unit) -> list[str]:
@@ -55,20 +70,20 @@ def distinct(replies: Sequence[str], n: int, unit: Unit) -> float:
     return len(set(found)) / len(found) if found else 0.0
 
 
-def length_ratio(replies: Sequence[str], references: Sequence[str], unit: Unit) -> float:
+def length_ratio(replies: Sequence[str], references: Sequence[str], unit: Unit) -> Sums:
     """Sum of generated lengths / sum of reference lengths; 1 means as long-winded as the user.
 
     Raises:
         ValueError: If the lists differ in length or the references contain no text at all.
     """
     _check_lengths(replies, references)
-    reference_length = sum(len(split(reference, unit)) for reference in references)
-    if reference_length == 0:
+    lengths = [(len(split(a, unit)), len(split(b, unit))) for a, b in zip(replies, references, strict=True)]
+    if sum(reference for _, reference in lengths) == 0:
         raise ValueError("length ratio: the references contain no text")
-    return sum(len(split(reply, unit)) for reply in replies) / reference_length
+    return Sums(np.array(lengths, dtype=np.float64), _quotient)
 
 
-def chrf(replies: Sequence[str], references: Sequence[str]) -> float:
+def chrf(replies: Sequence[str], references: Sequence[str]) -> Sums:
     """Corpus chrF2 in 0..100: F-score (beta 2) of character 1- to 6-grams without white space (Popovic 2015).
 
     Computed by sacrebleu with its defaults; needs no tokenizer, so it is fit for Japanese.
@@ -79,10 +94,10 @@ def chrf(replies: Sequence[str], references: Sequence[str]) -> float:
     from sacrebleu.metrics import CHRF
 
     _check_lengths(replies, references)
-    return float(CHRF().corpus_score(list(replies), [list(references)]).score)
+    return _by_sacrebleu(CHRF(), replies, references)
 
 
-def sacrebleu(replies: Sequence[str], references: Sequence[str], unit: Unit) -> float:
+def sacrebleu(replies: Sequence[str], references: Sequence[str], unit: Unit) -> Sums:
     """Corpus BLEU-4 in 0..100 by sacrebleu: geometric mean of clipped 1- to 4-gram precisions x brevity penalty.
 
     Precisions without a match are smoothed ("exp"), and a corpus with no reply of four units scores 0.
@@ -96,10 +111,19 @@ def sacrebleu(replies: Sequence[str], references: Sequence[str], unit: Unit) -> 
         ValueError: If the lists differ in length.
     """
     _check_lengths(replies, references)
-    return float(_bleu(unit).corpus_score(list(replies), [list(references)]).score)
+    return _by_sacrebleu(_bleu(unit), replies, references)
 
 
-def rouge_l(replies: Sequence[str], references: Sequence[str], unit: Unit) -> float:
+def _by_sacrebleu(metric: "BLEU | CHRF", replies: Sequence[str], references: Sequence[str]) -> Sums:
+    """What sacrebleu's own bootstrap adds up; it draws texts, and ours draws users first."""
+    statistics = metric._extract_corpus_statistics(list(replies), [list(references)])
+    return Sums(
+        np.array(statistics, dtype=np.float64),
+        lambda sums: float(metric._compute_score_from_stats(sums.astype(int).tolist()).score),
+    )
+
+
+def rouge_l(replies: Sequence[str], references: Sequence[str], unit: Unit) -> Sums:
     """ROUGE-L in 0..1: mean over pairs of F1 = 2 LCS / (units of the reply + units of the reference) (Lin 2004).
 
     LCS is the length of the longest common subsequence of units. Nothing is lowercased, stemmed or deleted; the usual
@@ -110,7 +134,12 @@ def rouge_l(replies: Sequence[str], references: Sequence[str], unit: Unit) -> fl
     """
     _check_lengths(replies, references)
     pairs = [(split(a, unit), split(b, unit)) for a, b in zip(replies, references, strict=True)]
-    return fmean(2 * _common(a, b) / max(1, len(a) + len(b)) for a, b in pairs)
+    scores = [(2 * _common(a, b) / max(1, len(a) + len(b)), 1) for a, b in pairs]
+    return Sums(np.array(scores, dtype=np.float64), _quotient)
+
+
+def _quotient(sums: np.ndarray) -> float:
+    return float(sums[0] / sums[1]) if sums[1] else math.nan
 
 
 def _common(left: list[str], right: list[str]) -> int:
@@ -123,14 +152,14 @@ def _common(left: list[str], right: list[str]) -> int:
     return row[-1]
 
 
-def self_bleu(candidates: Sequence[Sequence[str]], unit: Unit) -> float | None:
+def self_bleu(candidates: Sequence[Sequence[str]], unit: Unit) -> Sums | None:
     """Self-BLEU in 0..100 (Zhu et al. 2018): how alike the candidates of one context are; lower is more diverse.
 
     BLEU of every candidate with the others as its references, mean over candidates, then over contexts. Short
     candidates are judged by the orders they have. An empty candidate scores 0, so look at the length ratio too.
 
     Args:
-        candidates: The candidates of every context; contexts with a single one are left out.
+        candidates: The candidates of every context, which are the texts here; a single one has no weight.
         unit: "word" or "character", tokenised as for `sacrebleu`.
 
     Returns:
@@ -138,11 +167,12 @@ def self_bleu(candidates: Sequence[Sequence[str]], unit: Unit) -> float | None:
     """
     bleu = _bleu(unit, effective_order=True)
     scores = [
-        fmean(bleu.sentence_score(text, [*texts[:i], *texts[i + 1 :]]).score for i, text in enumerate(texts))
-        for texts in map(list, candidates)
+        (fmean(bleu.sentence_score(text, [*texts[:i], *texts[i + 1 :]]).score for i, text in enumerate(texts)), 1)
         if len(texts) > 1
+        else (0, 0)
+        for texts in map(list, candidates)
     ]
-    return fmean(scores) if scores else None
+    return Sums(np.array(scores, dtype=np.float64), _quotient) if any(weight for _, weight in scores) else None
 
 
 def _bleu(unit: Unit, effective_order: bool = False) -> "BLEU":
@@ -150,18 +180,6 @@ def _bleu(unit: Unit, effective_order: bool = False) -> "BLEU":
 
     split("", unit)  # refuses other units
     return BLEU(tokenize="char" if unit == "character" else "13a", effective_order=effective_order)
-
-
-def corpus_figures(replies: Sequence[str], references: Sequence[str], unit: Unit) -> dict[str, float]:
-    """The scores of replies with their references, one for one, by name."""
-    return {
-        "distinct-1": distinct(replies, 1, unit),
-        "distinct-2": distinct(replies, 2, unit),
-        "length_ratio": length_ratio(replies, references, unit),
-        "chrF": chrf(replies, references),
-        "sacreBLEU": sacrebleu(replies, references, unit),
-        "ROUGE-L": rouge_l(replies, references, unit),
-    }
 
 
 def _check_lengths(replies: Sequence[str], references: Sequence[str]) -> None:

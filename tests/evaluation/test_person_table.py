@@ -118,7 +118,7 @@ def test_self_bleu_stands_where_there_are_several_candidates(systems, tmp_path):
     rows = [[cell.strip() for cell in row] for row in rows]
     (place,) = {row.index("self-BLEU") for row in rows if "self-BLEU" in row}
     found = {row[0]: row[place:] for row in rows if row[-1] in ("20", "40")}
-    assert found == {"good": ["-", "20"], "bad": ["100.0", "40"]}  # two candidates that are the same
+    assert found == {"good": ["-", "20"], "bad": ["100.0 [100.0, 100.0]", "40"]}  # two candidates that are the same
 
 
 def test_scores_are_logged_as_a_table_of_wandb(systems, tmp_path, monkeypatch):
