@@ -157,6 +157,13 @@ def adapter_size(run: Path) -> tuple[int, int] | None:
     return max(found, default=None)
 
 
+def validation_perplexity(run: Path) -> float | None:
+    """Mean over users of the perplexity of their validation turns, each at their best epoch; None where unknown."""
+    card = run / "fit.card.json"
+    metrics = json.loads(card.read_text(encoding="utf-8")).get("metrics", {}) if card.is_file() else {}
+    return metrics.get("val/best_macro_perplexity")
+
+
 def _written(value: Any) -> str:
     """A value as the command line takes it: lists and mappings as JSON, which is YAML too."""
     return (

@@ -10,28 +10,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 
+from evaluation.captions import caption_of
 from evaluation.corpus_scores import corpus_scores
 from evaluation.curves import curve_figure
-from evaluation.intervals import MIN_UNITS
 from evaluation.latex import latex
-from evaluation.mauve_score import MIN_TEXTS, mauve_scores
-from evaluation.person import COVERED_FROM, PersonTable
+from evaluation.mauve_score import mauve_scores
+from evaluation.person import PersonTable
 from evaluation.plots import draw_users, save_png
 from evaluation.predictions import (
     Prediction,
-    card_facts,
     check_same_pairs,
     check_same_split,
     read_card,
     read_predictions,
 )
 from evaluation.rendering import align, corpus_rows, csv_of, main_rows, overall_rows, panels, user_labels
-from evaluation.rows import Experiment, adapter_size, collect, on_backbone, run_before
-from evaluation.scores import MICRO, Score, items_of_users, same_tokens, user_scores
-from evaluation.significance import ALPHA
+from evaluation.rows import Experiment, adapter_size, collect, on_backbone, run_before, validation_perplexity
+from evaluation.scores import MICRO, Score, items_of_users, user_scores
 from evaluation.similarity import DEFAULT_ENCODER, TextEncoder
 from evaluation.text_metrics import Unit
 from evaluation.training_turns import check_corpus, training_turns
@@ -150,7 +147,7 @@ class Table:
             training = training_turns(self.prepared)
             person = PersonTable(training, text_encoder, self.unit, self.num_resamples, self.seed)
             tables.append(person.rows(predictions))
-        caption = self._caption(predictions, cards, users, name, failed)
+        caption = caption_of(self, predictions, cards, users, name, failed)
         tests, stale = self._read_tests({name: paths[name] for name in predictions}, cards)
         if tests:
             weights = weight_scores(tests, next(iter(predictions)), self.num_resamples, self.seed)
@@ -214,70 +211,13 @@ class Table:
                 row.append(f"{self.paper[row[0]]:.2f}" if row[0] in self.paper else "")
         sizes = {name: adapter_size(path.parent) for name, path in paths.items()}
         if any(sizes.values()):
-            heading += ["parameters of an adapter", "kB on disk"]
+            heading += ["macro ppl in validation", "parameters of an adapter", "kB on disk"]
             for row in rows:
-                size = sizes.get(row[0])
-                row += ["", ""] if size is None else [f"{size[0]:,}", f"{size[1] / 1000:,.0f}"]
+                row += _adapter_cells(paths.get(row[0]), sizes.get(row[0]))
         for row in rows:
             if row[0] in failed:
                 row[1] = "failed"
         return [heading, *rows]
-
-    def _caption(
-        self,
-        predictions: dict[str, list[Prediction]],
-        cards: dict[str, dict[str, Any]],
-        users: dict[str, np.ndarray],
-        encoder_name: str,
-        failed: dict[str, str],
-    ) -> str:
-        reference = next(iter(predictions))
-        few_users = f" Only {len(users)} users, fewer than {MIN_UNITS}: no overall intervals, and no tests."
-        lines = [
-            f"{len(users)} users, {len(predictions[reference])} test turns. ppl: perplexity per label token. sim: mean "
-            f"cosine of generated and reference reply, encoder {encoder_name}, mean over a turn's candidates, an empty "
-            "reply counts 0. micro: all turns pooled; macro: mean over users of the per-user figure.",
-            f"[low, high]: 95 % BCa bootstrap, {self.num_resamples:,} resamples, seed {self.seed}; user rows "
-            "draw the user's turns, overall rows draw users, then turns within users (errs on the wide side); ratios "
-            f"and changes are paired. No interval for a user with fewer than {MIN_UNITS} turns."
-            + (few_users if len(users) < MIN_UNITS else ""),
-            f"distinct-n and length ratio count {self.unit}s over all candidates. distinct-n falls with more replies, "
-            "is no sum over turns, and has no interval.",
-        ]
-        if self.mauve:
-            lines.append(
-                f"MAUVE: first candidates against real replies, {len(predictions[reference])} a side, features of "
-                f"{encoder_name}; from {MIN_TEXTS} on, comparable only between tables of as many replies, no interval."
-            )
-        if len(predictions) > 1:
-            lines.insert(
-                2,
-                "Overall, of perplexity and similarity: bold is the best system, = one that is not significantly worse "
-                "(Wilcoxon's signed rank test of users' own figures against the best, two-sided, Holm over systems and "
-                f"figures, alpha {ALPHA}). Perplexities over other label tokens take no part.",
-            )
-        if self.prepared:
-            lines.append(
-                "The table with the persons, means over users. best of n: of a turn's candidates. coverage: "
-                f"share of the user's real replies that some candidate comes near to (cosine from {COVERED_FROM}). "
-                "recognised, in first 5, MRR: by a classifier of the users' training turns, of about ten turns "
-                "together; real replies are its ceiling. copied: share of 5-grams, and of whole replies, that stand in "
-                "the user's training turns."
-            )
-        if self.paper:
-            lines.append(
-                "sim in the paper (Otsuka et al. 2024): of 222M parameters, Japanese, other people and an encoder that "
-                "is not stated; it does not compare."
-            )
-        for (name, records), comparable in zip(predictions.items(), same_tokens(users), strict=True):
-            has_likelihoods = records[0].nll is not None
-            tokens = f"{sum(p.tokens or 0 for p in records):,} label tokens" if has_likelihoods else "no likelihoods"
-            facts = [tokens, *card_facts(cards[name])]
-            if has_likelihoods and not comparable:
-                facts.append(f"not the label tokens of {reference}, so no perplexity ratio")
-            lines.append(f"{name}: {'; '.join(facts)}.")
-        lines += [f"{name} failed: {reason}" for name, reason in failed.items()]
-        return "\n".join(f"- {line}" for line in lines)
 
     def _write(
         self, tables: list[list[list[str]]], scores: list[Score], labels: dict[str, str], caption: str, encoder: str
@@ -326,6 +266,13 @@ class Table:
             data = [[getattr(score, column) for column in columns] for score in scores]
             run.log({"table": wandb.Table(columns=columns, data=data)})
         wandb.teardown()  # else later child processes of this one would log through its service
+
+
+def _adapter_cells(predictions: Path | None, size: tuple[int, int] | None) -> list[str]:
+    if predictions is None or size is None:
+        return ["", "", ""]
+    validated = validation_perplexity(predictions.parent)
+    return ["" if validated is None else f"{validated:.2f}", f"{size[0]:,}", f"{size[1] / 1000:,.0f}"]
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:

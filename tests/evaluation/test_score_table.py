@@ -107,6 +107,7 @@ def test_markdown_holds_the_figures_worked_out_by_hand(systems, tmp_path, capsys
     assert lora[:4] + lora[-1:] == ["LoRA", "0.050", "0.000", "0.800", "25"]
     printed = capsys.readouterr().out
     assert markdown in printed
+    assert "With fewer than 20 users, overall intervals may cover less than they say." in markdown
     assert all(f"wrote {output / name}" in printed for name in ("table.md", "table.tex", "table.csv", "table.png"))
 
 

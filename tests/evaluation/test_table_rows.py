@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from evaluation import rows
 from evaluation.latex import latex
-from evaluation.rows import Experiment, adapter_size, collect, on_backbone
+from evaluation.rows import Experiment, adapter_size, collect, on_backbone, validation_perplexity
 from evaluation.runs import Run
 
 
@@ -119,3 +119,9 @@ def test_another_backbone_takes_the_place_of_the_first_one_named(tmp_path):
     }
     with pytest.raises(ValueError, match="runs/large: no experiment of this table names a backbone"):
         on_backbone({"lookup": Experiment(none)}, Path("runs/large"))
+
+
+def test_the_validation_of_a_row_stands_in_its_run_card(tmp_path):
+    assert validation_perplexity(tmp_path) is None
+    (tmp_path / "fit.card.json").write_text('{"metrics": {"val/best_macro_perplexity": 84.5, "val/perplexity": 1.0}}')
+    assert validation_perplexity(tmp_path) == 84.5

@@ -1,0 +1,93 @@
+"""What stands below a table of systems: data, users, turns, encoder, decoding, commit, and how to read the figures.
+
+In: predictions, their cards, and what the table was asked for. Out: Markdown. Not its job: figures.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evaluation.intervals import MIN_UNITS
+from evaluation.mauve_score import MIN_TEXTS
+from evaluation.person import COVERED_FROM
+from evaluation.predictions import Prediction, card_facts
+from evaluation.scores import same_tokens
+from evaluation.significance import ALPHA
+
+if TYPE_CHECKING:
+    from evaluation.table import Table
+
+MANY_USERS = 20
+"""In a simulation with 10 users of skewed figures, 95 % intervals covered 87 %; with 24 they erred on the wide side."""
+
+
+def caption_of(
+    table: Table,
+    predictions: dict[str, list[Prediction]],
+    cards: dict[str, dict[str, Any]],
+    users: dict[str, np.ndarray],
+    encoder_name: str,
+    failed: dict[str, str],
+) -> str:
+    """The caption, a line for each thing that a reader has to know.
+
+    Args:
+        table: What it was asked for.
+        predictions: Of every system that was scored; the first is the reference.
+        cards: Beside them.
+        users: From `items_of_users`.
+        encoder_name: Of the similarities.
+        failed: System and reason.
+    """
+    reference = next(iter(predictions))
+    few_users = ""
+    if len(users) < MIN_UNITS:
+        few_users = f" Only {len(users)} users, fewer than {MIN_UNITS}: no overall intervals, and no tests."
+    elif len(users) < MANY_USERS:
+        few_users = f" With fewer than {MANY_USERS} users, overall intervals may cover less than they say."
+    lines = [
+        f"{len(users)} users, {len(predictions[reference])} test turns. ppl: perplexity per label token. sim: mean "
+        f"cosine of generated and reference reply, encoder {encoder_name}, mean over a turn's candidates, an empty "
+        "reply counts 0. micro: all turns pooled; macro: mean over users of the per-user figure.",
+        f"[low, high]: 95 % BCa bootstrap, {table.num_resamples:,} resamples, seed {table.seed}; user rows "
+        "draw the user's turns, overall rows draw users, then turns within users (errs on the wide side); ratios "
+        f"and changes are paired. No interval for a user with fewer than {MIN_UNITS} turns." + few_users,
+        f"distinct-n and length ratio count {table.unit}s over all candidates. distinct-n falls with more replies, "
+        "is no sum over turns, and has no interval.",
+    ]
+    if table.mauve:
+        lines.append(
+            f"MAUVE: first candidates against real replies, {len(predictions[reference])} a side, features of "
+            f"{encoder_name}; from {MIN_TEXTS} on, comparable only between tables of as many replies, no interval."
+        )
+    if len(predictions) > 1:
+        lines.insert(
+            2,
+            "Overall, of perplexity and similarity: bold is the best system, = one that is not significantly worse "
+            "(Wilcoxon's signed rank test of users' own figures against the best, two-sided, Holm over systems and "
+            f"figures, alpha {ALPHA}). Perplexities over other label tokens take no part.",
+        )
+    if table.prepared:
+        lines.append(
+            "The table with the persons, means over users. best of n: of a turn's candidates. coverage: "
+            f"share of the user's real replies that some candidate comes near to (cosine from {COVERED_FROM}). "
+            "recognised, in first 5, MRR: by a classifier of the users' training turns, of about ten turns "
+            "together; real replies are its ceiling. copied: share of 5-grams, and of whole replies, that stand in "
+            "the user's training turns."
+        )
+    if table.paper:
+        lines.append(
+            "sim in the paper (Otsuka et al. 2024): of 222M parameters, Japanese, other people and an encoder that "
+            "is not stated; it does not compare."
+        )
+    for (name, records), comparable in zip(predictions.items(), same_tokens(users), strict=True):
+        has_likelihoods = records[0].nll is not None
+        tokens = f"{sum(p.tokens or 0 for p in records):,} label tokens" if has_likelihoods else "no likelihoods"
+        facts = [tokens, *card_facts(cards[name])]
+        if has_likelihoods and not comparable:
+            facts.append(f"not the label tokens of {reference}, so no perplexity ratio")
+        lines.append(f"{name}: {'; '.join(facts)}.")
+    lines += [f"{name} failed: {reason}" for name, reason in failed.items()]
+    return "\n".join(f"- {line}" for line in lines)
