@@ -21,7 +21,7 @@ import json
 import shutil
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -36,9 +36,10 @@ from datamodules.corpora.records import Corpus, Dialogue, Drops
 from .pairs import reply_pairs
 from .shards import schema, shard_row, write_shards
 from .splits import SplitRule, split_dialogues, stable_hash
-from .tokenizer import convert, harmless, save_tokenizer, tokenizer_fingerprint, train_sentencepiece
+from .tokenizer import convert, harmless, load_tokenizer, save_tokenizer, tokenizer_fingerprint, train_sentencepiece
 
 MANIFEST_VERSION = 1
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
 @dataclass
@@ -50,7 +51,9 @@ class Preparation:
         output: directory of the prepared data.
         splits: who is a target user and how their dialogues are divided.
         vocabulary_size: pieces of the tokenizer (32,000 in the authors' earlier public model; not stated in
-            the paper).
+            the paper); of no account with `tokenizer_from`.
+        tokenizer_from: directory of a tokenizer that is there already, such as `<prepared corpus>/tokenizer` or a
+            backbone: for users of another corpus than the backbone's. None trains one.
         max_context_turns: turns kept before a response (about 4 in that earlier model; not stated in the paper).
         max_turn_tokens: ids kept of one turn, from its beginning; the rest is cut and counted.
         max_dropped: share of dialogues that may be dropped before preparation stops.
@@ -61,6 +64,7 @@ class Preparation:
     output: Path
     splits: SplitRule = field(default_factory=SplitRule)
     vocabulary_size: int = 8000
+    tokenizer_from: Path | None = None
     max_context_turns: int = 4
     max_turn_tokens: int = 128
     max_dropped: float = 0.01
@@ -69,6 +73,8 @@ class Preparation:
     def settings(self) -> dict[str, Any]:
         """What decides the content of the output, as plain values."""
         values = {name: value for name, value in vars(self).items() if name not in ("corpus", "output", "splits")}
+        if self.tokenizer_from is not None:
+            values |= {"tokenizer_from": str(self.tokenizer_from), "vocabulary_size": None}
         return {"corpus": type(self.corpus).__name__, **values, "splits": asdict(self.splits)}
 
     def run(self) -> dict[str, Any]:
@@ -82,6 +88,7 @@ class Preparation:
             manifest = read_manifest(self.output)
             self._refuse_other_settings(manifest["settings"])
             self._refuse_other_source(manifest["source_fingerprint"])
+            self._refuse_other_tokenizer(manifest["tokenizer_fingerprint"])
             print(f"{self.output} is prepared already: {_summary(manifest)}")
             return manifest
         with _alone(self.output):
@@ -124,7 +131,36 @@ class Preparation:
                 "another output, or delete that directory to prepare it anew"
             )
 
+    def _refuse_other_tokenizer(self, fingerprint: str) -> None:
+        if self.tokenizer_from is None or not (self.tokenizer_from / "tokenizer.json").is_file():
+            return  # what is prepared serves without it
+        if (ours := tokenizer_fingerprint(self.tokenizer_from)) != fingerprint:
+            raise ValueError(
+                f"{self.output} was prepared with tokenizer {fingerprint}, but {self.tokenizer_from} is {ours} now; "
+                "give another output, or delete that directory to prepare it anew"
+            )
+
+    def _tokenizer(self, splits: Mapping[str, list[tuple[Dialogue, str | None]]], directory: Path) -> Tokenizer:
+        """Writes the tokenizer: that of `tokenizer_from`, byte for byte, or one trained on pre-training dialogues."""
+        if self.tokenizer_from is None:
+            print("training the tokenizer ...")
+            # Where every person is a target user there is no pre-training split; then their training turns serve.
+            learnt_from = splits["pretrain/train"] or splits["users/train"]
+            texts = (turn.text for dialogue, _ in learnt_from for turn in dialogue.turns)
+            save_tokenizer(convert(train_sentencepiece(texts, self.vocabulary_size)), directory)
+        else:
+            directory.mkdir()
+            for name in TOKENIZER_FILES:
+                shutil.copyfile(self.tokenizer_from / name, directory / name)
+        return load_tokenizer(directory)
+
     def _write(self, directory: Path) -> dict[str, Any]:
+        source = self.tokenizer_from
+        if source is not None and not all((source / name).is_file() for name in TOKENIZER_FILES):
+            raise FileNotFoundError(
+                f"no tokenizer in {source} (tokenizer_from); prepare the corpus of the backbone first, or "
+                "name the backbone's directory"
+            )
         drops = Drops()
         print("reading dialogues ...")
         dialogues = [self.normalised(dialogue) for dialogue in self.corpus.dialogues(drops)]
@@ -133,12 +169,7 @@ class Preparation:
         if not dialogues:
             raise ValueError(f"{', '.join(str(path) for path in self.corpus.files)}: not one usable dialogue")
         targets, splits = split_dialogues(dialogues, self.splits)
-        print("training the tokenizer ...")
-        # Where every person is a target user there is no pre-training split; then their training turns serve.
-        learnt_from = splits["pretrain/train"] or splits["users/train"]
-        texts = (turn.text for dialogue, _ in learnt_from for turn in dialogue.turns)
-        tokenizer = convert(train_sentencepiece(texts, self.vocabulary_size))
-        save_tokenizer(tokenizer, directory / "tokenizer")
+        tokenizer = self._tokenizer(splits, directory / "tokenizer")
         fingerprint = tokenizer_fingerprint(directory / "tokenizer")
         columns = schema(tokenizer.get_vocab_size(), fingerprint)
         counts: Counter[str] = Counter()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -324,3 +325,30 @@ def undisturbed(invented_jsonl: Path, split_rule: SplitRule, tmp_path_factory: p
     output = tmp_path_factory.mktemp("undisturbed") / "out"
     Preparation(Jsonl(invented_jsonl), output, split_rule, vocabulary_size=400).run()
     return output
+
+
+# ---- with the tokenizer of another corpus
+
+
+def test_an_existing_tokenizer_is_taken_over_byte_for_byte(prepared: Path, tmp_path: Path) -> None:
+    ours = preparation_of(Listed(few()), tmp_path / "users", tokenizer_from=prepared / "tokenizer")
+    manifest = ours.run()
+    assert hashes(tmp_path / "users" / "tokenizer") == hashes(prepared / "tokenizer")
+    assert manifest["tokenizer_fingerprint"] == read_manifest(prepared)["tokenizer_fingerprint"]
+    assert manifest["vocabulary_size"] == read_manifest(prepared)["vocabulary_size"]
+    assert replace(ours, vocabulary_size=5).run() == manifest  # it is of no account
+
+
+def test_a_tokenizer_that_is_missing_or_has_changed_is_refused(prepared: Path, tmp_path: Path) -> None:
+    source = tmp_path / "tokenizer"
+    ours = preparation_of(Listed(few()), tmp_path / "users", tokenizer_from=source)
+    with pytest.raises(FileNotFoundError, match="no tokenizer in .*; prepare the corpus of the backbone first"):
+        ours.run()
+    shutil.copytree(prepared / "tokenizer", source)
+    manifest = ours.run()
+    text = (source / "tokenizer.json").read_text()
+    (source / "tokenizer.json").write_text(text + " ")
+    with pytest.raises(ValueError, match=f"was prepared with tokenizer {manifest['tokenizer_fingerprint']}, but"):
+        ours.run()
+    shutil.rmtree(source)
+    assert ours.run() == manifest  # what is prepared serves without it
