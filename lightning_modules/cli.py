@@ -19,7 +19,7 @@ import sys
 import traceback
 import warnings
 from argparse import ArgumentParser
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
@@ -90,6 +90,8 @@ HARMLESS_WARNINGS = (
     ".*LeafSpec.*",
 )
 PARSER_SETTINGS = {"parser_mode": "omegaconf+", "allow_abbrev": False}
+# A tool's file is resolved as it is read: with `omegaconf+` a `${...}` in it leaves the experiments of a table unbuilt.
+TOOL_PARSER_SETTINGS = {"parser_mode": "omegaconf", "allow_abbrev": False}
 DESCRIPTION = (
     "User-specific dialogue models. Each command takes --config experiments/<name>.yaml and any flag over it. "
     "Besides the trainer's commands below: `lightning prepare` (corpus to token shards), `lightning table` "
@@ -371,7 +373,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _end_interrupted()
         raise
     except OmegaConfBaseException as error:
-        sys.exit(f"error: {getattr(error, 'full_key', None)}: {error}")
+        key = getattr(error, "full_key", None)
+        if unset := re.search(r"Environment variable '(\w+)' not found", str(error)):
+            name = unset.group(1)
+            sys.exit(f"error: {key} is ${{oc.env:{name}}}, but {name} is not set; set it: {name}=<value> lightning ...")
+        sys.exit(f"error: {key}: {error}")
     except (ValueError, FileNotFoundError) as error:
         ours = _raised_by_us(error)
         if ours is None:
@@ -398,15 +404,21 @@ def _tool(arguments: list[str]) -> str | None:
 
 def run_tool(name: str, arguments: Sequence[str]) -> None:
     """A subcommand besides the trainer's: a class whose arguments are the flags, and its `run`."""
+    config, tool = read_tool(name, arguments)
+    tool(**config).run()
+
+
+def read_tool(name: str, arguments: Sequence[str]) -> tuple[dict[str, Any], Callable[..., Any]]:
+    """The settings of such a subcommand, built, and its class."""
     module, _, class_name = TOOLS[name].rpartition(".")
     tool = getattr(import_module(module), class_name)
-    parser = LightningArgumentParser(prog=f"lightning {name}", description=tool.__doc__, **PARSER_SETTINGS)
+    parser = LightningArgumentParser(prog=f"lightning {name}", description=tool.__doc__, **TOOL_PARSER_SETTINGS)
     settings = signature(tool).parameters
     if "config" not in settings:  # a sweep reads its file itself: the keys in it are W&B's
         parser.add_argument("--config", "-c", action="config", help="YAML file with these settings.")
     parser.add_class_arguments(tool)
     config = parser.instantiate_classes(parser.parse_args(list(arguments)))
-    tool(**{name: config[name] for name in settings}).run()
+    return {name: config[name] for name in settings}, tool
 
 
 def _raised_by_us(error: BaseException | None) -> BaseException | None:

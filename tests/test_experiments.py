@@ -1,22 +1,21 @@
 """Every YAML under `experiments/`: its first line is its command, that command parses, and what it builds runs."""
 
-import importlib
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 import yaml
-from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_modules import cli
-from lightning_modules.cli import PARSER_SETTINGS, UserDialogueCLI, main
+from lightning_modules.cli import UserDialogueCLI, main
 
 ROOT = Path(__file__).parents[1]
 ALL = sorted(path for path in (ROOT / "experiments").rglob("*.yaml") if not path.is_symlink())  # other names
 TOOLS = {
     "corpora": ("prepare",),
     "tables": ("table", "profile_table", "conversation_table"),
+    "paper": ("table",),
     "human": ("human-eval export",),
     "sweeps": ("sweep",),
 }
@@ -60,7 +59,10 @@ def of_kind(*kinds):
 def in_the_repository(monkeypatch, invented_jsonl):
     """The paths in the files are relative to the repository."""
     monkeypatch.chdir(ROOT)
-    monkeypatch.setenv("DIALOGUES", str(invented_jsonl))
+    for name in ("DIALOGUES", "SNS_DIALOGUES", "SPEED_DATING", "USER_PROFILE_CHAT"):
+        monkeypatch.setenv(name, str(invented_jsonl))
+    monkeypatch.setenv("PERSONA_CHAT_JP", "japanese_persona_chat.xlsx")
+    monkeypatch.setenv("CORPUS", "speed_dating")
 
 
 def test_nothing_is_left_out():
@@ -73,10 +75,11 @@ def test_nothing_is_left_out():
         "tables",
         "human",
         "sweeps",
+        "paper",
     }
 
 
-@of_kind("experiments", "corpora", "tables", "human", "sweeps")
+@of_kind("experiments", "corpora", "tables", "human", "sweeps", "paper")
 def test_the_first_line_is_its_command(path):
     assert first_line(path).startswith("# ")
     subcommand, flags = split(command(path))
@@ -137,14 +140,11 @@ def test_an_experiment_is_built(path, monkeypatch):
             assert getattr(parsed.model, key) == value
 
 
-@of_kind("corpora", "tables", "human")
+@of_kind("corpora", "tables", "human", "paper")
 def test_a_tool_is_built(path):
     subcommand, flags = split(command(path))
-    module, _, name = cli.TOOLS[subcommand].rpartition(".")
-    parser = LightningArgumentParser(**PARSER_SETTINGS)
-    parser.add_argument("--config", action="config")
-    parser.add_class_arguments(getattr(importlib.import_module(module), name))
-    assert parser.parse_args(flags)
+    settings, _ = cli.read_tool(subcommand, flags)
+    assert settings["output"]
 
 
 @of_kind("sweeps")

@@ -80,9 +80,13 @@ class Preparation:
         """What decides the content of the output, as plain values."""
         left_out = ("corpus", "output", "splits", "tokenizer", *(["vocabulary_size"] if self.tokenizer else []))
         values = {name: value for name, value in vars(self).items() if name not in left_out}
-        if self.tokenizer:
+        if self._has_tokenizer:
             values["tokenizer"] = tokenizer_fingerprint(self.tokenizer)
         return {"corpus": type(self.corpus).__name__, **values, "splits": asdict(self.splits)}
+
+    @property
+    def _has_tokenizer(self) -> bool:
+        return self.tokenizer is not None and (self.tokenizer / "tokenizer.json").is_file()
 
     def run(self) -> dict[str, Any]:
         """Prepares the corpus unless that is done; returns the manifest.
@@ -114,6 +118,8 @@ class Preparation:
 
     def _refuse_other_settings(self, settings: dict[str, Any]) -> None:
         ours = json.loads(json.dumps(self.settings()))
+        if self.tokenizer is not None and not self._has_tokenizer:  # what is prepared serves without it
+            ours["tokenizer"] = settings.get("tokenizer")
         differing = [
             f"{key} was {settings.get(key)}, now {ours.get(key)}"
             for key in sorted(ours.keys() | settings.keys())

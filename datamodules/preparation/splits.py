@@ -26,7 +26,7 @@ class SplitRule:
     """Sizes of the splits. None of them is stated in the paper.
 
     Args:
-        num_target_users: how many people get an adapter.
+        num_target_users: how many people get an adapter; None takes everybody who is eligible.
         min_turns: fewest turns of a target user, over all of their dialogues.
         max_turns: most turns of a target user; whoever wrote more serves pre-training.
         min_dialogues: fewest dialogues of a target user.
@@ -36,7 +36,7 @@ class SplitRule:
         seed: decides which of the eligible people become target users and what is held out.
     """
 
-    num_target_users: int = 24
+    num_target_users: int | None = 24
     min_turns: int = 250
     max_turns: int = 1200
     min_dialogues: int = 10
@@ -63,7 +63,7 @@ def choose_target_users(dialogues: Sequence[Dialogue], rule: SplitRule) -> list[
     """Picks target users among the eligible ones, by hash of seed and name; sorted by name.
 
     Raises:
-        ValueError: fewer people are eligible than asked for.
+        ValueError: fewer people are eligible than asked for, or nobody where all are.
     """
     if rule.num_target_users == 0:
         return []
@@ -78,13 +78,14 @@ def choose_target_users(dialogues: Sequence[Dialogue], rule: SplitRule) -> list[
         for user, count in num_turns.items()
         if rule.min_turns <= count <= rule.max_turns and num_dialogues[user] >= rule.min_dialogues
     ]
-    if len(eligible) < rule.num_target_users:
+    wanted = rule.num_target_users
+    if len(eligible) < (wanted or 1):
         raise ValueError(
-            f"{rule.num_target_users} target users asked for, but only {len(eligible)} of {len(num_turns)} people have "
+            f"{wanted or 'all'} target users asked for, but only {len(eligible)} of {len(num_turns)} people have "
             f"{rule.min_turns} to {rule.max_turns} turns in {rule.min_dialogues} or more dialogues; "
             "lower num_target_users, or widen min_turns, max_turns or min_dialogues"
         )
-    return sorted(sorted(eligible, key=lambda user: stable_hash(rule.seed, user))[: rule.num_target_users])
+    return sorted(sorted(eligible, key=lambda user: stable_hash(rule.seed, user))[:wanted])
 
 
 def split_by_time(dialogues: Sequence[Dialogue], user: str, rule: SplitRule) -> list[str]:

@@ -148,3 +148,20 @@ def test_without_openpyxl_it_says_what_to_install(tmp_path: Path, monkeypatch: p
     monkeypatch.setitem(sys.modules, "openpyxl", None)
     with pytest.raises(ImportError, match="pip install openpyxl"):
         list(corpus.dialogues(Drops()))
+
+
+def test_with_speakers_by_persona_a_persona_is_one_person_in_all_its_pairs(tmp_path: Path) -> None:
+    personas = [
+        PERSONA_HEADER,
+        [1, "PP1", "蜂。\n海。", "山。"],
+        [2, "PP2", "山。 ", "蜂。\n 海。"],
+        [3, "PP3", None, "海。\n蜂。"],
+    ]
+    rows = [DIALOGUE_HEADER] + [[n, f"PP{n}", side, "はい"] for n in (1, 2, 3) for side in "AB"]
+    sides = workbook(tmp_path, ペルソナリスト=personas, 対話=rows)
+    corpus = JPersonaChat(sides.path, speaker="persona")
+    speakers = [[turn.speaker for turn in dialogue.turns] for dialogue in corpus.dialogues(Drops())]
+    # PP2's sides are PP1's, the other way round; sentences in another order are another persona.
+    assert speakers == [["PP1:A", "PP1:B"], ["PP1:B", "PP1:A"], ["PP3:A", "PP3:B"]]
+    assert [profile.user for profile in corpus.profiles()] == ["PP1:A", "PP1:B", "PP3:B"]
+    assert corpus.fingerprint() != sides.fingerprint()

@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -361,3 +362,18 @@ def test_what_is_no_tokenizer_of_ours_is_refused(word_tokenizer: Tokenizer, tmp_
     with pytest.raises(ValueError, match=r"'<\|speaker profile\|>': None.*give the directory of a backbone"):
         preparation_of(Listed(few()), tmp_path / "out", tokenizer=tmp_path).run()
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_prepared_serves_without_the_tokenizer_that_it_was_given(prepared: Path, tmp_path: Path) -> None:
+    source = tmp_path / "tokenizer"
+    ours = preparation_of(Listed(few()), tmp_path / "users", tokenizer=source)
+    with pytest.raises(FileNotFoundError, match="no tokenizer.json in "):
+        ours.run()
+    shutil.copytree(prepared / "tokenizer", source)
+    manifest = ours.run()
+    text = (source / "tokenizer.json").read_text()
+    (source / "tokenizer.json").write_text(text + " ")
+    with pytest.raises(ValueError, match=f"tokenizer was {manifest['tokenizer_fingerprint']}, now"):
+        ours.run()
+    shutil.rmtree(source)
+    assert ours.run() == manifest

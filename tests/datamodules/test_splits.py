@@ -150,3 +150,15 @@ def test_the_held_out_share_of_pre_training_is_about_as_asked() -> None:
     dialogues = [dialogue(f"talk {number}", "ada", "ben") for number in range(2000)]
     _, splits = split_dialogues(dialogues, rule(num_target_users=0, pretrain_validation_share=0.1))
     assert len(splits["pretrain/validation"]) == pytest.approx(200, abs=40)
+
+
+def test_without_a_number_everybody_eligible_is_a_target_user() -> None:
+    # ada and ben have ten turns in ten dialogues; cleo and dan one in one.
+    dialogues = [dialogue(str(number), "ada", "ben") for number in range(10)] + [dialogue("10", "cleo", "dan")]
+    assert choose_target_users(dialogues, rule(num_target_users=None)) == ["ada", "ben"]
+    targets, splits = split_dialogues(dialogues[:10], rule(num_target_users=None))
+    assert targets == ["ada", "ben"]
+    assert not splits["pretrain/train"] + splits["pretrain/validation"]
+    assert {author for _, author in splits["users/test"]} == {"ada", "ben"}
+    with pytest.raises(ValueError, match="all target users asked for, but only 0 of 2 people"):
+        choose_target_users(dialogues[10:], rule(num_target_users=None))
