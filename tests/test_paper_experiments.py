@@ -120,7 +120,9 @@ def test_a_table_is_about_the_corpus_that_is_named(path: Path, corpus: str, monk
     monkeypatch.setenv("CORPUS", corpus)
     table = table_of(path)
     assert table.before[1] == f"prepare --config experiments/paper/corpora/{corpus}.yaml"
-    assert all(f"experiments/paper/conditions/{corpus}.yaml" in system.flags for system in table.systems.values())
+    assert all(
+        f"experiments/paper/conditions/{corpus}.yaml" in system.flags("predict") for system in table.systems.values()
+    )
     assert table.prepared == Path("data/paper") / corpus
     assert table.output.name == f"{path.stem}_{corpus}"
 
@@ -133,7 +135,7 @@ def test_every_run_is_built_and_reads_what_an_earlier_one_writes(
     prompts: dict[Path, tuple[object, object]] = {}
     for path in TABLES:
         table = table_of(path)
-        systems = [[system.commands[0], *system.flags] for system in table.systems.values()]
+        systems = [[system.commands[0], *system.flags(system.commands[0])] for system in table.systems.values()]
         before = [shlex.split(command) for command in table.before if not command.startswith("prepare")]
         made: set[Path] = set()
         for arguments in before + systems[: 10 if table.curve is None else 3]:  # ranks differ in their number only

@@ -78,6 +78,7 @@ def test_no_child_outlives_its_parent(stand_in, number):
     parent = subprocess.Popen(
         [sys.executable, "-c", f"from evaluation.runs import *; run_lightning([], Path({str(log)!r}))"],
         stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where the tests run behind a `&`
     )
     deadline = time.monotonic() + 30
     while not (log.is_file() and log.read_text().endswith("\n")):

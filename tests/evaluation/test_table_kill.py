@@ -46,7 +46,12 @@ def start(tmp_path, monkeypatch):
     (package / "cli.py").write_text(COMMAND)
     monkeypatch.setenv("PYTHONPATH", f"{package.parent}{os.pathsep}{ROOT}")
     monkeypatch.chdir(tmp_path)
-    return lambda: subprocess.Popen([sys.executable, "-c", TABLE], stdout=subprocess.PIPE, text=True)
+    return lambda: subprocess.Popen(
+        [sys.executable, "-c", TABLE],
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where the tests run behind a `&`
+    )
 
 
 def calls():
