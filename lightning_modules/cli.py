@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import sys
 import traceback
 import warnings
@@ -150,10 +151,11 @@ class UserDialogueCLI(LightningCLI):
         _send_logs_to(self.run_directory, config.trainer.logger)
         if config.trainer.fast_dev_run:
             return
-        if self.subcommand == "fit":
+        if self.subcommand == "fit":  # Lightning ends it behind the batch when it is told to
             self._continue_or_leave()
-        else:
+        else:  # and goes on to the end with anything else, unless somebody has a handler
             self._leave_what_is_there()
+            signal.signal(signal.SIGTERM, _end_terminated)
 
     def _run_name(self) -> str:
         files = self._files()
@@ -383,6 +385,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if ours is None:
             raise
         sys.exit(f"error: {ours}")
+
+
+def _end_terminated(number: int, _: Any) -> NoReturn:
+    """Ends a command that is told to end by a signal."""
+    raise SystemExit(128 + number)
 
 
 def _end_interrupted() -> NoReturn:

@@ -65,3 +65,20 @@ def test_killed_and_started_again_gives_the_same_weights(project, experiment, fl
     assert ours.keys() == theirs.keys() != set()
     for path, tensors in theirs.items():
         assert not [name for name in tensors if not torch.equal(ours[path][name], tensors[name])], path
+
+
+def test_a_prediction_that_is_told_to_end_ends(project):
+    """Lightning looks for signals in a fit only: a table that is stopped would wait for its child's last batch."""
+    main(["fit", "--config", "experiments/lora_tiny.yaml", "--run=told", "--model.max_epochs=1"])
+    slow = ["--model.decoding.num_candidates=200", "--model.decoding.max_new_tokens=400"]
+    predict = ["predict", "--config", "experiments/lora_tiny.yaml", "--run=told", "--model.max_epochs=1", *slow]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    process = subprocess.Popen([*COMMAND, *predict], cwd=project, env=environment)
+    partial, deadline = project / "runs" / "told" / "predictions.partial", time.monotonic() + 90
+    while not partial.is_file():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    time.sleep(1)
+    process.terminate()
+    assert process.wait(30) == 143
+    assert not (partial.parent / "predictions.jsonl").is_file()
