@@ -188,7 +188,12 @@ class UserDialogueCLI(LightningCLI):
         if not path.is_file():
             return
         card = json.loads(path.read_text())
-        artefacts = ("backbone/manifest.json", "adapters/*/card.json", "models/*/card.json")
+        artefacts = (
+            "backbone/manifest.json",
+            "adapters/*/card.json",
+            "models/*/card.json",
+            "network/weights.safetensors",
+        )
         anything = any(any(self.run_directory.glob(pattern)) for pattern in artefacts)
         if card["status"] != "finished" and not self.checkpoint.is_file() and not anything:
             return  # it was stopped before there was anything to go on from
