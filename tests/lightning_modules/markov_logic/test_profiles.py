@@ -123,6 +123,16 @@ def test_people_are_told_apart_by_networks_that_have_not_seen_them(formulas, rig
     assert any(line.split("\t")[1:3] == ["HasWord(user, +word) => Sport(user, +s)", "pawn"] for line in readable)
 
 
+def test_a_finished_network_is_used_as_it_is(capsys):
+    main(FIT)
+    before = (run_directory() / "network" / "weights.safetensors").stat().st_mtime_ns
+    with pytest.raises(SystemExit) as ended:
+        main(FIT)
+    assert ended.value.code == 0
+    assert "is finished already and is used as it is" in capsys.readouterr().out
+    assert (run_directory() / "network" / "weights.safetensors").stat().st_mtime_ns == before
+
+
 def test_what_is_known_may_stand_in_the_profile(planted):
     """Whoever has no label keeps what is inferred."""
     main(FIT)
