@@ -7,6 +7,7 @@ In: the files of a corpus in their own layout. Out: `Dialogue`, `Post`, `Turn` a
 from .chitchat import ChitChat
 from .jpersona_chat import JPersonaChat
 from .jsonl import Jsonl
+from .posts import Posts
 from .persona_chat import PersonaChat
 from .real_persona_chat import RealPersonaChat
 from .records import Corpus, Dialogue, Drops, Post, Profile, Turn
@@ -20,6 +21,7 @@ __all__ = [
     "Jsonl",
     "PersonaChat",
     "Post",
+    "Posts",
     "Profile",
     "RealPersonaChat",
     "Turn",

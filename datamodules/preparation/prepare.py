@@ -9,15 +9,18 @@ In: a `Corpus`. Out, below `output`:
     users/{train,validation,test}/      token shards of the target users, in time order
 
 Everything is written to `<output>.partial` and renamed when it is complete, so that a killed
-preparation leaves nothing that looks finished; the next one starts anew. The corpus is held in memory
-meanwhile: this is the light path, good for some millions of turns.
+preparation leaves nothing that looks finished.
+
+Dialogues take the light path: they are held in memory, which is good for some millions of turns, and a preparation that
+was killed starts anew. Posts take the path at scale (`at_scale.py`): there are no target users then, so no `users/`,
+but `pairs/`, from which a damaged part is written again; and a preparation that was killed goes on.
 """
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
+import os
 import shutil
 import unicodedata
 from collections import Counter
@@ -25,15 +28,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
+from datamodules.corpora.posts import Posts
 from datamodules.corpora.records import Corpus, Dialogue, Drops
 
+from .at_scale import PostPreparation, mend_parts
+from .engine import Engine
+from .manifest import MANIFEST_VERSION, num_pairs, read_manifest
 from .pairs import reply_pairs
+from .profiles import ProfileSource
 from .shards import schema, shard_row, write_shards
 from .splits import SplitRule, split_dialogues, stable_hash
 from .tokenizer import (
@@ -45,7 +53,16 @@ from .tokenizer import (
     train_sentencepiece,
 )
 
-MANIFEST_VERSION = 1
+OF_POSTS = (
+    "profiles",
+    "max_tokenizer_texts",
+    "engine",
+    "num_workers",
+    "num_buckets",
+    "ray_address",
+    "verify",
+)
+"""Settings of the path at scale, most of which decide where and how fast, not what."""
 
 
 @dataclass
@@ -53,7 +70,8 @@ class Preparation:
     """Turns a corpus into token shards, once; a second run finds the work done and says so.
 
     Args:
-        corpus: the reader of a published data set, for example `datamodules.corpora.ChitChat`.
+        corpus: the reader of a published data set, for example `datamodules.corpora.ChitChat`, or
+            `datamodules.corpora.Posts`. What is below `tokenizer` concerns posts only.
         output: directory of the prepared data.
         splits: who is a target user and how their dialogues are divided.
         vocabulary_size: pieces of the tokenizer (32,000 in the authors' earlier public model; not stated in
@@ -64,9 +82,20 @@ class Preparation:
         normalisation: Unicode form of all text; NFKC makes full-width and half-width forms one.
         tokenizer: directory of a tokenizer to take instead of training one: that of a backbone that was trained on
             another corpus, or `tokenizer/` of that corpus, prepared.
+        profiles: where the authors' profiles come from: inferred from their posts, or declared in a table; None
+            makes none.
+        max_tokenizer_texts: posts that the tokenizer is learnt from, a sample of all.
+        engine: `native` for the processes of this machine, or `ray` for those of a Ray cluster; the output is the same.
+        num_workers: tasks at once; None takes one for each processor.
+        num_buckets: into how many parts posts are dealt, so that a task has only one of them in memory; the output is
+            the same. None takes one for each 128 MiB of input.
+        ray_address: of a running cluster, with `engine: ray`; None starts one on this machine for the time of the
+            preparation. The output has to be in a directory that all its machines share.
+        verify: compare every part of a finished directory with its checksum, and write damaged ones again. Missing
+            and truncated ones are found without it.
     """
 
-    corpus: Corpus
+    corpus: Corpus | Posts
     output: Path
     splits: SplitRule = field(default_factory=SplitRule)
     vocabulary_size: int = 8000
@@ -75,13 +104,47 @@ class Preparation:
     max_dropped: float = 0.01
     normalisation: str = "NFKC"
     tokenizer: Path | None = None
+    profiles: ProfileSource | None = None
+    max_tokenizer_texts: int = 1_000_000
+    engine: Literal["native", "ray"] = "native"
+    num_workers: int | None = None
+    num_buckets: int | None = None
+    ray_address: str | None = None
+    verify: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.corpus, Posts):
+            if self.splits.num_target_users != 0:
+                raise ValueError(
+                    f"splits.num_target_users is {self.splits.num_target_users}, but posts are for pre-training alone; "
+                    "set it to 0, and give target users their dialogues in a corpus of their own"
+                )
+        elif given := [name for name in OF_POSTS if getattr(self, name) != getattr(type(self), name)]:
+            raise ValueError(
+                f"{', '.join(given)} is for posts (corpus: datamodules.corpora.Posts), but the corpus is "
+                f"{type(self.corpus).__name__}; leave it out"
+            )
+
+    @property
+    def _is_at_scale(self) -> bool:
+        return isinstance(self.corpus, Posts)
+
+    def make_engine(self) -> Engine:
+        """Who runs the tasks of the path at scale."""
+        return Engine(self.engine, self.num_workers or os.cpu_count() or 1, self.ray_address)
 
     def settings(self) -> dict[str, Any]:
         """What decides the content of the output, as plain values."""
-        left_out = ("corpus", "output", "splits", "tokenizer", *(["vocabulary_size"] if self.tokenizer else []))
+        left_out = ("corpus", "output", "splits", "tokenizer", *OF_POSTS)
         values = {name: value for name, value in vars(self).items() if name not in left_out}
+        if self.tokenizer:
+            del values["vocabulary_size"]
         if self._has_tokenizer:
             values["tokenizer"] = tokenizer_fingerprint(self.tokenizer)
+        if isinstance(self.corpus, Posts):
+            values["max_tokenizer_texts"] = self.max_tokenizer_texts
+            values["posts"] = self.corpus.settings()
+            values["profiles"] = self.profiles and self.profiles.settings()
         return {"corpus": type(self.corpus).__name__, **values, "splits": asdict(self.splits)}
 
     @property
@@ -99,6 +162,9 @@ class Preparation:
             manifest = read_manifest(self.output)
             self._refuse_other_settings(manifest["settings"])
             self._refuse_other_source(manifest["source_fingerprint"])
+            if self._is_at_scale:
+                with _alone(self.output):
+                    mend_parts(self.output, manifest, self.verify)
             print(f"{self.output} is prepared already: {_summary(manifest)}")
             return manifest
         with _alone(self.output):
@@ -109,9 +175,12 @@ class Preparation:
                     f"{self.output} exists but is no prepared corpus (no manifest.json); choose another output"
                 )
             partial = self.output.with_name(self.output.name + ".partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            manifest = self._write(partial)
+            if self._is_at_scale:
+                manifest = PostPreparation(self, partial).write()
+            else:
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir(parents=True)
+                manifest = self._write(partial)
             partial.rename(self.output)
             print(f"{self.output} is prepared: {_summary(manifest)}")
             return manifest
@@ -214,27 +283,6 @@ class Preparation:
         if rows:
             pq.write_table(pa.Table.from_pylist(rows), path)
         return len({row["user"] for row in rows})
-
-
-def read_manifest(directory: Path) -> dict[str, Any]:
-    """The manifest of a prepared corpus; FileNotFoundError says how to make one."""
-    path = directory / "manifest.json"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no prepared corpus in {directory}; make it with: lightning prepare --config experiments/<corpus>.yaml"
-        )
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def num_pairs(manifest: dict[str, Any], split: str) -> int:
-    """Reply pairs in a split, by its manifest."""
-    return sum(group[0] for part in manifest["splits"][split] for group in part["row_groups"])
-
-
-def split_fingerprint(manifest: dict[str, Any], split: str) -> str:
-    """What a split holds, in 16 hexadecimal digits: from the SHA-256 of its parts."""
-    parts = "".join(part["sha256"] for part in manifest["splits"][split])
-    return hashlib.sha256(parts.encode()).hexdigest()[:16]
 
 
 def _summary(manifest: dict[str, Any]) -> str:

@@ -73,24 +73,41 @@ def shard_row(pair: ReplyPair, turn_ids: Sequence[Sequence[int]], turn_speakers:
 
 
 def write_shards(rows: Iterable[Mapping[str, Any]], directory: Path, schema: pa.Schema) -> list[dict[str, Any]]:
-    """Writes the rows in their order.
-
-    Returns:
-        For each part its `file`, `sha256` and `row_groups`: a list of [pairs, context tokens, response tokens].
-    """
+    """Writes the rows in their order; returns for each part what `write_part` says of it."""
     directory.mkdir(parents=True, exist_ok=True)
     parts = []
     for number, part_rows in enumerate(_batches(rows, ROWS_PER_PART)):
-        path = directory / f"part-{number:05d}.parquet"
-        groups = []
-        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-            for group_rows in _batches(part_rows, ROWS_PER_GROUP):
-                table = pa.Table.from_pylist(group_rows, schema=schema)
-                writer.write_table(table, row_group_size=ROWS_PER_GROUP)
-                tokens = [len(table[name].combine_chunks().values) for name in ("context_ids", "response_ids")]
-                groups.append([len(group_rows), *tokens])
-        parts.append({"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "row_groups": groups})
+        groups = (pa.Table.from_pylist(group, schema=schema) for group in _batches(part_rows, ROWS_PER_GROUP))
+        parts.append(write_part(groups, directory / part_name(number), schema))
     return parts
+
+
+def part_name(number: int) -> str:
+    """The file of a part of a split."""
+    return f"part-{number:05d}.parquet"
+
+
+def write_part(groups: Iterable[pa.Table], path: Path, schema: pa.Schema) -> dict[str, Any]:
+    """Writes one part, a row group from each table; it has its name only when it is complete.
+
+    Returns:
+        Its `file`, `sha256`, `bytes` and `row_groups`: a list of [pairs, context tokens, response tokens].
+    """
+    partial = path.with_name(path.name + ".partial")
+    sizes = []
+    with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+        for table in groups:
+            writer.write_table(table, row_group_size=ROWS_PER_GROUP)
+            tokens = [len(table[name].combine_chunks().flatten()) for name in ("context_ids", "response_ids")]
+            sizes.append([table.num_rows, *tokens])
+    partial.replace(path)
+    return {"file": path.name, "sha256": sha256_of(path), "bytes": path.stat().st_size, "row_groups": sizes}
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _batches(rows: Iterable[Mapping[str, Any]], size: int) -> Iterator[list[Mapping[str, Any]]]:

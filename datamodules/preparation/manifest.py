@@ -1,0 +1,34 @@
+"""The manifest of a prepared corpus: what is in it, and what it was made from.
+
+In: a finished directory. Out: its `manifest.json`, and what follows from it. Not its job: to write one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+MANIFEST_VERSION = 1
+
+
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """The manifest of a prepared corpus; FileNotFoundError says how to make one."""
+    path = directory / "manifest.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no prepared corpus in {directory}; make it with: lightning prepare --config experiments/<corpus>.yaml"
+        )
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def num_pairs(manifest: dict[str, Any], split: str) -> int:
+    """Reply pairs in a split, by its manifest."""
+    return sum(group[0] for part in manifest["splits"][split] for group in part["row_groups"])
+
+
+def split_fingerprint(manifest: dict[str, Any], split: str) -> str:
+    """What a split holds, in 16 hexadecimal digits: from the SHA-256 of its parts."""
+    parts = "".join(part["sha256"] for part in manifest["splits"][split])
+    return hashlib.sha256(parts.encode()).hexdigest()[:16]

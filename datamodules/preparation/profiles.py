@@ -1,0 +1,2 @@
+class ProfileSource:
+    pass

@@ -1,0 +1,171 @@
+"""Shuffle files: what brings rows that belong together into one task, on one machine or on many.
+
+In: Arrow tables and, for each row, a bucket. Out: one Arrow IPC file for each task that writes, from which a task of
+the next stage reads only its own bucket. Not its job: what the rows are.
+
+A file holds rounds of `num_buckets` record batches; batch `round * num_buckets + bucket` has that bucket's rows, maybe
+none. So a stage of a thousand tasks and a thousand buckets writes a thousand files and not a million. Nothing that is
+computed from a bucket may depend on the order of its rows, which is that of the tasks that wrote them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import ipc
+
+BYTES_PER_ROUND = 64 * 2**20
+"""Rows are held back until they are this many bytes, so that a bucket's share of them is worth a record batch."""
+OPTIONS = ipc.IpcWriteOptions(compression="lz4")
+
+
+def hash_strings(column: pa.ChunkedArray | pa.Array, seed: int = 0) -> np.ndarray:
+    """A 64-bit hash of each string's bytes, the same in every process, on every machine and in every release.
+
+    The sum of the bytes, each times a random odd number of its place, and of the length, mixed by splitmix64. Two
+    different strings meet with a probability of about 2^-64.
+
+    Args:
+        column: strings without nulls.
+        seed: another seed, another hash.
+
+    Returns:
+        (rows,) uint64.
+    """
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    return np.concatenate([_hash_chunk(chunk, seed) for chunk in chunks] or [np.empty(0, dtype=np.uint64)])
+
+
+def _hash_chunk(chunk: pa.Array, seed: int) -> np.ndarray:
+    if not len(chunk):
+        return np.empty(0, dtype=np.uint64)
+    if chunk.null_count:
+        raise ValueError(f"{chunk.null_count} of {len(chunk)} strings are null; a null has no hash")
+    wide = np.int64 if pa.types.is_large_string(chunk.type) else np.int32
+    _, offsets, data = chunk.buffers()
+    borders = np.frombuffer(offsets, dtype=wide)[chunk.offset : chunk.offset + len(chunk) + 1].astype(np.int64)
+    lengths = np.diff(borders)
+    text = np.frombuffer(data, dtype=np.uint8)[borders[0] : borders[-1]] if data else np.empty(0, dtype=np.uint8)
+    place = np.arange(len(text)) - np.repeat(borders[:-1] - borders[0], lengths)
+    factors = _mix(np.arange(1, int(lengths.max()) + 2, dtype=np.uint64) + np.uint64(_salt(seed))) | np.uint64(1)
+    sums = np.zeros(len(chunk), dtype=np.uint64)
+    filled = lengths > 0
+    if filled.any():
+        products = (text.astype(np.uint64) + np.uint64(1)) * factors[place]
+        sums[filled] = np.add.reduceat(products, (borders[:-1] - borders[0])[filled])
+    return _mix(sums + lengths.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(_salt(seed)))
+
+
+def _salt(seed: int) -> int:
+    return int(_mix(np.array([seed + 1], dtype=np.uint64))[0])
+
+
+def _mix(values: np.ndarray) -> np.ndarray:
+    """The finaliser of splitmix64: every bit of the input changes every bit of the output."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def hash_of_both(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """A hash of two hashed strings that does not depend on which is which."""
+    return _mix(one + other)
+
+
+def share_of(hashes: np.ndarray, number: int) -> np.ndarray:
+    """Which of `number` equal parts of all hashes each one is in: parts in order are hashes in order.
+
+    Of the upper 32 bits, so `number` is below 2^32.
+    """
+    return ((hashes >> np.uint64(32)) * np.uint64(number) >> np.uint64(32)).astype(np.int64)
+
+
+class ShuffleWriter:
+    """Writes one shuffle file; it has its name only when it is complete.
+
+    Args:
+        path: the file.
+        schema: its columns.
+        num_buckets: buckets of the shuffle.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema, num_buckets: int) -> None:
+        self.path = path
+        self.schema = schema
+        self.num_buckets = num_buckets
+        self._partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = ipc.new_file(str(self._partial), schema, options=OPTIONS)
+        self._held: list[pa.Table] = []
+        self._buckets: list[np.ndarray] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        try:
+            if kind is None:
+                self._write_round()
+            self._file.close()
+            if kind is None:
+                self._partial.replace(self.path)
+        finally:
+            self._partial.unlink(missing_ok=True)
+
+    def write(self, table: pa.Table, buckets: np.ndarray) -> None:
+        """Adds rows, each to the bucket of the same place in `buckets`."""
+        self._held.append(table.select(self.schema.names).cast(self.schema))
+        self._buckets.append(buckets)
+        if sum(table.nbytes for table in self._held) > BYTES_PER_ROUND:
+            self._write_round()
+
+    def _write_round(self) -> None:
+        if not self._held:
+            return
+        table = pa.concat_tables(self._held).combine_chunks()
+        buckets = np.concatenate(self._buckets)
+        self._held, self._buckets = [], []
+        order = np.argsort(buckets, kind="stable")
+        table = table.take(pa.array(order)).combine_chunks()
+        borders = np.searchsorted(buckets[order], np.arange(self.num_buckets + 1))
+        for start, stop in zip(borders[:-1].tolist(), borders[1:].tolist(), strict=True):
+            batches = table.slice(start, stop - start).to_batches() if stop > start else []
+            if len(batches) > 1:  # only where one column alone has 2 GiB of text
+                raise ValueError(f"{self.path.name}: {stop - start} rows do not fit a record batch; use more buckets")
+            self._file.write_batch(batches[0] if batches else self._empty())
+
+    def _empty(self) -> pa.RecordBatch:
+        return pa.RecordBatch.from_arrays([pa.array([], type=field.type) for field in self.schema], schema=self.schema)
+
+
+def read_bucket(paths: Iterable[Path], bucket: int, num_buckets: int, schema: pa.Schema) -> pa.Table:
+    """The rows of one bucket from all files, in their order."""
+    batches = []
+    for path in paths:
+        try:
+            with pa.memory_map(str(path)) as source:
+                file = ipc.open_file(source)
+                batches += [file.get_batch(number) for number in range(bucket, file.num_record_batches, num_buckets)]
+        except (pa.ArrowInvalid, OSError) as error:
+            raise ValueError(f"{path} is damaged or truncated ({error}); delete it and prepare again") from None
+    return pa.Table.from_batches([batch for batch in batches if batch.num_rows], schema=schema)
+
+
+def ragged(lists: Sequence[Sequence[int]], type: pa.DataType) -> pa.ListArray:
+    """An Arrow list column from rows of numbers."""
+    lengths = np.fromiter(map(len, lists), dtype=np.int64, count=len(lists))
+    values = np.fromiter((value for row in lists for value in row), dtype=np.int64, count=int(lengths.sum()))
+    return list_column(lengths, values, type)
+
+
+def list_column(lengths: np.ndarray, values: np.ndarray | pa.Array, type: pa.DataType) -> pa.ListArray:
+    """An Arrow list column of rows that follow each other in `values`."""
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    numbers = values if isinstance(values, pa.Array) else pa.array(values)
+    return pa.ListArray.from_arrays(pa.array(offsets), numbers.cast(type))

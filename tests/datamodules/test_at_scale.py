@@ -1,0 +1,243 @@
+"""From posts to token shards: what comes out, that it never depends on how it was done, and that a run goes on."""
+
+import json
+import random
+from datetime import UTC, datetime, timedelta
+
+import pyarrow.parquet as pq
+import pytest
+
+from datamodules.corpora import Jsonl, Posts
+from datamodules.preparation import at_scale
+from datamodules.preparation.manifest import num_pairs, read_manifest, split_fingerprint
+from datamodules.preparation.prepare import Preparation
+from datamodules.preparation.splits import PRETRAIN_SPLITS, SplitRule
+from datamodules.preparation.tokenizer import load_tokenizer
+
+WORDS = "tea rain river bread window garden music train morning evening cat letter bridge apple stone".split()
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class OneByOne:
+    """Runs tasks in this process, and stops where a test wants it; keeps results as the engine does."""
+
+    def __init__(self, stop_before=None):
+        self.stop_before = stop_before
+        self.ran = []
+
+    def run(self, name, function, tasks, directory):
+        (directory / name).mkdir(parents=True, exist_ok=True)
+        results = []
+        for number, task in enumerate(tasks):
+            path = directory / name / f"{number}.json"
+            if not path.is_file():
+                if len(self.ran) == self.stop_before:
+                    raise KeyboardInterrupt
+                self.ran.append((name, number))
+                path.write_text(json.dumps(function(task)))
+            results.append(json.loads(path.read_text()))
+        return results
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch):
+    """Tests of the engine itself are in test_engine.py."""
+    monkeypatch.setattr(Preparation, "make_engine", lambda preparation: OneByOne())
+
+
+def talk(num_posts=300, seed=0):
+    """Posts of ten people who mostly answer what was said before."""
+    draw = random.Random(seed)
+    posts = []
+    for number in range(num_posts):
+        before = posts[number - draw.randint(1, 3)] if number > 3 and draw.random() < 0.85 else None
+        author = f"user{draw.randrange(10)}"
+        if before and before["in_reply_to"] and draw.random() < 0.8:
+            author = next(post for post in posts if post["id"] == before["in_reply_to"])["author"]
+        posts.append(
+            {
+                "id": f"p{number}",
+                "author": author,
+                "text": f"{' '.join(draw.choices(WORDS, k=draw.randint(2, 6)))} number {number}",
+                "time": (START + timedelta(hours=number)).isoformat(),
+                "in_reply_to": before and before["id"],
+            }
+        )
+    return posts
+
+
+def write(directory, posts, num_files=1):
+    directory.mkdir(exist_ok=True)
+    for number in range(num_files):
+        lines = "".join(json.dumps(post) + "\n" for post in posts[number::num_files])
+        (directory / f"posts-{number}.jsonl").write_text(lines)
+    return Posts(files=str(directory))
+
+
+def preparation_of(corpus, output, **settings):
+    rule = SplitRule(num_target_users=0, pretrain_validation_share=0.1)
+    return Preparation(corpus, output, rule, **{"vocabulary_size": 400, "num_buckets": 1, **settings})
+
+
+def contents(output):
+    manifest = read_manifest(output)
+    return [split_fingerprint(manifest, split) for split in PRETRAIN_SPLITS]
+
+
+def rows_of(output, split="pretrain/train"):
+    return [row for path in sorted((output / split).glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+
+
+def test_pairs_are_those_of_the_posts(tmp_path):
+    posts = talk()
+    output = tmp_path / "out"
+    preparation_of(write(tmp_path / "in", posts), output).run()
+    at = {post["id"]: post for post in posts}
+    answered = {post["id"] for post in posts if post["in_reply_to"]}
+    expected = {id for id in answered if at[id]["author"] != at[at[id]["in_reply_to"]]["author"]}
+    manifest = read_manifest(output)
+    assert manifest["dropped"] == {"reply to oneself": len(answered) - len(expected)}
+    assert sum(num_pairs(manifest, split) for split in PRETRAIN_SPLITS) == len(expected) > 150
+    assert (manifest["num_posts"], manifest["num_authors"], manifest["target_users"]) == (300, 10, [])
+    tokenizer = load_tokenizer(output / "tokenizer")
+    texts = {post["text"]: post for post in posts}
+    for split in PRETRAIN_SPLITS:
+        ids = [row["pair_id"] for row in rows_of(output, split)]
+        assert ids == sorted(ids)
+        for row in rows_of(output, split):
+            response = texts[tokenizer.decode(row["response_ids"])]
+            assert (row["speaker"], row["partner"]) == (response["author"], at[response["in_reply_to"]]["author"])
+            last = row["context_ids"][-row["context_lengths"][-1] :]
+            assert tokenizer.decode(last) == at[response["in_reply_to"]]["text"]
+
+
+def test_a_dialogue_is_in_one_split(tmp_path):
+    output = tmp_path / "out"
+    preparation_of(write(tmp_path / "in", talk()), output).run()
+    train, validation = ({row["dialogue_id"] for row in rows_of(output, split)} for split in PRETRAIN_SPLITS)
+    assert len(validation) > 3
+    assert not train & validation
+
+
+def test_buckets_and_files_change_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(at_scale, "ROWS_PER_PART", 50)  # several parts
+    found = set()
+    for number, (num_files, num_buckets) in enumerate([(1, 1), (3, 1), (2, 7), (1, 16)]):
+        posts = talk()
+        random.Random(number).shuffle(posts)
+        output = tmp_path / f"out{number}"
+        preparation_of(write(tmp_path / f"in{number}", posts, num_files), output, num_buckets=num_buckets).run()
+        found.add(tuple(contents(output)))
+        assert len(list((output / "pretrain" / "train").iterdir())) > 2
+    assert len(found) == 1
+
+
+def test_nothing_is_left_over(tmp_path):
+    output = tmp_path / "out"
+    preparation_of(write(tmp_path / "in", talk()), output, num_buckets=3).run()
+    assert sorted(path.name for path in output.iterdir()) == ["manifest.json", "pairs", "pretrain", "tokenizer"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out", "out.lock"]
+
+
+def test_wherever_it_was_stopped_it_goes_on(tmp_path, monkeypatch):
+    corpus = write(tmp_path / "in", talk(), num_files=2)
+    whole = OneByOne()
+    monkeypatch.setattr(Preparation, "make_engine", lambda preparation: whole)
+    preparation_of(corpus, tmp_path / "whole", num_buckets=3).run()
+    assert len(whole.ran) == 2 + 4 * 3 + 2  # units, four stages of buckets, parts
+    for stop in range(len(whole.ran)):
+        output = tmp_path / f"stopped{stop}"
+        engine = OneByOne(stop_before=stop)
+        monkeypatch.setattr(Preparation, "make_engine", lambda preparation, engine=engine: engine)
+        with pytest.raises(KeyboardInterrupt):
+            preparation_of(corpus, output, num_buckets=3).run()
+        assert not output.exists()
+        engine.stop_before = None
+        preparation_of(corpus, output, num_buckets=3).run()
+        assert engine.ran == whole.ran  # nothing twice
+        assert contents(output) == contents(tmp_path / "whole")
+        assert read_manifest(output)["dropped"] == read_manifest(tmp_path / "whole")["dropped"]
+
+
+def test_stopped_behind_the_manifest(tmp_path, monkeypatch):
+    corpus = write(tmp_path / "in", talk())
+
+    def stop(path):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(at_scale, "_remove", lambda path: stop(path) if path.name == "results" else None)
+        with pytest.raises(KeyboardInterrupt):
+            preparation_of(corpus, tmp_path / "out").run()
+    assert not (tmp_path / "out").exists()
+    preparation_of(corpus, tmp_path / "out").run()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "manifest.json",
+        "pairs",
+        "pretrain",
+        "tokenizer",
+    ]
+
+
+def test_other_settings_start_anew(tmp_path, monkeypatch, capsys):
+    corpus = write(tmp_path / "in", talk())
+    engine = OneByOne(stop_before=4)
+    monkeypatch.setattr(Preparation, "make_engine", lambda preparation: engine)
+    with pytest.raises(KeyboardInterrupt):
+        preparation_of(corpus, tmp_path / "out").run()
+    engine.stop_before = None
+    engine.ran.clear()
+    preparation_of(corpus, tmp_path / "out", max_context_turns=2).run()
+    assert engine.ran[0] == ("posts", 0)
+    assert "starting anew" in capsys.readouterr().out
+    assert max(len(row["context_lengths"]) for row in rows_of(tmp_path / "out")) == 2
+
+
+@pytest.mark.parametrize("damage", ["removed", "truncated", "changed"])
+def test_a_damaged_part_is_written_again_alone(tmp_path, monkeypatch, damage):
+    monkeypatch.setattr(at_scale, "ROWS_PER_PART", 50)
+    output = tmp_path / "out"
+    preparation = preparation_of(write(tmp_path / "in", talk()), output)
+    preparation.run()
+    before = {path: path.stat().st_mtime_ns for path in output.rglob("part-*.parquet")}
+    path = output / "pretrain" / "train" / "part-00001.parquet"
+    content = path.read_bytes()
+    if damage == "removed":
+        path.unlink()
+    elif damage == "truncated":
+        path.write_bytes(content[:-100])
+    else:
+        path.write_bytes(content[:100] + bytes([content[100] ^ 1]) + content[101:])
+        preparation.run()
+        assert path.read_bytes() != content  # not looked at: that takes reading all of it
+        preparation.verify = True
+    preparation.run()
+    assert path.read_bytes() == content
+    assert all(other.stat().st_mtime_ns == time for other, time in before.items() if other != path)
+
+
+def test_what_cannot_be_written_again_is_said(tmp_path):
+    output = tmp_path / "out"
+    preparation = preparation_of(write(tmp_path / "in", talk()), output)
+    preparation.run()
+    (output / "pretrain" / "train" / "part-00000.parquet").unlink()
+    (output / "pairs" / "000000.arrow").unlink()
+    with pytest.raises(ValueError, match="cannot be written again"):
+        preparation.run()
+
+
+def test_posts_that_nobody_answers(tmp_path):
+    posts = [{**post, "in_reply_to": None} for post in talk(30)]
+    with pytest.raises(ValueError, match="not one reply whose post is there as well"):
+        preparation_of(write(tmp_path / "in", posts), tmp_path / "out").run()
+    assert not (tmp_path / "out").exists()
+
+
+def test_target_users_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="set it to 0"):
+        Preparation(write(tmp_path / "in", talk(10)), tmp_path / "out")
+
+
+def test_settings_of_posts_are_refused_for_dialogues(tmp_path):
+    with pytest.raises(ValueError, match="engine is for posts"):
+        Preparation(Jsonl(tmp_path / "x.jsonl"), tmp_path / "out", engine="ray")
