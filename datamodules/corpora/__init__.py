@@ -8,19 +8,26 @@ from .chitchat import ChitChat
 from .jpersona_chat import JPersonaChat
 from .jsonl import Jsonl
 from .persona_chat import PersonaChat
+from .posts import POSTS, Cleaning, Fields, Posts
 from .real_persona_chat import RealPersonaChat
 from .records import Corpus, Dialogue, Drops, Post, Profile, Turn
+from .twitter_archive import TwitterArchive
 
 __all__ = [
+    "POSTS",
     "ChitChat",
+    "Cleaning",
     "Corpus",
     "Dialogue",
     "Drops",
+    "Fields",
     "JPersonaChat",
     "Jsonl",
     "PersonaChat",
     "Post",
+    "Posts",
     "Profile",
     "RealPersonaChat",
     "Turn",
+    "TwitterArchive",
 ]
