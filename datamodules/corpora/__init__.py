@@ -9,14 +9,19 @@ from .jpersona_chat import JPersonaChat
 from .jsonl import Jsonl
 from .posts import Posts
 from .persona_chat import PersonaChat
+from .posts import POSTS, Cleaning, Fields, Posts
 from .real_persona_chat import RealPersonaChat
 from .records import Corpus, Dialogue, Drops, Post, Profile, Turn
+from .twitter_archive import TwitterArchive
 
 __all__ = [
+    "POSTS",
     "ChitChat",
+    "Cleaning",
     "Corpus",
     "Dialogue",
     "Drops",
+    "Fields",
     "JPersonaChat",
     "Jsonl",
     "PersonaChat",
@@ -25,4 +30,5 @@ __all__ = [
     "Profile",
     "RealPersonaChat",
     "Turn",
+    "TwitterArchive",
 ]

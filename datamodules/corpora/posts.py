@@ -1,0 +1,244 @@
+"""Posts of a social network, as many as there are: the reader for corpora that no memory holds.
+
+In: JSONL (plain, gzip, zstd) or Parquet, at any address that fsspec knows. Out: units of input that can be read apart
+from each other, and from each of them blocks of cleaned posts (`POSTS`) with counts of what was left out, by reason.
+Not its job: what only all posts of an author show, who answers whom, tokens.
+
+A JSON line of the default fields:
+
+    {"id": "17", "author": "hana", "text": "Are you up?", "time": "2024-05-01T07:30:00+09:00", "in_reply_to": "16"}
+
+`Fields` maps other names. How the input is cut into units does not change what comes out of all of them together.
+
+Terms: yours. Posts of people who asked to be left out are named in `opt_out`, and are left out before anything else is
+looked at; only their number is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from .cleaning import POSTS, Cleaning
+from .post_columns import column_names, has_column, parse_batch
+from .post_files import PostFiles, Unit, kind_of
+from .post_records import RAW, Fields, JsonLines, Reasons
+
+BATCH_ROWS = 32_768
+CHECKED_FILES, CHECKED_RECORDS = 16, 1000
+EMPTY_FILE = "empty file"
+REQUIRED = ("id", "author", "text")
+__all__ = ["POSTS", "Cleaning", "Fields", "Posts", "Unit"]
+
+
+class Posts:
+    """Reads posts from files.
+
+    Args:
+        files: paths, globs, directories, or addresses such as `s3://bucket/posts/*.jsonl.zst`; one or several.
+        fields: what the fields of a post are called.
+        cleaning: which posts are kept, and what is taken out of their texts.
+        opt_out: file of ids of authors, one a line, whose posts are left out; it must be there if it is named.
+        unit_bytes: size of a unit of input where a file can be cut.
+        storage_options: what fsspec needs for these addresses; passed on as it is.
+    """
+
+    def __init__(
+        self,
+        files: str | list[str],
+        fields: Fields = Fields(),  # noqa: B008 - frozen
+        cleaning: Cleaning = Cleaning(),  # noqa: B008 - frozen
+        opt_out: Path | None = None,
+        unit_bytes: int = 64 << 20,
+        storage_options: dict[str, Any] | None = None,
+    ) -> None:
+        if unit_bytes < 1:
+            raise ValueError(f"unit_bytes: got {unit_bytes}, expected 1 or more")
+        self.files = [files] if isinstance(files, str) else list(files)
+        self.fields = fields
+        self.cleaning = cleaning
+        self.opt_out = opt_out
+        self.unit_bytes = unit_bytes
+        self.storage_options = storage_options or {}
+        self._opted_out: frozenset[str] | None = None
+
+    def units(self) -> list[Unit]:
+        """The units of input, in a fixed order.
+
+        Raises:
+            FileNotFoundError: there is no such file, or no opt-out list where one is named.
+            ValueError: all files are empty, or a field that is mapped is in none of the first records of a file.
+        """
+        self._load_opt_out()
+        sizes = self._source.find()
+        empty = [path for path, size in sizes.items() if size == 0]
+        if len(empty) == len(sizes):
+            raise ValueError(f"{', '.join(self.files)}: all {len(sizes)} files are empty")
+        if empty:
+            print(f"{len(empty)} of {len(sizes)} files are empty, such as {', '.join(empty[:3])}")
+        full = [path for path in sizes if sizes[path]]
+        self._check_fields(full[:: -(-len(full) // CHECKED_FILES)])
+        return [unit for path, size in sizes.items() for unit in self._source.units(path, size, self.unit_bytes)]
+
+    def read(self, unit: Unit) -> Iterator[tuple[pa.Table, Reasons]]:
+        """Yields blocks of cleaned posts, of some tens of thousands at most, and what was left out of each.
+
+        Counts are of posts, each under one reason, but for `empty file`, which counts files; so the posts of a block
+        and its other counts are the records that were read. `examples` of the counts name files, places and ids.
+
+        Raises:
+            ValueError: a compressed or a Parquet file is damaged or cut off.
+        """
+        self._load_opt_out()
+        num_records = 0
+        for raw, reasons in self._raw(unit):
+            num_records += raw.num_rows + sum(reasons.values())
+            yield self.cleaning.clean(self._without_opted_out(raw, reasons), reasons), reasons
+        if num_records == 0 and self._is_whole(unit):
+            reasons = Reasons()
+            reasons.add(EMPTY_FILE, 1, [unit.path])
+            yield POSTS.empty_table(), reasons
+
+    def fingerprint(self) -> str:
+        """SHA-256 over names, sizes and samples of the files, the fields, the cleaning and the opt-out list.
+
+        Of a file above 1 MiB only 16 samples of 64 KiB are read: a change between them that keeps its size is not seen.
+        """
+        self._load_opt_out()
+        digest = hashlib.sha256(json.dumps(self._settings(), sort_keys=True).encode())
+        for path, size in self._source.find().items():
+            digest.update(f"{path.rpartition('/')[2]} {size} {self._source.sample(path, size)}\n".encode())
+        return digest.hexdigest()
+
+    def _settings(self) -> dict[str, Any]:
+        return {"fields": asdict(self.fields), "cleaning": asdict(self.cleaning), "opt_out": sorted(self._opted_out)}
+
+    @property
+    def _source(self) -> PostFiles:
+        return PostFiles(self.files, self.storage_options)
+
+    def _load_opt_out(self) -> None:
+        if self._opted_out is not None:
+            return
+        if self.opt_out is None:
+            self._opted_out = frozenset()
+            return
+        if not self.opt_out.is_file():
+            raise FileNotFoundError(f"{self.opt_out} not found; opt_out is a text file of ids of authors, one a line")
+        lines = self.opt_out.read_text(encoding="utf-8-sig").splitlines()
+        self._opted_out = frozenset(line.strip() for line in lines) - {""}
+
+    def _without_opted_out(self, raw: pa.Table, reasons: Reasons) -> pa.Table:
+        if not self._opted_out:
+            return raw
+        here = [author for author in raw["author"].unique().to_pylist() if author and author.strip() in self._opted_out]
+        if not here:
+            return raw
+        is_out = pc.is_in(raw["author"], value_set=pa.array(here, pa.string()))
+        reasons.add("opted out", pc.sum(is_out).as_py())
+        return raw.filter(pc.invert(is_out))
+
+    def _raw(self, unit: Unit) -> Iterator[tuple[pa.Table, Reasons]]:
+        """Blocks of records as they are, and what is no record."""
+        if unit.kind == "parquet":
+            yield from self._rows(unit)
+            return
+        if unit.kind == "archive":
+            raise ValueError(f"{unit.path}: got a Twitter archive; its reader is datamodules.corpora.TwitterArchive")
+        lines = JsonLines(self.fields)
+        too_long = Reasons()
+        for position, data in self._source.blocks(unit, too_long):
+            reasons = Reasons()
+            yield lines.parse(data, unit.path, position, reasons), reasons
+        if too_long:
+            yield RAW.empty_table(), too_long
+
+    def _rows(self, unit: Unit) -> Iterator[tuple[pa.Table, Reasons]]:
+        if not self._source.size(unit.path):
+            return
+        with self._source.parquet(unit.path) as file:
+            paths = {name: path for name, path in self.fields.paths.items() if has_column(file.schema_arrow, path)}
+            columns = [".".join(path) for path in paths.values()]
+            groups = list(range(unit.start, file.num_row_groups if unit.stop is None else unit.stop))
+            first = sum(file.metadata.row_group(group).num_rows for group in range(unit.start))
+            try:
+                for batch in file.iter_batches(BATCH_ROWS, row_groups=groups, columns=columns, use_threads=False):
+                    reasons = Reasons()
+                    yield parse_batch(batch, paths, f"{unit.path}: row", first, reasons), reasons
+                    first += batch.num_rows
+            except (pa.ArrowInvalid, OSError) as error:
+                raise ValueError(f"{unit.path}: got {error}; expected a whole Parquet file: replace it") from None
+
+    def _check_fields(self, paths: list[str]) -> None:
+        """ValueError where one of these files has no `id`, `author` or `text`, or none has one of the other fields."""
+        named = self.fields.paths
+        missing_in_all = set(named) - set(REQUIRED)
+        names: set[str] = set()
+        for path in paths:
+            if kind_of(path) == "parquet":
+                with self._source.parquet(path) as file:
+                    schema = file.schema_arrow
+                missing = {field for field, keys in named.items() if not has_column(schema, keys)}
+                here = set(column_names(schema))
+            else:
+                records = list(self._first_records(path))
+                if not records:
+                    raise ValueError(f"{path}: got no JSON object in its first lines, expected one post a line")
+                missing = {field for field, keys in named.items() if not any(_has(one, keys) for one in records)}
+                here = {name for record in records for name in _names(record)}
+            if missing & set(REQUIRED):
+                raise ValueError(self._without_field(path, missing, here))
+            missing_in_all &= missing
+            names |= here
+        if missing_in_all:
+            raise ValueError(self._without_field(", ".join(self.files), missing_in_all, names))
+
+    def _without_field(self, where: str, missing: set[str], names: set[str]) -> str:
+        wanted = ", ".join(f"{field}: {name}" for field, name in vars(self.fields).items() if field in missing)
+        return (
+            f"{where}: no post has what `fields` names: {wanted}; there are {', '.join(sorted(names))}. Give the right "
+            "names, or null for an optional field that this corpus does not have"
+        )
+
+    def _first_records(self, path: str) -> Iterator[dict[str, Any]]:
+        for _, data in self._source.blocks(Unit(path, kind_of(path)), Reasons()):
+            for line in data.split(b"\n", CHECKED_RECORDS)[:CHECKED_RECORDS]:
+                try:
+                    record = json.loads(line)
+                except (ValueError, RecursionError):
+                    continue
+                if isinstance(record, dict):
+                    yield record
+            return
+
+    def _is_whole(self, unit: Unit) -> bool:
+        if unit.start:
+            return False
+        return unit.kind != "lines" or unit.stop is None or unit.stop == self._source.size(unit.path)
+
+
+def _has(record: Any, keys: Sequence[str]) -> bool:
+    """Whether the last of these keys is there, with whatever value; or an object above it is null."""
+    for key in keys:
+        if record is None:
+            return True
+        if not isinstance(record, dict) or key not in record:
+            return False
+        record = record[key]
+    return True
+
+
+def _names(record: dict[str, Any], depth: int = 2) -> Iterator[str]:
+    """Names of fields, down to those of objects within the record."""
+    for key, value in record.items():
+        if isinstance(value, dict) and depth > 1:
+            yield from (f"{key}.{name}" for name in _names(value, depth - 1))
+        else:
+            yield key

@@ -1,0 +1,140 @@
+"""What only all posts of an author show: near-duplicates, and people who are more like machines.
+
+In: a table of `POSTS` with all posts of its authors, in any order. Out: the posts that are kept, sorted by author,
+time, id and text, and how many were left out, by reason. Not its job: single posts (corpora/cleaning.py).
+
+Two posts of one author are near-duplicates if the same is left of their texts in lower case, without digits,
+punctuation, white space, mathematical signs and placeholders. Emoji and letters are what counts. Of these the earliest
+by (time, id) is kept; a post without a time is later than all others. Short answers (`thanks!`) are said again and
+again by everybody: below `min_duplicate_characters` of what is left, nothing is a duplicate.
+
+An author is bot-like if they have at least `min_posts` posts and write too often, or too often the same. Then all of
+their posts go, duplicates or not, under one reason. The paper does not state whether it left anybody out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from datamodules.corpora.cleaning import ANY_PLACEHOLDER, POSTS
+
+NOT_COUNTED = r"[\p{N}\p{P}\p{Z}\p{C}\p{Sm}\p{Sc}\p{Sk}]+"
+MS_PER_DAY = 86_400_000
+NEAR_DUPLICATE, BY_RATE, BY_DUPLICATES = "near-duplicate", "bot-like by rate", "bot-like by duplicates"
+AUTHORS = "authors "  # before a reason: a count of people, not of posts
+
+
+@dataclass(frozen=True)
+class AuthorRules:
+    """When posts of one author are the same, and when an author is no person. Not stated in the paper.
+
+    Args:
+        drop_near_duplicates: keeps the earliest of near-duplicates only; otherwise all.
+        min_duplicate_characters: characters that must be left of a text for it to be a duplicate of another.
+        max_posts_per_day: posts per day over the active span, from an author's first post to the last, which is taken
+            as one day at least; above it they are bot-like. Posts without a time do not count. Null: no such rule.
+        max_duplicate_share: share of an author's posts that are near-duplicates of earlier ones; above it they are
+            bot-like. Null: no such rule.
+        min_posts: authors with fewer posts are never bot-like.
+    """
+
+    drop_near_duplicates: bool = True
+    min_duplicate_characters: int = 10
+    max_posts_per_day: float | None = 150.0
+    max_duplicate_share: float | None = 0.5
+    min_posts: int = 20
+
+    def __post_init__(self) -> None:
+        if self.min_duplicate_characters < 1 or self.min_posts < 1:
+            raise ValueError(
+                f"got min_duplicate_characters {self.min_duplicate_characters} and min_posts {self.min_posts}, "
+                "expected 1 or more of both"
+            )
+
+
+def clean_authors(posts: pa.Table, rules: AuthorRules) -> tuple[pa.Table, Counter[str]]:
+    """Leaves out near-duplicates and bot-like authors.
+
+    Args:
+        posts: a table of `POSTS` with all posts of its authors, in any order; it is held in memory several times.
+        rules: what is left out.
+
+    Returns:
+        The posts that are kept, by author, time, id and text; and counts: of posts, each under one reason, and, where
+        the reason begins with `authors `, of bot-like people.
+    """
+    posts = _sorted(posts.select(POSTS.names))
+    counts: Counter[str] = Counter()
+    if not posts.num_rows:
+        return posts, counts
+    author = _codes(posts["author"])
+    is_duplicate = _near_duplicates(posts["text"], author, rules.min_duplicate_characters)
+    num_posts = np.bincount(author)
+    enough = num_posts >= rules.min_posts
+    left_out = np.zeros(len(num_posts), bool)  # (authors,)
+    if rules.max_posts_per_day is not None:
+        by_rate = enough & (_posts_per_day(posts["time"], author, len(num_posts)) > rules.max_posts_per_day)
+        _count(counts, BY_RATE, by_rate, num_posts)
+        left_out |= by_rate
+    if rules.max_duplicate_share is not None:
+        share = np.bincount(author, is_duplicate) / num_posts
+        by_duplicates = enough & (share > rules.max_duplicate_share) & ~left_out
+        _count(counts, BY_DUPLICATES, by_duplicates, num_posts)
+        left_out |= by_duplicates
+    kept = ~left_out[author]
+    if rules.drop_near_duplicates:
+        num_duplicates = int((is_duplicate & kept).sum())
+        if num_duplicates:
+            counts[NEAR_DUPLICATE] = num_duplicates
+        kept &= ~is_duplicate
+    return posts.filter(pa.array(kept)), counts
+
+
+def _sorted(posts: pa.Table) -> pa.Table:
+    """By author, time, id; text and in_reply_to decide between posts with the same id: no order is left open."""
+    return posts.take(
+        pc.sort_indices(posts, [(name, "ascending") for name in ("author", "time", "id", "text", "in_reply_to")])
+    )
+
+
+def _codes(values: pa.ChunkedArray) -> np.ndarray:
+    """A number for each different string, in order of its first occurrence."""
+    return values.combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
+
+
+def _near_duplicates(text: pa.ChunkedArray, author: np.ndarray, min_characters: int) -> np.ndarray:
+    """Which posts say the same as an earlier one of their author; posts are in order."""
+    key = pc.replace_substring_regex(pc.utf8_lower(text), ANY_PLACEHOLDER, "")
+    key = pc.replace_substring_regex(key, NOT_COUNTED, "")
+    long = pc.greater_equal(pc.utf8_length(key), min_characters).to_numpy()
+    key_code = _codes(key)
+    pair = author * (key_code.max() + 1) + key_code
+    _, first = np.unique(pair, return_index=True)
+    is_duplicate = np.ones(len(pair), bool)
+    is_duplicate[first] = False
+    return is_duplicate & long
+
+
+def _posts_per_day(time: pa.ChunkedArray, author: np.ndarray, num_authors: int) -> np.ndarray:
+    """Posts per day of each author, from first to last; 0 where no post has a time."""
+    has_time = time.is_valid().to_numpy()
+    milliseconds = time.cast(pa.int64()).drop_null().to_numpy()
+    of = author[has_time]
+    first = np.full(num_authors, np.iinfo(np.int64).max)
+    last = np.full(num_authors, np.iinfo(np.int64).min)
+    np.minimum.at(first, of, milliseconds)
+    np.maximum.at(last, of, milliseconds)
+    num_posts = np.bincount(of, minlength=num_authors)
+    days = np.where(num_posts > 0, last - first, 0) / MS_PER_DAY
+    return num_posts / np.maximum(days, 1.0)
+
+
+def _count(counts: Counter[str], reason: str, authors: np.ndarray, num_posts: np.ndarray) -> None:
+    if authors.any():
+        counts[reason] = int(num_posts[authors].sum())
+        counts[AUTHORS + reason] = int(authors.sum())
