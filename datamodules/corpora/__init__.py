@@ -7,7 +7,6 @@ In: the files of a corpus in their own layout. Out: `Dialogue`, `Post`, `Turn` a
 from .chitchat import ChitChat
 from .jpersona_chat import JPersonaChat
 from .jsonl import Jsonl
-from .posts import Posts
 from .persona_chat import PersonaChat
 from .posts import POSTS, Cleaning, Fields, Posts
 from .real_persona_chat import RealPersonaChat

@@ -10,8 +10,8 @@ A JSON line of the default fields:
 
 `Fields` maps other names. How the input is cut into units does not change what comes out of all of them together.
 
-Terms: yours. Posts of people who asked to be left out are named in `opt_out`, and are left out before anything else is
-looked at; only their number is kept.
+Terms: yours. Posts of people who asked to be left out are left out before anything else is looked at; only their number
+is kept.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -34,8 +33,12 @@ from .post_records import RAW, Fields, JsonLines, Reasons
 BATCH_ROWS = 32_768
 CHECKED_FILES, CHECKED_RECORDS = 16, 1000
 EMPTY_FILE = "empty file"
+MALFORMED = frozenset(
+    {"not JSON", "not UTF-8", "wrong type", "line too long", "no id", "no author", "no text", "bad time"}
+)
+"""Reasons that say that a record is broken, not that the post is of no use."""
 REQUIRED = ("id", "author", "text")
-__all__ = ["POSTS", "Cleaning", "Fields", "Posts", "Unit"]
+__all__ = ["MALFORMED", "POSTS", "Cleaning", "Fields", "Posts", "Unit"]
 
 
 class Posts:
@@ -45,7 +48,6 @@ class Posts:
         files: paths, globs, directories, or addresses such as `s3://bucket/posts/*.jsonl.zst`; one or several.
         fields: what the fields of a post are called.
         cleaning: which posts are kept, and what is taken out of their texts.
-        opt_out: file of ids of authors, one a line, whose posts are left out; it must be there if it is named.
         unit_bytes: size of a unit of input where a file can be cut.
         storage_options: what fsspec needs for these addresses; passed on as it is.
     """
@@ -55,7 +57,6 @@ class Posts:
         files: str | list[str],
         fields: Fields = Fields(),  # noqa: B008 - frozen
         cleaning: Cleaning = Cleaning(),  # noqa: B008 - frozen
-        opt_out: Path | None = None,
         unit_bytes: int = 64 << 20,
         storage_options: dict[str, Any] | None = None,
     ) -> None:
@@ -64,19 +65,16 @@ class Posts:
         self.files = [files] if isinstance(files, str) else list(files)
         self.fields = fields
         self.cleaning = cleaning
-        self.opt_out = opt_out
         self.unit_bytes = unit_bytes
         self.storage_options = storage_options or {}
-        self._opted_out: frozenset[str] | None = None
 
     def units(self) -> list[Unit]:
         """The units of input, in a fixed order.
 
         Raises:
-            FileNotFoundError: there is no such file, or no opt-out list where one is named.
+            FileNotFoundError: there is no such file.
             ValueError: all files are empty, or a field that is mapped is in none of the first records of a file.
         """
-        self._load_opt_out()
         sizes = self._source.find()
         empty = [path for path, size in sizes.items() if size == 0]
         if len(empty) == len(sizes):
@@ -87,8 +85,12 @@ class Posts:
         self._check_fields(full[:: -(-len(full) // CHECKED_FILES)])
         return [unit for path, size in sizes.items() for unit in self._source.units(path, size, self.unit_bytes)]
 
-    def read(self, unit: Unit) -> Iterator[tuple[pa.Table, Reasons]]:
+    def read(self, unit: Unit, opted_out: frozenset[str] = frozenset()) -> Iterator[tuple[pa.Table, Reasons]]:
         """Yields blocks of cleaned posts, of some tens of thousands at most, and what was left out of each.
+
+        Args:
+            unit: one of `units`.
+            opted_out: ids of authors whose posts are left out.
 
         Counts are of posts, each under one reason, but for `empty file`, which counts files; so the posts of a block
         and its other counts are the records that were read. `examples` of the counts name files, places and ids.
@@ -96,54 +98,36 @@ class Posts:
         Raises:
             ValueError: a compressed or a Parquet file is damaged or cut off.
         """
-        self._load_opt_out()
         num_records = 0
         for raw, reasons in self._raw(unit):
             num_records += raw.num_rows + sum(reasons.values())
-            yield self.cleaning.clean(self._without_opted_out(raw, reasons), reasons), reasons
+            yield self.cleaning.clean(_without(opted_out, raw, reasons), reasons), reasons
         if num_records == 0 and self._is_whole(unit):
             reasons = Reasons()
             reasons.add(EMPTY_FILE, 1, [unit.path])
             yield POSTS.empty_table(), reasons
 
+    def num_bytes(self) -> int:
+        """Size of all files as they are, compressed or not."""
+        return sum(self._source.find().values())
+
     def fingerprint(self) -> str:
-        """SHA-256 over names, sizes and samples of the files, the fields, the cleaning and the opt-out list.
+        """SHA-256 over names, sizes and samples of the files.
 
         Of a file above 1 MiB only 16 samples of 64 KiB are read: a change between them that keeps its size is not seen.
         """
-        self._load_opt_out()
-        digest = hashlib.sha256(json.dumps(self._settings(), sort_keys=True).encode())
+        digest = hashlib.sha256()
         for path, size in self._source.find().items():
             digest.update(f"{path.rpartition('/')[2]} {size} {self._source.sample(path, size)}\n".encode())
         return digest.hexdigest()
 
-    def _settings(self) -> dict[str, Any]:
-        return {"fields": asdict(self.fields), "cleaning": asdict(self.cleaning), "opt_out": sorted(self._opted_out)}
+    def settings(self) -> dict[str, Any]:
+        """What decides the content of the posts besides the files, as plain values."""
+        return {"fields": asdict(self.fields), "cleaning": asdict(self.cleaning)}
 
     @property
     def _source(self) -> PostFiles:
         return PostFiles(self.files, self.storage_options)
-
-    def _load_opt_out(self) -> None:
-        if self._opted_out is not None:
-            return
-        if self.opt_out is None:
-            self._opted_out = frozenset()
-            return
-        if not self.opt_out.is_file():
-            raise FileNotFoundError(f"{self.opt_out} not found; opt_out is a text file of ids of authors, one a line")
-        lines = self.opt_out.read_text(encoding="utf-8-sig").splitlines()
-        self._opted_out = frozenset(line.strip() for line in lines) - {""}
-
-    def _without_opted_out(self, raw: pa.Table, reasons: Reasons) -> pa.Table:
-        if not self._opted_out:
-            return raw
-        here = [author for author in raw["author"].unique().to_pylist() if author and author.strip() in self._opted_out]
-        if not here:
-            return raw
-        is_out = pc.is_in(raw["author"], value_set=pa.array(here, pa.string()))
-        reasons.add("opted out", pc.sum(is_out).as_py())
-        return raw.filter(pc.invert(is_out))
 
     def _raw(self, unit: Unit) -> Iterator[tuple[pa.Table, Reasons]]:
         """Blocks of records as they are, and what is no record."""
@@ -242,3 +226,14 @@ def _names(record: dict[str, Any], depth: int = 2) -> Iterator[str]:
             yield from (f"{key}.{name}" for name in _names(value, depth - 1))
         else:
             yield key
+
+
+def _without(opted_out: frozenset[str], raw: pa.Table, reasons: Reasons) -> pa.Table:
+    if not opted_out:
+        return raw
+    here = [author for author in raw["author"].unique().to_pylist() if author and author.strip() in opted_out]
+    if not here:
+        return raw
+    is_out = pc.is_in(raw["author"], value_set=pa.array(here, pa.string()))
+    reasons.add("opted out", pc.sum(is_out).as_py())
+    return raw.filter(pc.invert(is_out))

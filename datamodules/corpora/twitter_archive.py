@@ -45,7 +45,6 @@ class TwitterArchive(Posts):
         fields: what the fields of a post are called; `account` is the id of the archive's account.
         cleaning: which posts are kept, and what is taken out of their texts; Twitter writes `&` as `&amp;`.
         account: id of the account, if there is no `account.js` beside the file.
-        opt_out: file of ids of authors, one a line, whose posts are left out.
         storage_options: what fsspec needs for these addresses.
     """
 
@@ -55,10 +54,9 @@ class TwitterArchive(Posts):
         fields: Fields = TWITTER_FIELDS,
         cleaning: Cleaning = Cleaning(unescape=True),  # noqa: B008 - frozen
         account: str | None = None,
-        opt_out: Path | None = None,
         storage_options: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(files, fields, cleaning, opt_out, storage_options=storage_options)
+        super().__init__(files, fields, cleaning, storage_options=storage_options)
         self.account = account
 
     def _settings(self) -> dict[str, Any]:

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
+from datamodules.corpora.posts import MALFORMED
+
 from .manifest import MANIFEST_VERSION
 from .shards import ROWS_PER_PART, part_name, sha256_of
 from .splits import PRETRAIN_SPLITS
@@ -64,7 +66,6 @@ class PostPreparation:
     def __init__(self, preparation: Preparation, directory: Path) -> None:
         self.preparation = preparation
         self.directory = directory
-        self.engine = preparation.make_engine()
         self.num_buckets = preparation.num_buckets or max(1, ceil(preparation.corpus.num_bytes() / BYTES_PER_BUCKET))
         self.dropped: Counter[str] = Counter()
 
@@ -76,7 +77,8 @@ class PostPreparation:
         """
         self._begin_or_go_on()
         if not (self.directory / "manifest.json").is_file():
-            manifest = self._stages()
+            with self.preparation.make_engine() as self.engine:
+                manifest = self._stages()
             text = json.dumps(manifest, indent=1) + "\n"
             (self.directory / "manifest.json.partial").write_text(text, encoding="utf-8")
             (self.directory / "manifest.json.partial").replace(self.directory / "manifest.json")
@@ -107,6 +109,8 @@ class PostPreparation:
         preparation = self.preparation
         job = Job(
             posts=preparation.corpus,
+            opted_out=frozenset(),
+            authors=preparation.authors,
             profiles=preparation.profiles,
             directory=self.directory,
             num_buckets=self.num_buckets,
@@ -162,7 +166,7 @@ class PostPreparation:
     def _enough(self, cleaned: list[dict[str, Any]]) -> int:
         """How many posts there are; ValueError where there is none or too many could not be read."""
         kept = _total(cleaned, "posts")
-        broken = sum(self.dropped[reason] for reason in self.preparation.corpus.malformed)
+        broken = sum(self.dropped[reason] for reason in MALFORMED)
         table = "\n".join(f"  {count:>12,} {reason}" for reason, count in self.dropped.most_common())
         print(f"{kept:,} posts are used; dropped:\n{table or '  nothing'}")
         if broken > self.preparation.max_dropped * (kept + sum(self.dropped.values())):

@@ -26,7 +26,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,6 +38,7 @@ from datamodules.corpora.posts import Posts
 from datamodules.corpora.records import Corpus, Dialogue, Drops
 
 from .at_scale import PostPreparation, mend_parts
+from .authors import AuthorRules
 from .engine import Engine
 from .manifest import MANIFEST_VERSION, num_pairs, read_manifest
 from .pairs import reply_pairs
@@ -54,6 +55,7 @@ from .tokenizer import (
 )
 
 OF_POSTS = (
+    "authors",
     "profiles",
     "max_tokenizer_texts",
     "engine",
@@ -82,6 +84,7 @@ class Preparation:
         normalisation: Unicode form of all text; NFKC makes full-width and half-width forms one.
         tokenizer: directory of a tokenizer to take instead of training one: that of a backbone that was trained on
             another corpus, or `tokenizer/` of that corpus, prepared.
+        authors: which posts of an author are the same, and who is no person.
         profiles: where the authors' profiles come from: inferred from their posts, or declared in a table; None
             makes none.
         max_tokenizer_texts: posts that the tokenizer is learnt from, a sample of all.
@@ -104,6 +107,7 @@ class Preparation:
     max_dropped: float = 0.01
     normalisation: str = "NFKC"
     tokenizer: Path | None = None
+    authors: AuthorRules = field(default_factory=AuthorRules)
     profiles: ProfileSource | None = None
     max_tokenizer_texts: int = 1_000_000
     engine: Literal["native", "ray"] = "native"
@@ -119,7 +123,9 @@ class Preparation:
                     f"splits.num_target_users is {self.splits.num_target_users}, but posts are for pre-training alone; "
                     "set it to 0, and give target users their dialogues in a corpus of their own"
                 )
-        elif given := [name for name in OF_POSTS if getattr(self, name) != getattr(type(self), name)]:
+        elif given := [
+            one.name for one in fields(self) if one.name in OF_POSTS and getattr(self, one.name) != _default(one)
+        ]:
             raise ValueError(
                 f"{', '.join(given)} is for posts (corpus: datamodules.corpora.Posts), but the corpus is "
                 f"{type(self.corpus).__name__}; leave it out"
@@ -144,7 +150,8 @@ class Preparation:
         if isinstance(self.corpus, Posts):
             values["max_tokenizer_texts"] = self.max_tokenizer_texts
             values["posts"] = self.corpus.settings()
-            values["profiles"] = self.profiles and self.profiles.settings()
+            values["authors"] = asdict(self.authors)
+            values["profiles"] = self.profiles and self.profiles.fingerprint()
         return {"corpus": type(self.corpus).__name__, **values, "splits": asdict(self.splits)}
 
     @property
@@ -283,6 +290,11 @@ class Preparation:
         if rows:
             pq.write_table(pa.Table.from_pylist(rows), path)
         return len({row["user"] for row in rows})
+
+
+def _is_default(preparation: Preparation, setting: Field) -> bool:
+    default = setting.default if setting.default_factory is MISSING else setting.default_factory()
+    return getattr(preparation, setting.name) == default
 
 
 def _summary(manifest: dict[str, Any]) -> str:

@@ -32,6 +32,8 @@ import pyarrow.parquet as pq
 
 from datamodules.corpora.posts import POSTS, Posts, Unit
 
+from .authors import AuthorRules
+from .authors import clean_authors as clean_authors_of
 from .profiles import ProfileSource
 from .shards import ROWS_PER_GROUP, part_name, schema, write_part
 from .shuffle import ShuffleWriter, hash_strings, ragged, read_bucket, share_of
@@ -51,6 +53,8 @@ class Job:
 
     Args:
         posts: the corpus.
+        opted_out: ids of people who asked to be left out.
+        authors: what is left out of all posts of an author.
         profiles: where profiles come from, if they are wanted.
         directory: where everything is written.
         num_buckets: buckets of each shuffle.
@@ -61,6 +65,8 @@ class Job:
     """
 
     posts: Posts
+    opted_out: frozenset[str]
+    authors: AuthorRules
     profiles: ProfileSource | None
     directory: Path
     num_buckets: int
@@ -115,7 +121,7 @@ def clean_posts(job: Job, task: tuple[int, Unit]) -> dict[str, Any]:
     number, unit = task
     kept, drops = 0, Counter()
     with job.writer("posts", number, POSTS) as writer:
-        for block, reasons in job.posts.read(unit):
+        for block, reasons in job.posts.read(unit, job.opted_out):
             drops.update(reasons)
             kept += block.num_rows
             writer.write(block, job.bucket_of(block["author"]))
@@ -127,7 +133,7 @@ def clean_authors(job: Job, sample_share: float, bucket: int) -> dict[str, Any]:
     posts = job.read("posts", bucket, POSTS)
     key = pc.binary_join_element_wise(posts["author"], posts["id"], "\x1f")
     once = first_of_each(posts.append_column("key", key), "key", ["time", "text"]).select(POSTS.names)
-    kept, drops = job.posts.authors.clean(once)
+    kept, drops = clean_authors_of(once, job.authors)
     with job.writer("authors", bucket, POSTS, num_buckets=1) as writer:
         writer.write(kept, np.zeros(kept.num_rows, dtype=np.int64))
     chosen = hash_strings(kept["id"], SAMPLE_SEED)

@@ -14,7 +14,7 @@ from datamodules.preparation.prepare import Preparation
 from datamodules.preparation.splits import PRETRAIN_SPLITS, SplitRule
 from datamodules.preparation.tokenizer import load_tokenizer
 
-WORDS = "tea rain river bread window garden music train morning evening cat letter bridge apple stone".split()
+WORDS = ("tea", "rain", "river", "bread", "window", "garden", "music", "train", "evening", "cat", "letter", "stone")
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -24,6 +24,12 @@ class OneByOne:
     def __init__(self, stop_before=None):
         self.stop_before = stop_before
         self.ran = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
 
     def run(self, name, function, tasks, directory):
         (directory / name).mkdir(parents=True, exist_ok=True)
