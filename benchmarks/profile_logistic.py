@@ -39,7 +39,7 @@ def judge(experiment: Path, network: Path, analyzer: str, overrides: list[str]) 
     weight = 1 / data.num_chunks[user]
     texts = ["\n".join(post.text for post in data.chunks[row].posts) for row in rows]
     if analyzer == "words":
-        documents = [data.words.segment(text) for text in texts]
+        documents = [data.facts.words.segment(text) for text in texts]
         settings = {"analyzer": lambda words: words}
     else:
         documents, settings = texts, {"analyzer": "char", "ngram_range": (1, 3), "max_features": 50_000}

@@ -114,7 +114,7 @@ def learn_theirs(directory: Path, network: Path) -> Measured:
 
     _, data = load(directory, None, network)
     began = time.process_time()
-    vectorizer = TfidfVectorizer(analyzer=words_of, sublinear_tf=True, vocabulary=data.words.number)
+    vectorizer = TfidfVectorizer(analyzer=words_of, sublinear_tf=True, vocabulary=data.facts.words.number)
     vectors = vectorizer.fit_transform(data.chunks)
     classifiers = []
     for labels in data.labels[data.user_of_chunk].T:

@@ -22,7 +22,8 @@ from scipy.stats import binomtest
 
 from datamodules.batches import EvidenceBatch
 from lightning_modules.markov_logic.decisions import Decision
-from lightning_modules.markov_logic.profiles import Posteriors, ProfileNetwork
+from lightning_modules.markov_logic.learnt import Posteriors
+from lightning_modules.markov_logic.profiles import ProfileNetwork
 
 
 class ProfileWriter(Callback):
@@ -65,24 +66,15 @@ class ProfileWriter(Callback):
         for attribute, users in self.chunks.items():
             values = list(data.language.attributes[attribute].values)
             for user, chunks in users.items():
-                best, posterior = self.decision.decide(np.stack(chunks))
-                known = data.labels[user, columns[attribute]] if self.known_first else -1
-                if known >= 0:
-                    best, posterior = int(known), 1.0
-                if self.decision.abstains(posterior):
-                    num_abstained += 1
-                    continue
-                rows.append(
-                    {
-                        "user": data.users[user],
-                        "attribute": attribute,
-                        "value": values[best],
-                        "posterior": posterior,
-                        "num_chunks": len(chunks),
-                        "is_short": data.is_short[user],
-                        "origin": data.labels_from if known >= 0 else "inferred",
-                    }
+                label = int(data.labels[user, columns[attribute]])
+                known = (label, data.labels_from) if self.known_first and label >= 0 else None
+                row = self.decision.row(
+                    data.users[user], attribute, values, np.stack(chunks), data.is_short[user], known
                 )
+                if row is None:
+                    num_abstained += 1
+                else:
+                    rows.append(row)
         print(
             f"{len(rows):,} attributes of {len(data.users):,} users; {num_abstained:,} more are less sure than "
             f"{self.decision.min_posterior:g} and left out; {sum(data.is_short):,} users have less than one whole chunk"

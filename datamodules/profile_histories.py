@@ -10,8 +10,9 @@ about anybody's profile.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +20,9 @@ from datamodules.corpora.records import Drops, Post, Profile
 from datamodules.preparation.prepare import Preparation
 from datamodules.preparation.splits import comparable, split_dialogues
 from datamodules.profile_evidence import Chunk, PatternCounter
-from datamodules.profile_language import Language
+from datamodules.profile_language import Attribute, Language
+
+SEARCHED_AT_ONCE = 150
 
 
 class Spoken(NamedTuple):
@@ -78,10 +81,33 @@ def distant_labels(
     Raises:
         ValueError: the language has no patterns of such a name.
     """
+    counter = PatternCounter(language)
+    speaking = label_attributes(language, names)
+    labels: dict[str, dict[str, str]] = defaultdict(dict)
+    for user, history in histories.items():
+        hidden, said = set(stating(history, speaking, counter)), defaultdict(Counter)
+        for place in sorted(hidden):
+            alone = chunk_of([history[place]])
+            for attribute in speaking:
+                for (_, value), count in (counter.said(attribute, alone) + counter.named(attribute, alone)).items():
+                    said[attribute.name][value] += count
+        for name, values in said.items():
+            (value, count), *others = values.most_common(2)
+            if not others or count > others[0][1]:
+                labels[user][name] = value
+        history[:] = [spoken for place, spoken in enumerate(history) if place not in hidden]
+    return labels
+
+
+def label_attributes(language: Language, names: Collection[str]) -> list[Attribute]:
+    """The attributes with only those of their patterns and frames that make distant labels.
+
+    Raises:
+        ValueError: the language has no patterns of such a name.
+    """
     if unknown := sorted(set(names) - set(language.patterns)):
         raise ValueError(f"data.label_patterns: no pattern is called {unknown[0]!r}; there are {language.patterns}")
-    counter = PatternCounter(language)
-    speaking = [
+    return [
         replace(
             attribute,
             patterns={name: one for name, one in attribute.patterns.items() if name in names},
@@ -89,22 +115,33 @@ def distant_labels(
         )
         for attribute in language.attributes.values()
     ]
-    labels: dict[str, dict[str, str]] = defaultdict(dict)
-    for user, history in histories.items():
-        kept, said = [], defaultdict(Counter)
-        for spoken in history:
-            speaks = False
-            alone = Chunk(user, (spoken.post,), (spoken.answered,))
-            for attribute in speaking:
-                found = counter.said(attribute, alone) + counter.named(attribute, alone)
-                for (_, value), count in found.items():
-                    said[attribute.name][value] += count
-                    speaks = True
-            if not speaks:
-                kept.append(spoken)
-        for name, values in said.items():
-            (value, count), *others = values.most_common(2)
-            if not others or count > others[0][1]:
-                labels[user][name] = value
-        history[:] = kept
-    return labels
+
+
+def stating(history: Sequence[Spoken], speaking: Sequence[Attribute], counter: PatternCounter) -> Iterator[int]:
+    """The places of posts that match a pattern of distant labels.
+
+    Few do; so many posts are searched at once, and only where there is something, each half of them for itself.
+
+    Args:
+        history: of one user.
+        speaking: what `label_attributes` gives.
+        counter: of the language.
+    """
+    if len(history) > SEARCHED_AT_ONCE:
+        parts = range(0, len(history), SEARCHED_AT_ONCE)
+    else:
+        chunk = chunk_of(history)
+        if not any(counter.said(attribute, chunk) or counter.named(attribute, chunk) for attribute in speaking):
+            return
+        if len(history) == 1:
+            yield 0
+            return
+        parts = (0, len(history) // 2)
+    for start, end in pairwise([*parts, len(history)]):
+        yield from (start + place for place in stating(history[start:end], speaking, counter))
+
+
+def chunk_of(history: Sequence[Spoken]) -> Chunk:
+    """Posts of one user as one chunk; there is at least one."""
+    posts, answered, _ = zip(*history, strict=True)
+    return Chunk(posts[0].author, posts, answered)

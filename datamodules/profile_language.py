@@ -123,6 +123,16 @@ def load_language(path: Path) -> Language:
     return Language(content["segmenter"], attributes, forms)
 
 
+def language_files(path: Path) -> list[Path]:
+    """The language's YAML and the files of places that it names."""
+    entries = _mapping(path).get("attributes")
+    entries = entries.values() if isinstance(entries, Mapping) else []
+    named = [
+        entry["values"] for entry in entries if isinstance(entry, Mapping) and isinstance(entry.get("values"), str)
+    ]
+    return [path, *(path.parent / name for name in dict.fromkeys(named))]
+
+
 def _attribute(path: Path, name: str, entry: dict[str, Any]) -> Attribute:
     where = f"attributes.{name}"
     _require(path, entry, ATTRIBUTE_KEYS, {"written", "values"}, where)

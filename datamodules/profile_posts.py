@@ -28,22 +28,10 @@ from torch.utils.data import DataLoader
 from datamodules.batches import EvidenceBatch, Facts, WholePass
 from datamodules.preparation.prepare import Preparation
 from datamodules.preparation.splits import stable_hash
-from datamodules.profile_evidence import (
-    NOTHING,
-    Chunk,
-    Counts,
-    PatternCounter,
-    Words,
-    choose,
-    gram_counts,
-    gram_key,
-    gram_text,
-)
+from datamodules.profile_evidence import NOTHING, Chunk, Words, choose, gram_counts
+from datamodules.profile_facts import ChunkFacts, cut, rarity, read_vocabulary, saturating
 from datamodules.profile_histories import Spoken, declared_labels, distant_labels, histories_of
 from datamodules.profile_language import load_language
-
-HOURS = [str(hour) for hour in range(24)]
-VOCABULARY_FILE = "vocabulary.json"
 
 
 class ProfilePosts(LightningDataModule):
@@ -121,7 +109,6 @@ class ProfilePosts(LightningDataModule):
         if self.is_set_up:
             return
         self.language = load_language(self.language_path)
-        self.patterns = PatternCounter(self.language)
         histories = self.histories()
         if self.labels_from == "declared":
             labels = declared_labels(self.preparation.corpus.profiles(), self.language, self.language_path)
@@ -181,85 +168,40 @@ class ProfilePosts(LightningDataModule):
         self.folds = {user: place % self.num_folds for place, user in enumerate(dealt)}
         fold = np.array([self.folds.get(user, -1) for user in self.users])
         learners = np.stack([(fold >= 0) & (fold != learner) for learner in range(self.num_folds + 1)])
-        self.words = Words(self.language.segmenter)
-        counts = self.words.counts(self.chunks, grow=True) if self.max_words else NOTHING
-        texts = list(self.words.number)
-        words = choose(counts, self.user_of_chunk, learners, self.min_users, self.max_words)
-        self.words.number = {texts[item]: place for place, item in enumerate(words.items.tolist())}
+        words = Words(self.language.segmenter)
+        counts = words.counts(self.chunks, grow=True) if self.max_words else NOTHING
+        texts = list(words.number)
+        chosen = choose(counts, self.user_of_chunk, learners, self.min_users, self.max_words)
+        words.number = {texts[item]: place for place, item in enumerate(chosen.items.tolist())}
         counts = gram_counts(self.chunks, self.gram_sizes) if self.max_grams else NOTHING
         grams = choose(counts, self.user_of_chunk, learners, self.min_users, self.max_grams)
-        self.grams = grams.items
-        self.allowed = {"word": torch.from_numpy(words.allowed), "gram": torch.from_numpy(grams.allowed)}
-        self.rarity = {
-            name: rarity([self._named(name, row) for row, user in enumerate(self.users) if user in self.folds])
-            for name in self.language.attributes
-        }
+        self.allowed = {"word": torch.from_numpy(chosen.allowed), "gram": torch.from_numpy(grams.allowed)}
+        self.facts = ChunkFacts(self.language, words, grams.items, self.gram_sizes, {})
+        places = [self._places(row) for row, user in enumerate(self.users) if user in self.folds]
+        self.facts.rarity = {name: rarity([own[name] for own in places]) for name in self.language.attributes}
 
     def _take_over(self) -> None:
         """Takes vocabulary and folds from a learnt network."""
-        path = self.network_directory / VOCABULARY_FILE
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"no learnt network in {self.network_directory}; learn it with: lightning fit --config <the same "
-                "experiment>, or name one with --data.network"
-            )
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content.get("domains") != self._language_domains():  # weights go by the places of values and patterns
-            raise ValueError(
-                f"{self.language_path} has other values, patterns or forms than when {self.network_directory} was "
-                "learnt; learn it anew"
-            )
+        content = read_vocabulary(self.network_directory, self.language, self.language_path)
         self.folds, self.num_folds = content["folds"], content["num_folds"]
-        self.words = Words(self.language.segmenter)
-        self.words.number = {word: place for place, word in enumerate(content["words"])}
-        self.grams = np.array([gram_key(gram) for gram in content["grams"]], dtype=np.int64)
+        self.facts = ChunkFacts.learnt(self.language, content)
         self.allowed = {}
-        self.rarity = {
-            name: {(frame, value): share for frame, value, share in entries}
-            for name, entries in content["rarity"].items()
-        }
 
     def vocabulary(self) -> str:
         """What a later run needs to see posts as this one, as JSON."""
-        content = {
-            "words": list(self.words.number),
-            "grams": [gram_text(key) for key in self.grams.tolist()],
-            "num_folds": self.num_folds,
-            "folds": self.folds,
-            "domains": self._language_domains(),
-            "rarity": {
-                name: [[*key, share] for key, share in entries.items()] for name, entries in self.rarity.items()
-            },
-        }
+        hidden = list(self.label_patterns) if self.labels_from == "distant" else []
+        content = {**self.facts.content(), "num_folds": self.num_folds, "folds": self.folds, "hidden": hidden}
         return json.dumps(content, ensure_ascii=False, indent=0)
-
-    def _language_domains(self) -> dict[str, list[str]]:
-        values = {attribute.name: list(attribute.values) for attribute in self.language.attributes.values()}
-        return {**values, "form": list(self.language.forms), "pattern": self.language.patterns}
 
     @property
     def domains(self) -> dict[str, list[str]]:
         """Type → values, as formulas name them."""
-        return {
-            **self._language_domains(),
-            "word": list(self.words.number),
-            "gram": [gram_text(key) for key in self.grams.tolist()],
-            "hour": HOURS,
-        }
+        return self.facts.domains
 
     @property
     def predicates(self) -> dict[str, tuple[str, ...]]:
         """What formulas may say: predicate → types of its arguments."""
-        attributes = self.language.attributes.values()
-        return {
-            **{attribute.predicate: ("user", attribute.name) for attribute in attributes},
-            **{attribute.said: ("user", "pattern", attribute.name) for attribute in attributes},
-            "HasWord": ("user", "word"),
-            "HasGram": ("user", "gram"),
-            "Uses": ("user", "form"),
-            "Posts": ("user", "hour"),
-            "Replies": ("user", "user"),
-        }
+        return self.facts.predicates
 
     # ---- batches
 
@@ -270,59 +212,21 @@ class ProfilePosts(LightningDataModule):
         user = self.user_of_chunk[list(rows)]
         fold = [self.folds.get(chunk.user, self.num_folds) for chunk in chunks]
         return EvidenceBatch(
-            facts=self._facts(chunks, rows),
+            facts={
+                **self.facts.of(chunks, [self._places(one) for one in user.tolist()]),
+                "Replies": self._replies(rows),
+            },
             labels=torch.from_numpy(self.labels[user]),
             weights=torch.from_numpy((1 / self.num_chunks[user]).astype(np.float32)),
             learner=torch.tensor(fold),
             index=torch.tensor(list(rows)),
         )
 
-    def _facts(self, chunks: Sequence[Chunk], rows: Sequence[int]) -> dict[str, Facts]:
-        facts = {}
-        for name, counts in (
-            ("HasWord", self.words.counts(chunks, grow=False) if self.words.number else NOTHING),
-            ("HasGram", gram_counts(chunks, self.gram_sizes).within(self.grams) if len(self.grams) else NOTHING),
-        ):
-            arguments = np.stack([counts.chunk, counts.item], axis=1)
-            facts[name] = Facts(torch.from_numpy(arguments), torch.from_numpy(relative(counts, len(chunks))))
-        patterns = self.language.patterns
-        for attribute in self.language.attributes.values():
-            values = list(attribute.values)
-            rare = self.rarity[attribute.name]
-            rarest = max(rare.values(), default=1.0)  # of a place that nobody has named before
-            said = [
-                (
-                    place,
-                    patterns.index(pattern),
-                    values.index(value),
-                    count,
-                    rare.get((pattern, value), rarest if pattern in attribute.places else 1.0),
-                )
-                for place, (chunk, row) in enumerate(zip(chunks, rows, strict=True))
-                for (pattern, value), count in (
-                    self.patterns.said(attribute, chunk) + self._named(attribute.name, int(self.user_of_chunk[row]))
-                ).items()
-            ]
-            found = saturating([entry[:-1] for entry in said], 3)
-            shares = torch.tensor([entry[-1] for entry in said], dtype=torch.float32)
-            facts[attribute.said] = Facts(found.arguments, found.degrees * shares)
-        forms = list(self.language.forms)
-        used = [
-            (place, forms.index(form), count)
-            for place, chunk in enumerate(chunks)
-            for form, count in self.patterns.forms(chunk).items()
-        ]
-        posted = [(place, hour, count) for place, chunk in enumerate(chunks) for hour, count in hours(chunk).items()]
-        facts |= {"Uses": saturating(used, 2), "Posts": saturating(posted, 2), "Replies": self._replies(rows)}
-        return facts
-
     @lru_cache(maxsize=1024)  # noqa: B019 - the module lives as long as the process
-    def _named(self, attribute: str, user: int) -> Counter[tuple[str, str]]:
+    def _places(self, user: int) -> dict[str, Counter[tuple[str, str]]]:
         """Places in the whole history of a user."""
         start = self.first_chunk[user]
-        own = self.chunks[start : start + self.num_chunks[user]]
-        named = self.patterns.named
-        return sum((named(self.language.attributes[attribute], chunk) for chunk in own), Counter())
+        return self.facts.places(self.chunks[start : start + self.num_chunks[user]])
 
     def _replies(self, rows: Sequence[int]) -> Facts:
         """Chunks whose authors talk with each other in some dialogue."""
@@ -365,39 +269,3 @@ class ProfilePosts(LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader:
         return self._loader(range(len(self.chunks)))
-
-
-def cut(posts: Sequence, size: int) -> list[Sequence]:
-    """Chunks of `size` posts; what is left over at the end joins the last chunk, or is all there is."""
-    number = max(1, len(posts) // size)
-    return [posts[place * size : (place + 1) * size if place < number - 1 else len(posts)] for place in range(number)]
-
-
-def hours(chunk: Chunk) -> Counter[int]:
-    """Hour of the day → posts."""
-    return Counter(post.time.hour for post in chunk.posts if post.time is not None)
-
-
-def relative(counts: Counts, num_chunks: int) -> np.ndarray:
-    """Degrees of words and n-grams: the logarithm of the count, over the length of the chunk's vector of them."""
-    degree = 1 + np.log(counts.count)
-    norm = np.sqrt(np.bincount(counts.chunk, weights=degree**2, minlength=num_chunks))
-    return (degree / norm[counts.chunk]).astype(np.float32)
-
-
-def rarity(named: Sequence[Counter[tuple[str, str]]]) -> dict[tuple[str, str], float]:
-    """(frame, value) → 0 if everybody names such a place, nearly 1 if one of many does: 1 - log(1 + users) / log(all).
-
-    Args:
-        named: for each user, held out or not, the places that they name; no labels.
-    """
-    users = Counter(key for places in named for key in places)
-    everybody = math.log(max(2, len(named)))
-    return {key: max(0.0, 1 - math.log(1 + count) / everybody) for key, count in users.items()}
-
-
-def saturating(entries: Sequence[tuple], arity: int) -> Facts:
-    """Facts from tuples of arguments and a count: once is true to the degree 0.5, often to the degree 1."""
-    table = np.array(entries, dtype=np.float64).reshape(-1, arity + 1)
-    degrees = (1 - 0.5 ** table[:, arity]).astype(np.float32)
-    return Facts(torch.from_numpy(table[:, :arity].astype(np.int64)), torch.from_numpy(degrees))

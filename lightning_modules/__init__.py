@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .conversations import Conversations
     from .joint_tuning import JointTuning
     from .markov_logic.profiles import ProfileNetwork
+    from .profile_inference import ProfileInference
     from .prompted_llm import PromptedLLM
     from .retrieval import RetrievedReply
     from .seq2seq import ProfileSeq2Seq
@@ -24,6 +25,7 @@ __all__ = [
     "Conversations",
     "JointTuning",
     "LocalChatModel",
+    "ProfileInference",
     "ProfileNetwork",
     "ProfileSeq2Seq",
     "PromptedLLM",
@@ -41,6 +43,7 @@ def __getattr__(name: str) -> Any:
         "Conversations": "conversations",
         "JointTuning": "joint_tuning",
         "LocalChatModel": "chat_models",
+        "ProfileInference": "profile_inference",
         "ProfileNetwork": "markov_logic.profiles",
         "ProfileSeq2Seq": "seq2seq",
         "PromptedLLM": "prompted_llm",

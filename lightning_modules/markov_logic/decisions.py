@@ -1,12 +1,14 @@
 """From chunks to a user: majority vote, or the product of posteriors; and when to say nothing.
 
-In: posteriors of a user's chunks. Out: a value and how sure it is. Not its job: networks, files.
+In: posteriors of a user's chunks. Out: a value and how sure it is, as a row of `profiles.parquet`. Not its job:
+networks, files.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -48,6 +50,38 @@ class Decision:
             counts = np.bincount(voting.argmax(axis=1), minlength=chunks.shape[1])
             best = int(np.lexsort((posterior, counts))[-1])
         return best, float(posterior[best])
+
+    def row(
+        self,
+        user: str,
+        attribute: str,
+        values: Sequence[str],
+        chunks: np.ndarray,
+        is_short: bool,
+        known: tuple[int, str] | None = None,
+    ) -> dict[str, Any] | None:
+        """One attribute of a user as a row of `profiles.parquet`, or None where nothing is said.
+
+        Args:
+            user: their name.
+            attribute: its name.
+            values: of the attribute.
+            chunks: posteriors, (chunks, values).
+            is_short: whether the user has less than one whole chunk.
+            known: place among `values` and origin of a label that stands there instead of what is inferred.
+        """
+        best, posterior = self.decide(chunks) if known is None else (known[0], 1.0)
+        if self.abstains(posterior):
+            return None
+        return {
+            "user": user,
+            "attribute": attribute,
+            "value": values[best],
+            "posterior": posterior,
+            "num_chunks": len(chunks),
+            "is_short": is_short,
+            "origin": "inferred" if known is None else known[1],
+        }
 
     def judgements(self, chunks: np.ndarray) -> list[tuple[str, int, float]]:
         """(`chunk`, `vote` or `product`, value, posterior): every chunk for itself, and both rules over all of them.

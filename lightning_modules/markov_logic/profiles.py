@@ -24,15 +24,12 @@ from lightning_modules.directories import replace_directory
 from lightning_modules.proximal import ProximalGradient
 
 from .grounding import Grounding
+from .learnt import FORMULAS, WEIGHTS, Posteriors, load_weights, posteriors, read_formulas, require_predicates
 from .network import MarkovLogicNetwork
 from .propagation import BeliefPropagation
-from .syntax import Formula, Program, parse
+from .syntax import Formula
 
-FORMULAS, WEIGHTS, READABLE = "formulas.mln", "weights.safetensors", "weights.tsv"
-
-
-Posteriors = dict[str, Tensor]
-"""What is believed of the chunks of a batch: attribute → (chunks, values)."""
+READABLE = "weights.tsv"
 
 
 class ProfileNetwork(LightningModule):
@@ -82,24 +79,11 @@ class ProfileNetwork(LightningModule):
         if data.chunks_per_batch and any(len(factor.units) > 1 for factor in self.network.factors):
             raise ValueError("formulas between users need all chunks in one batch: set data.chunks_per_batch=0")
         if not fitting:
-            self._load(data.network_directory)
-        names = {attribute.predicate: attribute.name for attribute in data.language.attributes.values()}
-        self.names = [names[predicate] for predicate in self.network.attributes]
+            load_weights(self.network, data.network_directory)
+        self.names = {attribute.predicate: attribute.name for attribute in data.language.attributes.values()}
         # Labels come for all attributes of the language, in its order.
-        self.columns = [list(data.language.attributes).index(name) for name in self.names]
-
-    def _load(self, directory: Path) -> None:
-        from safetensors.torch import load_file
-
-        state = load_file(directory / WEIGHTS)
-        for number, weight in enumerate(self.network.weights):
-            found = state.get(str(number))
-            if found is None or found.shape != weight.shape:
-                raise ValueError(
-                    f"{directory / WEIGHTS} has {None if found is None else tuple(found.shape)} for formula {number}, "
-                    f"expected {tuple(weight.shape)}; the language's YAML has changed since then: learn it anew"
-                )
-            weight.data = found
+        order = list(data.language.attributes)
+        self.columns = [order.index(self.names[predicate]) for predicate in self.network.attributes]
 
     def configure_optimizers(self) -> ProximalGradient:
         network = self.network
@@ -177,12 +161,7 @@ class ProfileNetwork(LightningModule):
 
     def posteriors(self, batch: EvidenceBatch) -> Posteriors:
         """Beliefs about every chunk, by the learner that has not seen its user."""
-        network = self.network
-        potentials = network.potentials(network.ground(batch), len(batch.labels))
-        beliefs = self.propagation.beliefs(potentials)
-        rows = torch.arange(len(batch.labels)) * network.num_learners + batch.learner
-        marginals = network.marginals(beliefs)
-        return {name: marginals[own][rows] for name, own in zip(self.names, network.attributes, strict=True)}
+        return posteriors(self.network, batch, self.propagation, self.names)
 
     def test_step(self, batch: EvidenceBatch, batch_idx: int) -> Posteriors:
         return self.posteriors(batch)
@@ -194,25 +173,3 @@ class ProfileNetwork(LightningModule):
 def has_words(formula: Formula) -> bool:
     """Whether a formula is about words or n-grams."""
     return not {"word", "gram"}.isdisjoint(formula.types.values())
-
-
-def read_formulas(paths: list[Path]) -> Program:
-    """Formula files as one program; FileNotFoundError names the one that is not there."""
-    program = None
-    for path in paths:
-        if not path.is_file():
-            raise FileNotFoundError(f"no formula file {path}")
-        program = parse(path.read_text(encoding="utf-8"), str(path), program)
-    if program is None:
-        raise ValueError("model.formulas is empty: name a formula file, such as experiments/profiles/ja.mln")
-    return program
-
-
-def require_predicates(program: Program, offered: dict[str, tuple[str, ...]]) -> None:
-    """Raises ValueError where a formula file declares what the data do not have, naming what they have."""
-    for predicate in program.predicates.values():
-        found = offered.get(predicate.name)
-        if found is None or found != predicate.types:
-            what = f"{predicate.name}({', '.join(predicate.types)})"
-            known = "; ".join(f"{name}({', '.join(types)})" for name, types in offered.items())
-            raise ValueError(f"{program.source}: the data have no {what}; they have {known}")

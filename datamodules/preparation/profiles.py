@@ -1,0 +1,159 @@
+"""Where profiles come from when many people's posts are prepared: the interface, and a declared table behind it.
+
+In: the posts of some people, all of each person's. Out: rows of `profiles.parquet`. Not its job: inference, which is
+`lightning_modules.ProfileInference` behind the same interface; what is done with profiles (`datamodules.profiles`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+PROFILES = pa.schema(
+    [
+        ("user", pa.string()),
+        ("attribute", pa.string()),
+        ("value", pa.string()),
+        ("posterior", pa.float64()),
+        ("num_chunks", pa.int64()),
+        ("is_short", pa.bool_()),
+        ("origin", pa.string()),
+    ]
+)
+"""Rows of `profiles.parquet`, as `callbacks.ProfileWriter` writes them."""
+
+NEEDED = {"user", "attribute", "value"}
+
+
+class ProfileSource(ABC):
+    """Gives profiles for the authors of a table of posts. Objects of it can be pickled."""
+
+    @abstractmethod
+    def infer(self, posts: pa.Table) -> pa.Table:
+        """Profiles of all who wrote one of the posts.
+
+        A profile depends on its own author's posts only: the same people in other tables, or rows in another order,
+        give the same rows.
+
+        Args:
+            posts: id, author, text, time, in any order, and `answered`, the text of the post that was replied to, null
+                where that is not known. All posts of each author are in the same table. What must not be evidence is
+                for the caller to leave out: the row of a post that is the response of a held-out pair, and its text
+                where it stands as `answered` of somebody else's post (null there).
+
+        Returns:
+            `PROFILES`, sorted by user and attribute. An attribute without a row is unknown.
+        """
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raises what `infer` would raise, whatever the posts: called once, before many tables are given to it."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """SHA-256 over all that decides a profile but for the posts: files by content, and settings."""
+
+
+class DeclaredProfiles(ProfileSource):
+    """Profiles that people have declared, from a table.
+
+    Of the table, what is about one bucket of authors is in memory at a time; it is read anew for each bucket.
+
+    Args:
+        path: Parquet (a file, or a directory of them) or `.jsonl`, a row an attribute of a user: user, attribute,
+            value, and if there is such a column, origin (otherwise `declared`).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+
+    def infer(self, posts: pa.Table) -> pa.Table:
+        users = pc.unique(posts["author"])
+        found = self._lines(users) if self.path.suffix == ".jsonl" else self._parquet(users)
+        found = found.sort_by([("user", "ascending"), ("attribute", "ascending")])
+        self._require_one_value(found)
+        num_rows = len(found)
+        columns = {
+            "user": found["user"],
+            "attribute": found["attribute"],
+            "value": found["value"],
+            "posterior": pa.array([1.0] * num_rows, pa.float64()),
+            "num_chunks": pa.array([0] * num_rows, pa.int64()),  # no posts were looked at
+            "is_short": pa.array([False] * num_rows, pa.bool_()),
+            "origin": pc.fill_null(found["origin"], "declared"),
+        }
+        return pa.table(columns).cast(PROFILES)
+
+    def check(self) -> None:
+        if not self.path.exists():
+            raise FileNotFoundError(f"no declared profiles in {self.path}")
+        if self.path.suffix == ".jsonl":
+            next(self._entries(), None)
+        else:
+            self._dataset()
+
+    def fingerprint(self) -> str:
+        self.check()
+        digest = hashlib.sha256()
+        files = sorted(path for path in self.path.rglob("*") if path.is_file()) if self.path.is_dir() else [self.path]
+        for path in files:
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()
+
+    def _dataset(self) -> ds.Dataset:
+        try:
+            table = ds.dataset(self.path, format="parquet")
+        except (pa.ArrowInvalid, OSError) as error:
+            raise ValueError(f"{self.path} is neither Parquet nor .jsonl, or is damaged ({error})") from None
+        if missing := sorted(NEEDED - set(table.schema.names)):
+            raise ValueError(f"{self.path} lacks the columns {missing}; it has {table.schema.names}")
+        return table
+
+    def _parquet(self, users: pa.Array) -> pa.Table:
+        dataset = self._dataset()
+        names = [name for name in ("user", "attribute", "value", "origin") if name in dataset.schema.names]
+        # Fragment by fragment as they come: what is filtered out never piles up.
+        scanner = dataset.scanner(
+            columns=names, filter=ds.field("user").cast(pa.string()).isin(users.cast(pa.string())), use_threads=False
+        )
+        found = scanner.to_table()
+        found = pa.table({name: found[name].cast(pa.string()) for name in names})
+        return found if "origin" in names else found.append_column("origin", pa.nulls(len(found), pa.string()))
+
+    def _lines(self, users: pa.Array) -> pa.Table:
+        wanted = set(users.to_pylist())
+        rows = [entry for entry in self._entries() if entry["user"] in wanted]
+        return pa.Table.from_pylist(rows, pa.schema([(name, pa.string()) for name in (*sorted(NEEDED), "origin")]))
+
+    def _entries(self) -> Iterator[dict[str, str]]:
+        with self.path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.strip():
+                    continue
+                try:
+                    entry = json.loads(line)
+                except json.JSONDecodeError as error:
+                    raise ValueError(f"{self.path}, line {number}: {error}") from None
+                if not isinstance(entry, dict) or not all(isinstance(entry.get(name), str) for name in NEEDED):
+                    keys = sorted(entry) if isinstance(entry, dict) else type(entry).__name__
+                    raise ValueError(
+                        f"{self.path}, line {number}: expected the texts {sorted(NEEDED)} and if wanted origin, got "
+                        f"{keys}"
+                    )
+                yield entry
+
+    def _require_one_value(self, found: pa.Table) -> None:
+        """Raises ValueError where an attribute of somebody is there twice."""
+        counts = found.group_by(["user", "attribute"]).aggregate([("value", "count")])
+        twice = counts.filter(pc.greater(counts["value_count"], 1)).sort_by("user")
+        if len(twice):
+            user, attribute = twice["user"][0].as_py(), twice["attribute"][0].as_py()
+            raise ValueError(f"{self.path} has {attribute} of {user!r} more than once; leave one row of it")

@@ -1,0 +1,231 @@
+"""`ChunkFacts`: what a network sees of chunks of posts, as facts in tensors, and what it has to keep to see them again.
+
+In: chunks, a language, and the words, n-grams and rarities that a network knows. Out: facts by predicate; the content
+of a network's `vocabulary.json`. Not its job: whose posts count and how they are cut (`profile_posts`,
+`lightning_modules.profile_inference`), what is in a text (`profile_evidence`), weights.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from datamodules.batches import Facts
+from datamodules.profile_evidence import (
+    NOTHING,
+    Chunk,
+    Counts,
+    PatternCounter,
+    Words,
+    gram_counts,
+    gram_key,
+    gram_text,
+)
+from datamodules.profile_language import Language
+
+HOURS = [str(hour) for hour in range(24)]
+VOCABULARY_FILE = "vocabulary.json"
+Named = Counter[tuple[str, str]]
+"""(frame, value) → how often a place is named."""
+
+
+class ChunkFacts:
+    """Turns chunks into facts.
+
+    Args:
+        language: attributes, patterns and forms.
+        words: those that are looked at, and the segmenter; none for no words.
+        grams: packed n-grams that are looked at, sorted.
+        gram_sizes: their lengths.
+        rarity: attribute → (frame, value) → how much it says that somebody names this place.
+    """
+
+    def __init__(
+        self,
+        language: Language,
+        words: Words,
+        grams: np.ndarray,
+        gram_sizes: Sequence[int],
+        rarity: Mapping[str, Mapping[tuple[str, str], float]],
+    ) -> None:
+        self.language = language
+        self.words = words
+        self.grams = grams
+        self.gram_sizes = tuple(gram_sizes)
+        self.rarity = rarity
+        self.patterns = PatternCounter(language)
+
+    @classmethod
+    def learnt(cls, language: Language, content: Mapping[str, Any]) -> ChunkFacts:
+        """As the network saw them that wrote this `vocabulary.json`."""
+        words = Words(language.segmenter)
+        words.number = {word: place for place, word in enumerate(content["words"])}
+        grams = np.array([gram_key(gram) for gram in content["grams"]], dtype=np.int64)
+        rarity = {
+            name: {(frame, value): share for frame, value, share in entries}
+            for name, entries in content["rarity"].items()
+        }
+        return cls(language, words, grams, sorted({len(gram) for gram in content["grams"]}), rarity)
+
+    def content(self) -> dict[str, Any]:
+        """What `learnt` needs, as JSON has it."""
+        return {
+            "words": list(self.words.number),
+            "grams": [gram_text(key) for key in self.grams.tolist()],
+            "domains": language_domains(self.language),
+            "rarity": {
+                name: [[*key, share] for key, share in entries.items()] for name, entries in self.rarity.items()
+            },
+        }
+
+    @property
+    def domains(self) -> dict[str, list[str]]:
+        """Type → values, as formulas name them."""
+        return {
+            **language_domains(self.language),
+            "word": list(self.words.number),
+            "gram": [gram_text(key) for key in self.grams.tolist()],
+            "hour": HOURS,
+        }
+
+    @property
+    def predicates(self) -> dict[str, tuple[str, ...]]:
+        """What formulas may say: predicate → types of its arguments."""
+        attributes = self.language.attributes.values()
+        return {
+            **{attribute.predicate: ("user", attribute.name) for attribute in attributes},
+            **{attribute.said: ("user", "pattern", attribute.name) for attribute in attributes},
+            "HasWord": ("user", "word"),
+            "HasGram": ("user", "gram"),
+            "Uses": ("user", "form"),
+            "Posts": ("user", "hour"),
+            "Replies": ("user", "user"),
+        }
+
+    def of(self, chunks: Sequence[Chunk], places: Sequence[Mapping[str, Named]]) -> dict[str, Facts]:
+        """All that is true of some chunks, but for who replies to whom.
+
+        Args:
+            chunks: the first argument of every fact counts within them.
+            places: for each chunk, attribute → places in the whole history of its user.
+        """
+        facts = {}
+        for name, counts in (
+            ("HasWord", self.words.counts(chunks, grow=False) if self.words.number else NOTHING),
+            ("HasGram", gram_counts(chunks, self.gram_sizes).within(self.grams) if len(self.grams) else NOTHING),
+        ):
+            arguments = np.stack([counts.chunk, counts.item], axis=1)
+            facts[name] = Facts(torch.from_numpy(arguments), torch.from_numpy(relative(counts, len(chunks))))
+        facts |= self._said(chunks, places)
+        forms = {name: place for place, name in enumerate(self.language.forms)}
+        used = [
+            (place, forms[form], count)
+            for place, chunk in enumerate(chunks)
+            for form, count in self.patterns.forms(chunk).items()
+        ]
+        posted = [(place, hour, count) for place, chunk in enumerate(chunks) for hour, count in hours(chunk).items()]
+        return facts | {"Uses": saturating(used, 2), "Posts": saturating(posted, 2)}
+
+    def _said(self, chunks: Sequence[Chunk], places: Sequence[Mapping[str, Named]]) -> dict[str, Facts]:
+        facts = {}
+        patterns = {name: place for place, name in enumerate(self.language.patterns)}
+        for attribute in self.language.attributes.values():
+            values = {name: place for place, name in enumerate(attribute.values)}
+            rare = self.rarity[attribute.name]
+            rarest = max(rare.values(), default=1.0)  # of a place that nobody has named before
+            said = [
+                (
+                    place,
+                    patterns[pattern],
+                    values[value],
+                    count,
+                    rare.get((pattern, value), rarest if pattern in attribute.places else 1.0),
+                )
+                for place, (chunk, named) in enumerate(zip(chunks, places, strict=True))
+                for (pattern, value), count in (self.patterns.said(attribute, chunk) + named[attribute.name]).items()
+            ]
+            found = saturating([entry[:-1] for entry in said], 3)
+            shares = torch.tensor([entry[-1] for entry in said], dtype=torch.float32)
+            facts[attribute.said] = Facts(found.arguments, found.degrees * shares)
+        return facts
+
+    def places(self, chunks: Iterable[Chunk]) -> dict[str, Named]:
+        """Attribute → places in the whole history of a user, which is given."""
+        own = list(chunks)
+        return {
+            attribute.name: sum((self.patterns.named(attribute, chunk) for chunk in own), Counter())
+            for attribute in self.language.attributes.values()
+        }
+
+
+def read_vocabulary(directory: Path, language: Language, path: Path) -> dict[str, Any]:
+    """The `vocabulary.json` of a learnt network.
+
+    Args:
+        directory: of the network.
+        language: what is in the file at `path`.
+        path: a language's YAML.
+
+    Raises:
+        FileNotFoundError: there is no learnt network.
+        ValueError: it was learnt with another language.
+    """
+    file = directory / VOCABULARY_FILE
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"no learnt network in {directory}; learn it with: lightning fit --config <the same experiment>, or name "
+            "one as `network`"
+        )
+    content = json.loads(file.read_text(encoding="utf-8"))
+    if content.get("domains") != language_domains(language):  # weights go by the places of values and patterns
+        raise ValueError(f"{path} has other values, patterns or forms than when {directory} was learnt; learn it anew")
+    return content
+
+
+def language_domains(language: Language) -> dict[str, list[str]]:
+    """Type → values, of what the language's YAML says."""
+    values = {attribute.name: list(attribute.values) for attribute in language.attributes.values()}
+    return {**values, "form": list(language.forms), "pattern": language.patterns}
+
+
+def cut(posts: Sequence, size: int) -> list[Sequence]:
+    """Chunks of `size` posts; what is left over at the end joins the last chunk, or is all there is."""
+    number = max(1, len(posts) // size)
+    return [posts[place * size : (place + 1) * size if place < number - 1 else len(posts)] for place in range(number)]
+
+
+def hours(chunk: Chunk) -> Counter[int]:
+    """Hour of the day → posts."""
+    return Counter(post.time.hour for post in chunk.posts if post.time is not None)
+
+
+def relative(counts: Counts, num_chunks: int) -> np.ndarray:
+    """Degrees of words and n-grams: the logarithm of the count, over the length of the chunk's vector of them."""
+    degree = 1 + np.log(counts.count)
+    norm = np.sqrt(np.bincount(counts.chunk, weights=degree**2, minlength=num_chunks))
+    return (degree / norm[counts.chunk]).astype(np.float32)
+
+
+def rarity(named: Sequence[Named]) -> dict[tuple[str, str], float]:
+    """(frame, value) → 0 if everybody names such a place, nearly 1 if one of many does: 1 - log(1 + users) / log(all).
+
+    Args:
+        named: for each user, held out or not, the places that they name; no labels.
+    """
+    users = Counter(key for places in named for key in places)
+    everybody = math.log(max(2, len(named)))
+    return {key: max(0.0, 1 - math.log(1 + count) / everybody) for key, count in users.items()}
+
+
+def saturating(entries: Sequence[tuple], arity: int) -> Facts:
+    """Facts from tuples of arguments and a count: once is true to the degree 0.5, often to the degree 1."""
+    table = np.array(entries, dtype=np.float64).reshape(-1, arity + 1)
+    degrees = (1 - 0.5 ** table[:, arity]).astype(np.float32)
+    return Facts(torch.from_numpy(table[:, :arity].astype(np.int64)), torch.from_numpy(degrees))

@@ -1,0 +1,260 @@
+"""`ProfileInference`: profiles from the posts of many people, by a network that is learnt already.
+
+In: a table of posts, all of each person's, and the directory of a network. Out: rows of `profiles.parquet`, to the
+last digit those of `lightning predict` on the same histories. Not its job: learning, cleaning, files, and the
+distribution of the work, which may give it the people in any parts.
+
+This is where evidence (`datamodules`) and networks (`lightning_modules`) meet without a Trainer, so that unlike the
+rest of this room it may import both. Torch is loaded where something is inferred only: the command that makes and
+distributes this object need not have it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from datamodules.corpora.records import Post
+from datamodules.preparation.profiles import PROFILES, ProfileSource
+from datamodules.profile_evidence import Chunk
+from datamodules.profile_histories import Spoken, label_attributes, stating
+from datamodules.profile_language import language_files, load_language
+from lightning_modules.markov_logic.decisions import Decision
+
+if TYPE_CHECKING:
+    from datamodules.profile_facts import ChunkFacts
+    from datamodules.profile_language import Attribute
+    from lightning_modules.markov_logic.network import MarkovLogicNetwork
+
+CHUNKS_PER_BATCH = 256
+"""Chunks that are judged at once, which memory depends on and results do not."""
+
+COLUMNS = ("id", "author", "text", "time", "answered")
+
+
+class ProfileInference(ProfileSource):
+    """A learnt Markov logic network as a source of profiles.
+
+    An author's posts are taken in order of time and then id, those without a time last; texts as they are, so they
+    should have the Unicode form of those that the network has learnt from (NFKC, if not set otherwise). Whoever is in
+    one of the network's folds is judged by the learner that has not seen them, everybody else by the last one.
+
+    Args:
+        network: directory of the learnt network, such as `runs/<name>/network`.
+        language: YAML of attributes, patterns and forms that it was learnt with.
+        posts_per_chunk: posts that are judged together (150 in the paper).
+        min_posts: whoever has fewer posts gets no profile.
+        decision: how a person's chunks are put together, and when an attribute is left out.
+        label_patterns: where the network was learnt with `labels: distant`, its `label_patterns`: posts that match one
+            were hidden from it, and are here; otherwise none.
+    """
+
+    def __init__(
+        self,
+        network: Path,
+        language: Path,
+        posts_per_chunk: int = 150,
+        min_posts: int = 20,
+        decision: Decision | None = None,
+        label_patterns: tuple[str, ...] = (),
+    ) -> None:
+        if posts_per_chunk < 1:
+            raise ValueError(f"posts_per_chunk must be 1 or more, got {posts_per_chunk}")
+        self.network = Path(network)
+        self.language = Path(language)
+        self.posts_per_chunk = posts_per_chunk
+        self.min_posts = min_posts
+        self.decision = decision or Decision()
+        self.label_patterns = tuple(label_patterns)
+
+    def check(self) -> None:
+        self._learnt()
+
+    def fingerprint(self) -> str:
+        settings = [self.posts_per_chunk, self.min_posts, asdict(self.decision), self.label_patterns]
+        return hashlib.sha256(json.dumps([self._content(), settings]).encode()).hexdigest()
+
+    def infer(self, posts: pa.Table) -> pa.Table:
+        if missing := [name for name in COLUMNS if name not in posts.column_names]:
+            raise ValueError(f"the posts lack the columns {missing}; they have {posts.column_names}")
+        learnt = self._learnt()
+        rows: list[dict[str, Any]] = []
+        with one_thread():
+            for people in together(self._people(posts, learnt), CHUNKS_PER_BATCH):
+                rows += self._profiles(people, learnt)
+        return pa.Table.from_pylist(rows, PROFILES)
+
+    def _content(self) -> list[str]:
+        """SHA-256 of every file that a profile depends on; those that are missing are told by whoever reads them."""
+        paths = [*sorted(self.network.glob("*")), *language_files(self.language)]
+        return [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()]
+
+    def _learnt(self) -> Learnt:
+        return load(self.network, self.language, self.label_patterns, tuple(self._content()))
+
+    def _people(self, posts: pa.Table, learnt: Learnt) -> Iterator[Person]:
+        """Everybody who has enough posts, by name."""
+        for user, history in histories(posts):
+            if learnt.hidden:
+                hidden = set(stating(history, learnt.hidden, learnt.facts.patterns))
+                history = [spoken for place, spoken in enumerate(history) if place not in hidden]
+            if len(history) >= max(1, self.min_posts):
+                from datamodules.profile_facts import cut
+
+                parts = [tuple(zip(*part, strict=True)) for part in cut(history, self.posts_per_chunk)]
+                chunks = [Chunk(user, texts, answered) for texts, answered, _ in parts]
+                yield Person(user, chunks, len(history) < self.posts_per_chunk)
+
+    def _profiles(self, people: Sequence[Person], learnt: Learnt) -> Iterator[dict[str, Any]]:
+        chunks = [chunk for person in people for chunk in person.chunks]
+        places = [own for person in people for own in [learnt.facts.places(person.chunks)] * len(person.chunks)]
+        # Of somebody who has very many chunks some at a time.
+        parts = [
+            learnt.posteriors(chunks[start : start + CHUNKS_PER_BATCH], places[start : start + CHUNKS_PER_BATCH])
+            for start in range(0, len(chunks), CHUNKS_PER_BATCH)
+        ]
+        found = {name: np.concatenate([part[name] for part in parts]) for name in sorted(parts[0])}
+        end = 0
+        for person in people:
+            start, end = end, end + len(person.chunks)
+            for name, marginals in found.items():
+                values = learnt.values[name]
+                row = self.decision.row(person.user, name, values, marginals[start:end], person.is_short)
+                if row is not None:
+                    yield row
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody's posts in chunks."""
+
+    user: str
+    chunks: list[Chunk]
+    is_short: bool
+
+
+def histories(posts: pa.Table) -> Iterator[tuple[str, list[Spoken]]]:
+    """Everybody's posts in order of time and id, by name of the author."""
+    order = [("author", "ascending"), ("time", "ascending"), ("id", "ascending")]  # what is null comes last
+    table = posts.select(COLUMNS).sort_by(order).combine_chunks()
+    start = 0
+    for run in table["author"].value_counts():
+        user, count = run["values"].as_py(), run["counts"].as_py()
+        own = table.slice(start, count)
+        start += count
+        columns = (own[name].to_pylist() for name in ("text", "time", "answered"))
+        yield (
+            user,
+            [Spoken(Post(user, text, time), answered or "", "") for text, time, answered in zip(*columns, strict=True)],
+        )
+
+
+def together(people: Iterable[Person], num_chunks: int) -> Iterator[list[Person]]:
+    """Groups of people who have at least so many chunks together, but for the last group."""
+    group: list[Person] = []
+    size = 0
+    for person in people:
+        group.append(person)
+        size += len(person.chunks)
+        if size >= num_chunks:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """A network that is loaded, with what it needs to see posts.
+
+    Args:
+        facts: the evidence that it knows.
+        network: its weights.
+        folds: user → the learner that has not seen them.
+        hidden: attributes with the patterns whose posts are no evidence.
+    """
+
+    facts: ChunkFacts
+    network: MarkovLogicNetwork
+    folds: Mapping[str, int]
+    hidden: list[Attribute]
+
+    @property
+    def values(self) -> dict[str, list[str]]:
+        """Attribute → values."""
+        return {attribute.name: list(attribute.values) for attribute in self.facts.language.attributes.values()}
+
+    def posteriors(self, chunks: Sequence[Chunk], places: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+        """Attribute → posteriors of the chunks, (chunks, values) float64."""
+        import torch
+
+        from datamodules.batches import EvidenceBatch
+        from lightning_modules.markov_logic.learnt import posteriors
+        from lightning_modules.markov_logic.propagation import BeliefPropagation
+
+        copies = [replace(chunk) for chunk in chunks]  # so that what a chunk keeps of its texts goes with the batch
+        last = self.network.num_learners - 1
+        batch = EvidenceBatch(
+            facts=self.facts.of(copies, places),
+            labels=torch.full((len(chunks), len(self.facts.language.attributes)), -1),
+            weights=torch.ones(len(chunks)),
+            learner=torch.tensor([self.folds.get(chunk.user, last) for chunk in chunks]),
+            index=torch.arange(len(chunks)),
+        )
+        names = {attribute.predicate: attribute.name for attribute in self.facts.language.attributes.values()}
+        with torch.inference_mode():
+            found = posteriors(self.network, batch, BeliefPropagation(), names)
+        return {name: marginals.double().numpy() for name, marginals in found.items()}
+
+
+@lru_cache(maxsize=1)
+def load(network: Path, language: Path, label_patterns: tuple[str, ...], content: tuple[str, ...]) -> Learnt:
+    """Loads a network, once in a process as long as the content of its files is the same.
+
+    Raises:
+        FileNotFoundError: there is no learnt network.
+        ValueError: it has another language or was learnt with other label patterns, or links people.
+    """
+    from datamodules.profile_facts import ChunkFacts, read_vocabulary
+    from lightning_modules.markov_logic.learnt import load_network
+
+    spoken = load_language(language)
+    vocabulary = read_vocabulary(network, spoken, language)
+    hidden = vocabulary.get("hidden", label_patterns)  # what was learnt before this was kept does not say it
+    if sorted(hidden) != sorted(label_patterns):
+        raise ValueError(
+            f"{network} was learnt with posts hidden that match {list(hidden)}, and label_patterns are "
+            f"{list(label_patterns)}; set them to the same"
+        )
+    facts = ChunkFacts.learnt(spoken, vocabulary)
+    model = load_network(network, facts.predicates, facts.domains, vocabulary["num_folds"] + 1)
+    for factor in model.factors:
+        if len(factor.units) > 1:
+            raise ValueError(
+                f"{network} has a formula about two people, '{model.program.formulas[factor.formula].text}': who is "
+                "related to whom would depend on who comes in the same part of the work; learn a network without such "
+                "formulas"
+            )
+    return Learnt(facts, model, vocabulary["folds"], label_attributes(spoken, label_patterns) if label_patterns else [])
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Lets torch work with one thread, as there are processes enough; its products here are small."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
