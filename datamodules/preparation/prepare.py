@@ -123,9 +123,7 @@ class Preparation:
                     f"splits.num_target_users is {self.splits.num_target_users}, but posts are for pre-training alone; "
                     "set it to 0, and give target users their dialogues in a corpus of their own"
                 )
-        elif given := [
-            one.name for one in fields(self) if one.name in OF_POSTS and getattr(self, one.name) != _default(one)
-        ]:
+        elif given := [one.name for one in fields(self) if one.name in OF_POSTS and not _is_default(self, one)]:
             raise ValueError(
                 f"{', '.join(given)} is for posts (corpus: datamodules.corpora.Posts), but the corpus is "
                 f"{type(self.corpus).__name__}; leave it out"

@@ -323,26 +323,26 @@ def test_opted_out_people_are_a_number(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(
         lines([record(n) for n in range(10)] + [record(10, author="p1", text="RT @a b")])
     )
-    (tmp_path / "out.txt").write_bytes("\ufeffp1\r\n p3 \n\nnobody\n".encode())
-    posts = Posts(str(tmp_path / "a.jsonl"), opt_out=tmp_path / "out.txt")
-    rows, counts = everything(posts)
-    assert {row["author"] for row in rows} == {"p0", "p2", "p4"}
-    assert counts == {"opted out": 5}
-    assert examples(posts, "opted out") == []
-    with pytest.raises(FileNotFoundError, match="opt_out is a text file"):
-        Posts(str(tmp_path / "a.jsonl"), opt_out=tmp_path / "gone.txt").units()
+    posts = Posts(str(tmp_path / "a.jsonl"))
+    blocks = [block for unit in posts.units() for block in posts.read(unit, frozenset({"p1", "p3", "nobody"}))]
+    assert {author for table, _ in blocks for author in table["author"].to_pylist()} == {"p0", "p2", "p4"}
+    assert sum((Counter(reasons) for _, reasons in blocks), Counter()) == {"opted out": 5}
+    assert not any(reasons.examples.get("opted out") for _, reasons in blocks)
 
 
-def test_the_fingerprint_sees_content_and_settings(tmp_path):
+def test_the_fingerprint_sees_content(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(lines([record(1)]))
-    (tmp_path / "out.txt").write_text("p1\n")
-    found = {
-        Posts(str(tmp_path / "a.jsonl")).fingerprint(),
-        Posts(str(tmp_path / "a.jsonl"), Fields(time=None)).fingerprint(),
-        Posts(str(tmp_path / "a.jsonl"), cleaning=Cleaning(max_characters=9)).fingerprint(),
-        Posts(str(tmp_path / "a.jsonl"), opt_out=tmp_path / "out.txt").fingerprint(),
-    }
+    found = {Posts(str(tmp_path / "a.jsonl")).fingerprint()}
     assert Posts(str(tmp_path / "*.jsonl"), unit_bytes=5).fingerprint() in found
     (tmp_path / "a.jsonl").write_bytes(lines([record(2)]))
-    found.add(Posts(str(tmp_path / "a.jsonl")).fingerprint())
-    assert len(found) == 5
+    assert Posts(str(tmp_path / "a.jsonl")).fingerprint() not in found
+
+
+def test_settings_are_what_decides_the_posts(tmp_path):
+    found = [
+        Posts("a").settings(),
+        Posts("a", Fields(time=None)).settings(),
+        Posts("a", cleaning=Cleaning(max_characters=9)).settings(),
+    ]
+    assert all(one != other for number, one in enumerate(found) for other in found[:number])
+    assert Posts("b", unit_bytes=5).settings() == found[0]
