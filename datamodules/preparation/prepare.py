@@ -31,8 +31,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
-from datamodules.corpora.records import Corpus, Dialogue, Drops
+from datamodules.corpora.records import OPTED_OUT, Corpus, Dialogue, Drops, Profile
 
+from .opt_out import read_opt_out
 from .pairs import reply_pairs
 from .shards import schema, shard_row, write_shards
 from .splits import SplitRule, split_dialogues, stable_hash
@@ -64,6 +65,9 @@ class Preparation:
         normalisation: Unicode form of all text; NFKC makes full-width and half-width forms one.
         tokenizer: directory of a tokenizer to take instead of training one: that of a backbone that was trained on
             another corpus, or `tokenizer/` of that corpus, prepared.
+        opt_out: text file of people's ids, one a line, who asked to be left out: no dialogue that they take part in is
+            used. They do not count against `max_dropped`, which is about broken input. What is prepared already is
+            used only if none of them is in it.
     """
 
     corpus: Corpus
@@ -75,10 +79,19 @@ class Preparation:
     max_dropped: float = 0.01
     normalisation: str = "NFKC"
     tokenizer: Path | None = None
+    opt_out: Path | None = None
 
     def settings(self) -> dict[str, Any]:
         """What decides the content of the output, as plain values."""
-        left_out = ("corpus", "output", "splits", "tokenizer", *(["vocabulary_size"] if self.tokenizer else []))
+        # Who opted out is looked for in what is prepared: so the list may grow, and no manifest names them.
+        left_out = (
+            "corpus",
+            "output",
+            "splits",
+            "tokenizer",
+            "opt_out",
+            *(["vocabulary_size"] if self.tokenizer else []),
+        )
         values = {name: value for name, value in vars(self).items() if name not in left_out}
         if self._has_tokenizer:
             values["tokenizer"] = tokenizer_fingerprint(self.tokenizer)
@@ -99,9 +112,10 @@ class Preparation:
             manifest = read_manifest(self.output)
             self._refuse_other_settings(manifest["settings"])
             self._refuse_other_source(manifest["source_fingerprint"])
+            self._refuse_opted_out(manifest)
             print(f"{self.output} is prepared already: {_summary(manifest)}")
             return manifest
-        with _alone(self.output):
+        with alone(self.output):
             if (self.output / "manifest.json").is_file():  # another preparation has just finished
                 return read_manifest(self.output)
             if self.output.exists():
@@ -143,10 +157,41 @@ class Preparation:
                 "another output, or delete that directory to prepare it anew"
             )
 
+    def _refuse_opted_out(self, manifest: dict[str, Any]) -> None:
+        if not (opted_out := self._opted_out()):
+            return
+        present: set[str] = set()
+        for split, parts in manifest["splits"].items():
+            for part in parts:
+                table = pq.read_table(self.output / split / part["file"], columns=["speaker", "partner"])
+                present.update(*(table[name].unique().to_pylist() for name in table.column_names))
+        if count := sum(person.strip() in opted_out for person in present):
+            raise ValueError(
+                f"{count} of the people in {self.opt_out} are in {self.output}: take each out with `lightning forget "
+                "--user <id>`, or delete that directory to prepare it anew without them"
+            )
+
+    def _opted_out(self) -> frozenset[str]:
+        return read_opt_out(self.opt_out) if self.opt_out else frozenset()
+
+    def dialogues(self, drops: Drops) -> Iterator[Dialogue]:
+        """The corpus' dialogues, normalised, without those of people who opted out, which `drops` counts apart."""
+        opted_out = self._opted_out()
+        for dialogue in self.corpus.dialogues(drops):
+            if opted_out and any(turn.speaker.strip() in opted_out for turn in dialogue.turns):
+                drops.num_opted_out += 1
+            else:
+                yield self.normalised(dialogue)
+
+    def profiles(self) -> Iterator[Profile]:
+        """What the corpus declares of its speakers, without those who opted out."""
+        opted_out = self._opted_out()
+        return (profile for profile in self.corpus.profiles() if profile.user.strip() not in opted_out)
+
     def _write(self, directory: Path) -> dict[str, Any]:
         drops = Drops()
         print("reading dialogues ...")
-        dialogues = [self.normalised(dialogue) for dialogue in self.corpus.dialogues(drops)]
+        dialogues = list(self.dialogues(drops))
         print(f"{len(dialogues):,} of {drops.num_seen:,} dialogues are used; dropped:\n{drops}")
         drops.stop_above(self.max_dropped)
         if not dialogues:
@@ -179,7 +224,7 @@ class Preparation:
             "vocabulary_size": tokenizer.get_vocab_size(),
             "target_users": targets,
             "num_dialogues": len(dialogues),
-            "dropped": dict(drops.reasons),
+            "dropped": {**drops.reasons, **({OPTED_OUT: drops.num_opted_out} if drops.num_opted_out else {})},
             "turns_cut": counts["turns cut"],
             "profiles": self._write_profiles(directory / "profiles.parquet"),
             "splits": parts,
@@ -208,7 +253,7 @@ class Preparation:
     def _write_profiles(self, path: Path) -> int:
         rows = [
             {"user": profile.user, "attribute": attribute, "value": self._normalise(value), "origin": profile.origin}
-            for profile in self.corpus.profiles()
+            for profile in self.profiles()
             for attribute, value in profile.attributes.items()
         ]
         if rows:
@@ -224,6 +269,14 @@ def read_manifest(directory: Path) -> dict[str, Any]:
             f"no prepared corpus in {directory}; make it with: lightning prepare --config experiments/<corpus>.yaml"
         )
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def user_numbers(manifest: dict[str, Any]) -> dict[str, int]:
+    """A number for each target user, their place among them; it stays when another one is forgotten."""
+    users = sorted(manifest["target_users"])
+    free = set(manifest.get("free_numbers", ()))
+    numbers = [number for number in range(len(users) + len(free)) if number not in free]
+    return dict(zip(users, numbers, strict=True))
 
 
 def num_pairs(manifest: dict[str, Any], split: str) -> int:
@@ -243,8 +296,8 @@ def _summary(manifest: dict[str, Any]) -> str:
 
 
 @contextmanager
-def _alone(output: Path) -> Iterator[None]:
-    """Holds a lock beside the directory, so that two preparations never write the same one."""
+def alone(output: Path) -> Iterator[None]:
+    """Holds a lock beside the directory, so that no two processes write the same one."""
     output.parent.mkdir(parents=True, exist_ok=True)
     with output.with_name(output.name + ".lock").open("w") as lock:
         try:
