@@ -56,7 +56,8 @@ class Forget:
             raise ValueError(f"user is {self.user!r}; give one id, without line ends or blanks around it")
         corpora = [PersonInCorpus(directory, self.user) for directory in prepared_directories(self.data)]
         corpora = [corpus for corpus in corpora if corpus.is_there]
-        in_runs = traces_in(self.runs, self._as_in_runs(corpora))
+        # What goes just in case goes first: after a kill, the rest still shows that the person is known here.
+        in_runs = sorted(traces_in(self.runs, self._as_in_runs(corpora)), key=lambda trace: trace.is_certain)
         if not corpora and not any(trace.is_certain for trace in in_runs):
             self._report_nothing()
             return
