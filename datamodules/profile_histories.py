@@ -36,7 +36,7 @@ class Spoken(NamedTuple):
 def histories_of(preparation: Preparation) -> dict[str, list[Spoken]]:
     """Everybody's training posts in time order; without times, as the corpus has them."""
     drops = Drops()
-    dialogues = [preparation.normalised(dialogue) for dialogue in preparation.corpus.dialogues(drops)]
+    dialogues = list(preparation.dialogues(drops))
     drops.stop_above(preparation.max_dropped)
     _, splits = split_dialogues(dialogues, preparation.splits)
     found: dict[str, list[Spoken]] = defaultdict(list)

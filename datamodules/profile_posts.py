@@ -111,7 +111,7 @@ class ProfilePosts(LightningDataModule):
         self.language = load_language(self.language_path)
         histories = self.histories()
         if self.labels_from == "declared":
-            labels = declared_labels(self.preparation.corpus.profiles(), self.language, self.language_path)
+            labels = declared_labels(self.preparation.profiles(), self.language, self.language_path)
         else:
             labels = distant_labels(histories, self.language, self.label_patterns)
         least = max(1, self.min_posts)

@@ -24,7 +24,7 @@ from typing import Literal, TypedDict
 import numpy as np
 from tokenizers import Tokenizer
 
-from datamodules.preparation.manifest import read_manifest
+from datamodules.preparation.manifest import read_manifest, user_numbers
 from datamodules.preparation.tokenizer import (
     EOS,
     PARTNER,
@@ -309,8 +309,7 @@ def load_prompts(
 
 def numbered_users(prepared: Path) -> dict[str, dict[str, str]]:
     """A profile for each target user that is nothing but their place among them: short, whatever they are called."""
-    users = sorted(read_manifest(prepared)["target_users"])
-    return {user: {"user": str(number)} for number, user in enumerate(users)}
+    return {user: {"user": str(number)} for user, number in user_numbers(read_manifest(prepared)).items()}
 
 
 def _command_for(path: Path) -> str:

@@ -81,6 +81,7 @@ TOOLS = {
     "human-eval export": "evaluation.human.export.HumanEvalExport",
     "human-eval score": "evaluation.human.score.HumanEvalScore",
     "sweep": "evaluation.sweep.Sweep",
+    "forget": "lightning_modules.forget.Forget",
 }
 HARMLESS_WARNINGS = (
     ".*LightningCLI's args parameter is intended to run from within Python.*",
@@ -98,6 +99,7 @@ DESCRIPTION = (
     "Besides the trainer's commands below: `lightning prepare` (corpus to token shards), `lightning table` "
     "(predictions to a table), `lightning profile_table` (judgements of profiles to a table), `lightning "
     "conversation_table` (long conversations to a table), `lightning sweep` (every point of a W&B sweep file, here), "
+    "`lightning forget` (takes one person out of prepared data and runs), "
     "`lightning human-eval export` (predictions to a page for annotators) and `lightning human-eval score` (their "
     "answers to a table)."
 )
@@ -429,7 +431,13 @@ def read_tool(name: str, arguments: Sequence[str]) -> tuple[dict[str, Any], Call
     if "config" not in settings:  # a sweep reads its file itself: the keys in it are W&B's
         parser.add_argument("--config", "-c", action="config", help="YAML file with these settings.")
     parser.add_class_arguments(tool)
-    config = parser.instantiate_classes(parser.parse_args(list(arguments)))
+    switches = {f"--{name}" for name, setting in settings.items() if isinstance(setting.default, bool)}
+    following = [*arguments[1:], "--"]
+    given = [
+        f"{argument}=true" if argument in switches and after.startswith("-") else argument  # a switch alone is on
+        for argument, after in zip(arguments, following, strict=True)
+    ]
+    config = parser.instantiate_classes(parser.parse_args(given))
     return {name: config[name] for name in settings}, tool
 
 

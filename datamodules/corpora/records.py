@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 
 EXAMPLES_PER_REASON = 3
+OPTED_OUT = "opted out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,8 @@ class Drops:
     num_seen: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    num_opted_out: int = 0
+    """Dialogues of people who asked to be left out: the input is not broken, so they are not among the reasons."""
 
     def seen(self) -> None:
         """Counts one dialogue that was met, usable or not."""
@@ -109,6 +112,8 @@ class Drops:
         for reason, count in self.reasons.most_common():
             examples = self.examples.get(reason)
             lines.append(f"  {count:>8,} {reason}" + (f" (such as {'; '.join(examples)})" if examples else ""))
+        if self.num_opted_out:
+            lines.append(f"  {self.num_opted_out:>8,} {OPTED_OUT}")
         return "\n".join(lines) or "  nothing dropped"
 
 

@@ -24,7 +24,8 @@ import pyarrow.parquet as pq
 
 from datamodules.corpora.posts import MALFORMED
 
-from .manifest import MANIFEST_VERSION
+from .manifest import MANIFEST_VERSION, write_manifest
+from .opt_out import names_fingerprint
 from .shards import ROWS_PER_PART, part_name, sha256_of
 from .splits import PRETRAIN_SPLITS
 from .stages import (
@@ -75,13 +76,13 @@ class PostPreparation:
         Raises:
             ValueError: too much of the input is malformed, or nothing usable is left.
         """
+        if self.preparation.profile_source is not None:
+            self.preparation.profile_source.check()
         self._begin_or_go_on()
         if not (self.directory / "manifest.json").is_file():
             with self.preparation.make_engine() as self.engine:
                 manifest = self._stages()
-            text = json.dumps(manifest, indent=1) + "\n"
-            (self.directory / "manifest.json.partial").write_text(text, encoding="utf-8")
-            (self.directory / "manifest.json.partial").replace(self.directory / "manifest.json")
+            write_manifest(self.directory, manifest)
         for path in self.directory.iterdir():
             if path.name not in KEPT:
                 _remove(path)
@@ -91,6 +92,7 @@ class PostPreparation:
         plan = {
             "settings": self.preparation.settings(),
             "source_fingerprint": self.preparation.corpus.fingerprint(),
+            "opted_out": names_fingerprint(self.preparation.opted_out),
             "num_buckets": self.num_buckets,
         }
         path = self.directory / "plan.json"
@@ -109,9 +111,9 @@ class PostPreparation:
         preparation = self.preparation
         job = Job(
             posts=preparation.corpus,
-            opted_out=frozenset(),
+            opted_out=preparation.opted_out,
             authors=preparation.authors,
-            profiles=preparation.profiles,
+            profiles=preparation.profile_source,
             directory=self.directory,
             num_buckets=self.num_buckets,
             max_context_turns=preparation.max_context_turns,
@@ -141,6 +143,7 @@ class PostPreparation:
             "tokenizer_fingerprint": tokenizer_fingerprint(job.tokenizer),
             "vocabulary_size": load_tokenizer(job.tokenizer).get_vocab_size(),
             "target_users": [],
+            "opted_out": names_fingerprint(preparation.opted_out),
             "num_posts": _total(authors, "posts"),
             "num_authors": _total(authors, "authors"),
             "num_dialogues": _total(chained, "dialogues"),
@@ -230,6 +233,10 @@ def mend_parts(output: Path, manifest: dict[str, Any], verify: bool) -> list[str
             continue
         print(f"{path} is missing or damaged: writing it again")
         found = write_shard(output, parts, part)["part"]
+        # Where somebody was forgotten, rows are packed into other groups than they were.
+        if manifest.get("forgotten") and _sizes(found) == _sizes(told):
+            manifest["splits"][split][number] = told = found
+            write_manifest(output, manifest)
         if found["sha256"] != told["sha256"]:
             raise ValueError(
                 f"{path} cannot be written again: pairs/ gives {found['sha256'][:16]}, the manifest says "
@@ -243,6 +250,11 @@ def _is_whole(path: Path, told: dict[str, Any], verify: bool) -> bool:
     if not path.is_file() or path.stat().st_size != told["bytes"]:
         return False
     return not verify or sha256_of(path) == told["sha256"]
+
+
+def _sizes(part: dict[str, Any]) -> list[int]:
+    """Pairs, context tokens and response tokens of a part."""
+    return [sum(sizes) for sizes in zip(*part["row_groups"], strict=True)]
 
 
 def _total(results: list[dict[str, Any]], key: str) -> int:

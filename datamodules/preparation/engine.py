@@ -123,8 +123,8 @@ class Engine:
             tail = log.read_text(encoding="utf-8", errors="replace")[-1500:] if log.is_file() else ""
             raise RuntimeError(
                 f"{len(missing)} of {num_tasks} tasks of the stage {name!r} are not done: a process was killed, "
-                f"perhaps for want of memory, or the engine failed. {AGAIN}; with more num_buckets or fewer num_workers "
-                f"it takes less memory. The engine's last words:\n{tail}"
+                f"perhaps for want of memory, or the engine failed. {AGAIN}; more num_buckets or fewer workers take "
+                f"less memory. The engine's last words:\n{tail}"
             )
         packed.unlink()
 

@@ -1,6 +1,6 @@
 """The manifest of a prepared corpus: what is in it, and what it was made from.
 
-In: a finished directory. Out: its `manifest.json`, and what follows from it. Not its job: to write one.
+In: a finished directory. Out: its `manifest.json`, and what follows from it. Not its job: what is in it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,21 @@ def read_manifest(directory: Path) -> dict[str, Any]:
             f"no prepared corpus in {directory}; make it with: lightning prepare --config experiments/<corpus>.yaml"
         )
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_manifest(directory: Path, manifest: dict[str, Any]) -> None:
+    """Writes the manifest, in one step."""
+    partial = directory / "manifest.json.partial"
+    partial.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    partial.replace(directory / "manifest.json")
+
+
+def user_numbers(manifest: dict[str, Any]) -> dict[str, int]:
+    """A number for each target user, their place among them; it stays when another one is forgotten."""
+    users = sorted(manifest["target_users"])
+    free = set(manifest.get("free_numbers", ()))
+    numbers = [number for number in range(len(users) + len(free)) if number not in free]
+    return dict(zip(users, numbers, strict=True))
 
 
 def num_pairs(manifest: dict[str, Any], split: str) -> int:

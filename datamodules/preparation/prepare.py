@@ -27,6 +27,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,12 +36,13 @@ import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
 from datamodules.corpora.posts import Posts
-from datamodules.corpora.records import Corpus, Dialogue, Drops
+from datamodules.corpora.records import OPTED_OUT, Corpus, Dialogue, Drops, Profile
 
 from .at_scale import PostPreparation, mend_parts
 from .authors import AuthorRules
 from .engine import Engine
-from .manifest import MANIFEST_VERSION, num_pairs, read_manifest
+from .manifest import MANIFEST_VERSION, num_pairs, read_manifest, write_manifest
+from .opt_out import names_fingerprint, read_opt_out
 from .pairs import reply_pairs
 from .profiles import ProfileSource
 from .shards import schema, shard_row, write_shards
@@ -56,7 +58,7 @@ from .tokenizer import (
 
 OF_POSTS = (
     "authors",
-    "profiles",
+    "profile_source",
     "max_tokenizer_texts",
     "engine",
     "num_workers",
@@ -84,8 +86,11 @@ class Preparation:
         normalisation: Unicode form of all text; NFKC makes full-width and half-width forms one.
         tokenizer: directory of a tokenizer to take instead of training one: that of a backbone that was trained on
             another corpus, or `tokenizer/` of that corpus, prepared.
+        opt_out: text file of people's ids, one a line, who asked to be left out: no dialogue that they take part in is
+            used. They do not count against `max_dropped`, which is about broken input. What is prepared already is
+            used only if none of them is in it.
         authors: which posts of an author are the same, and who is no person.
-        profiles: where the authors' profiles come from: inferred from their posts, or declared in a table; None
+        profile_source: where the authors' profiles come from: inferred from their posts, or declared in a table; None
             makes none.
         max_tokenizer_texts: posts that the tokenizer is learnt from, a sample of all.
         engine: `native` for the processes of this machine, or `ray` for those of a Ray cluster; the output is the same.
@@ -107,8 +112,9 @@ class Preparation:
     max_dropped: float = 0.01
     normalisation: str = "NFKC"
     tokenizer: Path | None = None
+    opt_out: Path | None = None
     authors: AuthorRules = field(default_factory=AuthorRules)
-    profiles: ProfileSource | None = None
+    profile_source: ProfileSource | None = None
     max_tokenizer_texts: int = 1_000_000
     engine: Literal["native", "ray"] = "native"
     num_workers: int | None = None
@@ -139,8 +145,9 @@ class Preparation:
 
     def settings(self) -> dict[str, Any]:
         """What decides the content of the output, as plain values."""
-        left_out = ("corpus", "output", "splits", "tokenizer", *OF_POSTS)
-        values = {name: value for name, value in vars(self).items() if name not in left_out}
+        # Who opted out is looked for in what is prepared: so the list may grow, and no manifest names them.
+        left_out = ("corpus", "output", "splits", "tokenizer", "opt_out", *OF_POSTS)
+        values = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in left_out}
         if self.tokenizer:
             del values["vocabulary_size"]
         if self._has_tokenizer:
@@ -149,7 +156,7 @@ class Preparation:
             values["max_tokenizer_texts"] = self.max_tokenizer_texts
             values["posts"] = self.corpus.settings()
             values["authors"] = asdict(self.authors)
-            values["profiles"] = self.profiles and self.profiles.fingerprint()
+            values["profile_source"] = self.profile_source and self.profile_source.fingerprint()
         return {"corpus": type(self.corpus).__name__, **values, "splits": asdict(self.splits)}
 
     @property
@@ -168,11 +175,12 @@ class Preparation:
             self._refuse_other_settings(manifest["settings"])
             self._refuse_other_source(manifest["source_fingerprint"])
             if self._is_at_scale:
-                with _alone(self.output):
+                with alone(self.output):
                     mend_parts(self.output, manifest, self.verify)
+            self._refuse_opted_out(manifest)
             print(f"{self.output} is prepared already: {_summary(manifest)}")
             return manifest
-        with _alone(self.output):
+        with alone(self.output):
             if (self.output / "manifest.json").is_file():  # another preparation has just finished
                 return read_manifest(self.output)
             if self.output.exists():
@@ -217,10 +225,44 @@ class Preparation:
                 "another output, or delete that directory to prepare it anew"
             )
 
+    def _refuse_opted_out(self, manifest: dict[str, Any]) -> None:
+        """Looks at who is in the shards, once for each state of the list."""
+        if names_fingerprint(self.opted_out) == manifest.get("opted_out", names_fingerprint(frozenset())):
+            return
+        present: set[str] = set()
+        for split, parts in manifest["splits"].items():
+            for part in parts:
+                table = pq.read_table(self.output / split / part["file"], columns=["speaker", "partner"])
+                present.update(*(table[name].unique().to_pylist() for name in table.column_names))
+        if count := sum(person.strip() in self.opted_out for person in present):
+            raise ValueError(
+                f"{count} of the people in {self.opt_out} are in {self.output}: take each out with `lightning forget "
+                "--user <id>`, or delete that directory to prepare it anew without them"
+            )
+        manifest["opted_out"] = names_fingerprint(self.opted_out)
+        write_manifest(self.output, manifest)
+
+    @cached_property
+    def opted_out(self) -> frozenset[str]:
+        """Ids of people who asked to be left out."""
+        return read_opt_out(self.opt_out) if self.opt_out else frozenset()
+
+    def dialogues(self, drops: Drops) -> Iterator[Dialogue]:
+        """The corpus' dialogues, normalised, without those of people who opted out, which `drops` counts apart."""
+        for dialogue in self.corpus.dialogues(drops):
+            if self.opted_out and any(turn.speaker.strip() in self.opted_out for turn in dialogue.turns):
+                drops.num_opted_out += 1
+            else:
+                yield self.normalised(dialogue)
+
+    def profiles(self) -> Iterator[Profile]:
+        """What the corpus declares of its speakers, without those who opted out."""
+        return (profile for profile in self.corpus.profiles() if profile.user.strip() not in self.opted_out)
+
     def _write(self, directory: Path) -> dict[str, Any]:
         drops = Drops()
         print("reading dialogues ...")
-        dialogues = [self.normalised(dialogue) for dialogue in self.corpus.dialogues(drops)]
+        dialogues = list(self.dialogues(drops))
         print(f"{len(dialogues):,} of {drops.num_seen:,} dialogues are used; dropped:\n{drops}")
         drops.stop_above(self.max_dropped)
         if not dialogues:
@@ -252,13 +294,14 @@ class Preparation:
             "tokenizer_fingerprint": fingerprint,
             "vocabulary_size": tokenizer.get_vocab_size(),
             "target_users": targets,
+            "opted_out": names_fingerprint(self.opted_out),
             "num_dialogues": len(dialogues),
-            "dropped": dict(drops.reasons),
+            "dropped": {**drops.reasons, **({OPTED_OUT: drops.num_opted_out} if drops.num_opted_out else {})},
             "turns_cut": counts["turns cut"],
             "profiles": self._write_profiles(directory / "profiles.parquet"),
             "splits": parts,
         }
-        (directory / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        write_manifest(directory, manifest)
         return manifest
 
     def normalised(self, dialogue: Dialogue) -> Dialogue:
@@ -282,7 +325,7 @@ class Preparation:
     def _write_profiles(self, path: Path) -> int:
         rows = [
             {"user": profile.user, "attribute": attribute, "value": self._normalise(value), "origin": profile.origin}
-            for profile in self.corpus.profiles()
+            for profile in self.profiles()
             for attribute, value in profile.attributes.items()
         ]
         if rows:
@@ -301,8 +344,8 @@ def _summary(manifest: dict[str, Any]) -> str:
 
 
 @contextmanager
-def _alone(output: Path) -> Iterator[None]:
-    """Holds a lock beside the directory, so that two preparations never write the same one."""
+def alone(output: Path) -> Iterator[None]:
+    """Holds a lock beside the directory, so that no two processes write the same one."""
     output.parent.mkdir(parents=True, exist_ok=True)
     with output.with_name(output.name + ".lock").open("w") as lock:
         try:

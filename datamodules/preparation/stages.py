@@ -137,7 +137,7 @@ def clean_authors(job: Job, sample_share: float, bucket: int) -> dict[str, Any]:
     with job.writer("authors", bucket, POSTS, num_buckets=1) as writer:
         writer.write(kept, np.zeros(kept.num_rows, dtype=np.int64))
     chosen = hash_strings(kept["id"], SAMPLE_SEED)
-    sample = kept.select(["id", "text"]).append_column("hash", pa.array(chosen))
+    sample = kept.select(["id", "author", "text"]).append_column("hash", pa.array(chosen))
     _write(sample.filter(pa.array(_below(chosen, sample_share))), job.directory / "sample" / f"{bucket:06d}.parquet")
     drops = Counter({"post given twice": posts.num_rows - once.num_rows}) + drops
     return {"posts": kept.num_rows, "authors": len(pc.unique(kept["author"])), "dropped": drops}
