@@ -27,7 +27,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -227,37 +226,40 @@ class Preparation:
 
     def _refuse_opted_out(self, manifest: dict[str, Any]) -> None:
         """Looks at who is in the shards, once for each state of the list."""
-        if names_fingerprint(self.opted_out) == manifest.get("opted_out", names_fingerprint(frozenset())):
+        opted_out = self.opted_out
+        if names_fingerprint(opted_out) == manifest.get("opted_out", names_fingerprint(frozenset())):
             return
         present: set[str] = set()
         for split, parts in manifest["splits"].items():
             for part in parts:
                 table = pq.read_table(self.output / split / part["file"], columns=["speaker", "partner"])
                 present.update(*(table[name].unique().to_pylist() for name in table.column_names))
-        if count := sum(person.strip() in self.opted_out for person in present):
+        if count := sum(person.strip() in opted_out for person in present):
             raise ValueError(
                 f"{count} of the people in {self.opt_out} are in {self.output}: take each out with `lightning forget "
                 "--user <id>`, or delete that directory to prepare it anew without them"
             )
-        manifest["opted_out"] = names_fingerprint(self.opted_out)
+        manifest["opted_out"] = names_fingerprint(opted_out)
         write_manifest(self.output, manifest)
 
-    @cached_property
+    @property
     def opted_out(self) -> frozenset[str]:
         """Ids of people who asked to be left out."""
         return read_opt_out(self.opt_out) if self.opt_out else frozenset()
 
     def dialogues(self, drops: Drops) -> Iterator[Dialogue]:
         """The corpus' dialogues, normalised, without those of people who opted out, which `drops` counts apart."""
+        opted_out = self.opted_out
         for dialogue in self.corpus.dialogues(drops):
-            if self.opted_out and any(turn.speaker.strip() in self.opted_out for turn in dialogue.turns):
+            if opted_out and any(turn.speaker.strip() in opted_out for turn in dialogue.turns):
                 drops.num_opted_out += 1
             else:
                 yield self.normalised(dialogue)
 
     def profiles(self) -> Iterator[Profile]:
         """What the corpus declares of its speakers, without those who opted out."""
-        return (profile for profile in self.corpus.profiles() if profile.user.strip() not in self.opted_out)
+        opted_out = self.opted_out
+        return (profile for profile in self.corpus.profiles() if profile.user.strip() not in opted_out)
 
     def _write(self, directory: Path) -> dict[str, Any]:
         drops = Drops()
