@@ -15,21 +15,18 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from itertools import repeat
 
 import numpy as np
 
 from datamodules.corpora.records import Post
 from datamodules.profile_language import Attribute, Language, Pattern
+from datamodules.profile_search import Lines, occurrences
 
 BITS = 21  # of a Unicode code point
 BREAK = ord("\n")
 WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
-LOOKS_AROUND = re.compile(r"\(\?[=!<]|\\[AZ]")
-LOOKS_AT_TEXT = re.compile(
-    r"\(\?<?[=!](\[[^]\\]+\]|[^][(){}\\.*+?|^$\n]+)\)(?![*+?{])"
-)  # at a text, or at one of some characters
 QUESTION_ENDS = ("?", "？", *(f"{verb}か{stop}" for verb in ("です", "ます", "でしょう") for stop in ("", "。", ".")))
 
 
@@ -42,32 +39,25 @@ class Chunk:
     answered: tuple[str, ...]  # the turn before each post, empty at the beginning of a dialogue
 
     @cached_property
-    def statements(self) -> list[tuple[str, str]]:
+    def statements(self) -> list[tuple[Post, str]]:
         """The posts that are no questions, each with the turn that it answers."""
         pairs = zip(self.posts, self.answered, strict=True)
-        return [(post.text, answered) for post, answered in pairs if not is_question(post.text)]
+        return [(post, answered) for post, answered in pairs if not is_question(post.text)]
+
+    @cached_property
+    def lines(self) -> Lines:
+        """What the posts say."""
+        return Lines([post.text for post in self.posts])
 
     @cached_property
     def stated(self) -> Lines:
         """What the posts say that are no questions."""
-        return Lines([text for text, _ in self.statements])
+        return Lines([post.text for post, _ in self.statements])
 
     @cached_property
     def replied_to(self) -> Lines:
         """The turns that they answer."""
         return Lines([answered for _, answered in self.statements])
-
-
-class Lines:
-    """Texts to search in, each for itself.
-
-    Args:
-        texts: in their order.
-    """
-
-    def __init__(self, texts: Sequence[str]) -> None:
-        self.texts = texts
-        self.joined = "\n".join(texts)
 
 
 def is_question(text: str) -> bool:
@@ -224,47 +214,21 @@ def choose(counts: Counts, user: np.ndarray, learners: np.ndarray, min_users: in
     return Vocabulary(items[kept], allowed[:, kept])
 
 
-def occurrences(pattern: re.Pattern[str], lines: Lines) -> list[re.Match[str]]:
-    """Where a pattern occurs, never from one text into the next.
-
-    One search through all texts is several times faster than one for each, but only where nothing looks beyond a line's
-    end.
-    """
-    if stays_in_line(pattern):
-        rest = without_head(pattern)
-        if rest is not pattern and not rest.search(lines.joined):
-            return []
-        found = list(pattern.finditer(lines.joined))
-        if not any("\n" in match[0] for match in found):
-            return found
-    return [match for text in lines.texts for match in pattern.finditer(text)]
-
-
-@cache
-def stays_in_line(pattern: re.Pattern[str]) -> bool:
-    """Whether a line's end looks to a pattern as a text's end: all that it looks around for are texts without one."""
-
-    def without(look: re.Match[str]) -> str:
-        return look[0] if re.search(look[1], "\n") else ""
-
-    return not LOOKS_AROUND.search(LOOKS_AT_TEXT.sub(without, pattern.pattern))
-
-
-@cache
-def without_head(pattern: re.Pattern[str]) -> re.Pattern[str]:
-    """A pattern that occurs wherever this one does, and that `re` finds faster: it does not begin by looking back."""
-    head = LOOKS_AT_TEXT.match(pattern.pattern)
-    return re.compile(pattern.pattern[head.end() :], pattern.flags) if head else pattern
+def places(pattern: Pattern, chunk: Chunk) -> list[int]:
+    """The places of those statements in which the pattern occurs; with `asked`, of answers to what matches it only."""
+    if pattern.asked is None:
+        return chunk.stated.places(pattern.said)
+    answers = chunk.replied_to.places(pattern.asked)
+    if not answers:  # mostly so
+        return []
+    return [place for place in answers if pattern.said.search(chunk.stated.texts[place])]
 
 
 def matches(pattern: Pattern, chunk: Chunk) -> list[re.Match[str]]:
     """Where the pattern occurs in posts that are no questions; with `asked`, in answers to what matches it only."""
-    asked = pattern.asked
-    if asked is None:
+    if pattern.asked is None:
         return occurrences(pattern.said, chunk.stated)
-    if not occurrences(asked, chunk.replied_to):  # mostly so, and soon found out
-        return []
-    return occurrences(pattern.said, Lines([text for text, answered in chunk.statements if asked.search(answered)]))
+    return [match for place in places(pattern, chunk) for match in pattern.said.finditer(chunk.stated.texts[place])]
 
 
 @dataclass
@@ -291,9 +255,10 @@ class PatternCounter:
         if not attribute.places:
             return Counter()
         # Few posts name a place, and there are many frames.
-        pairs = zip(chunk.posts, chunk.answered, strict=True)
-        naming = [(post, answered) for post, answered in pairs if attribute.any_name.search(post.text)]
-        few = Chunk(chunk.user, *zip(*naming, strict=True)) if naming else Chunk(chunk.user, (), ())
+        naming = [chunk.statements[place] for place in chunk.stated.places(attribute.any_name)]
+        if not naming:
+            return Counter()
+        few = Chunk(chunk.user, *zip(*naming, strict=True))
         return Counter(
             (frame, value)
             for frame, pattern in attribute.places.items()
@@ -303,6 +268,5 @@ class PatternCounter:
 
     def forms(self, chunk: Chunk) -> Counter[str]:
         """Form → how often it is used."""
-        lines = Lines([post.text for post in chunk.posts])
-        counts = {name: len(occurrences(form, lines)) for name, form in self.language.forms.items()}
+        counts = {name: len(occurrences(form, chunk.lines)) for name, form in self.language.forms.items()}
         return Counter({name: count for name, count in counts.items() if count})

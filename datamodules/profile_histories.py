@@ -12,14 +12,13 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 from datamodules.corpora.records import Drops, Post, Profile
 from datamodules.preparation.prepare import Preparation
 from datamodules.preparation.splits import comparable, split_dialogues
-from datamodules.profile_evidence import Chunk, PatternCounter
+from datamodules.profile_evidence import Chunk, PatternCounter, is_question, places
 from datamodules.profile_language import Attribute, Language
 
 SEARCHED_AT_ONCE = 150
@@ -85,7 +84,7 @@ def distant_labels(
     speaking = label_attributes(language, names)
     labels: dict[str, dict[str, str]] = defaultdict(dict)
     for user, history in histories.items():
-        hidden, said = set(stating(history, speaking, counter)), defaultdict(Counter)
+        hidden, said = set(stating(history, speaking)), defaultdict(Counter)
         for place in sorted(hidden):
             alone = chunk_of([history[place]])
             for attribute in speaking:
@@ -117,28 +116,23 @@ def label_attributes(language: Language, names: Collection[str]) -> list[Attribu
     ]
 
 
-def stating(history: Sequence[Spoken], speaking: Sequence[Attribute], counter: PatternCounter) -> Iterator[int]:
-    """The places of posts that match a pattern of distant labels.
-
-    Few do; so many posts are searched at once, and only where there is something, each half of them for itself.
+def stating(history: Sequence[Spoken], speaking: Sequence[Attribute]) -> Iterator[int]:
+    """The places of posts that match a pattern of distant labels, in their order.
 
     Args:
         history: of one user.
         speaking: what `label_attributes` gives.
-        counter: of the language.
     """
-    if len(history) > SEARCHED_AT_ONCE:
-        parts = range(0, len(history), SEARCHED_AT_ONCE)
-    else:
-        chunk = chunk_of(history)
-        if not any(counter.said(attribute, chunk) or counter.named(attribute, chunk) for attribute in speaking):
-            return
-        if len(history) == 1:
-            yield 0
-            return
-        parts = (0, len(history) // 2)
-    for start, end in pairwise([*parts, len(history)]):
-        yield from (start + place for place in stating(history[start:end], speaking, counter))
+    patterns = [
+        pattern
+        for attribute in speaking
+        for pattern in [*(one for by in attribute.patterns.values() for one in by.values()), *attribute.places.values()]
+    ]
+    for start in range(0, len(history), SEARCHED_AT_ONCE):
+        chunk = chunk_of(history[start : start + SEARCHED_AT_ONCE])
+        found = {place for pattern in patterns for place in places(pattern, chunk)}
+        statements = (place for place, post in enumerate(chunk.posts) if not is_question(post.text))
+        yield from (start + place for number, place in enumerate(statements) if number in found)
 
 
 def chunk_of(history: Sequence[Spoken]) -> Chunk:

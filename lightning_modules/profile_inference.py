@@ -105,7 +105,7 @@ class ProfileInference(ProfileSource):
         """Everybody who has enough posts, by name."""
         for user, history in histories(posts):
             if learnt.hidden:
-                hidden = set(stating(history, learnt.hidden, learnt.facts.patterns))
+                hidden = set(stating(history, learnt.hidden))
                 history = [spoken for place, spoken in enumerate(history) if place not in hidden]
             if len(history) >= max(1, self.min_posts):
                 from datamodules.profile_facts import cut
@@ -151,11 +151,10 @@ def histories(posts: pa.Table) -> Iterator[tuple[str, list[Spoken]]]:
         user, count = run["values"].as_py(), run["counts"].as_py()
         own = table.slice(start, count)
         start += count
-        columns = (own[name].to_pylist() for name in ("text", "time", "answered"))
-        yield (
-            user,
-            [Spoken(Post(user, text, time), answered or "", "") for text, time, answered in zip(*columns, strict=True)],
-        )
+        texts, answers = (own[name].to_pylist() for name in ("text", "answered"))
+        times = own["time"].to_numpy().astype("datetime64[ms]").tolist()  # in UTC, without saying so
+        rows = zip(texts, times, answers, strict=True)
+        yield user, [Spoken(Post(user, text, time), answered or "", "") for text, time, answered in rows]
 
 
 def together(people: Iterable[Person], num_chunks: int) -> Iterator[list[Person]]:

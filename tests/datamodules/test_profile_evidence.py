@@ -15,17 +15,16 @@ from datamodules.corpora import Post
 from datamodules.profile_evidence import (
     Chunk,
     Counts,
-    Lines,
     PatternCounter,
     Words,
     choose,
     gram_counts,
     gram_key,
     gram_text,
-    occurrences,
     segmenter,
 )
 from datamodules.profile_language import Language, load_language
+from datamodules.profile_search import Lines, occurrences
 
 ENGLISH = """segmenter: words
 attributes:
@@ -331,7 +330,7 @@ def test_a_chunk_has_what_its_posts_have(english: Language) -> None:
         counter, together = PatternCounter(english), chunk(*texts, answered=asked)
         alone = [chunk(text, answered=(turn,)) for text, turn in zip(texts, asked, strict=True)]
         states = [re.search(r"[?？]\s*$|(?:です|ます|でしょう)か[。.]?\s*$", text) is None for text in texts]
-        assert [text for text, _ in together.statements] == [
+        assert [post.text for post, _ in together.statements] == [
             t for t, is_one in zip(texts, states, strict=True) if is_one
         ]
         naive: Counter[tuple[str, str]] = Counter()

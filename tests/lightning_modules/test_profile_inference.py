@@ -41,8 +41,8 @@ data:
       splits: {{num_target_users: 0, pretrain_validation_share: 0.0}}
     language: tiny.yaml
     labels: {labels}
-    posts_per_chunk: 10
-    min_posts: 8
+    posts_per_chunk: 15
+    min_posts: 5
     num_folds: 3
     min_users: 2
     gram_sizes: [2]
@@ -94,14 +94,14 @@ Posts(user, +hour) => Home(user, +h)
 Sport(user, +s) ^ Home(user, +h)
 """
 LINK = "Replies(u, o) => (Sport(u, s) <=> Sport(o, s))\n"
-PEOPLE = [f"p{number:02}" for number in range(14)]
+PEOPLE = [f"p{number:02}" for number in range(15)]  # the last one writes little
 HOMES = ("Osaka", "Kyoto", "Nara")
 START = datetime(2024, 1, 1, tzinfo=UTC)
-SETTINGS = {"posts_per_chunk": 10, "min_posts": 8, "decision": Decision(min_posterior=0.45)}
+SETTINGS = {"posts_per_chunk": 15, "min_posts": 5, "decision": Decision(min_posterior=0.45)}
 
 
 def write_project(labels: str, formulas: str = FORMULAS, chunks: int = 5) -> None:
-    """Chats of people with a sport and a home, which show in some of their posts; the first of them write little."""
+    """Chats of people with a sport and a home, which show in some of their posts."""
     rng = random.Random(5)
     own = {"ball": ["goal", "kick"], "chess": ["pawn", "queen"]}
     sport = {person: ("ball", "chess")[number % 2] for number, person in enumerate(PEOPLE)}
@@ -109,9 +109,10 @@ def write_project(labels: str, formulas: str = FORMULAS, chunks: int = 5) -> Non
     dialogues = []
     for number in range(60):
         first = PEOPLE[min(rng.randrange(14), rng.randrange(20)) % 14]
-        pair = first, rng.choice([person for person in PEOPLE if person != first])
+        pair = first, rng.choice([person for person in PEOPLE[:14] if person != first])
+        pair = (PEOPLE[14], first) if number == 59 else pair
         turns = []
-        for place in range(rng.randint(2, 16)):
+        for place in range(16 if number == 59 else rng.randint(2, 16)):
             speaker = pair[place % 2]
             words = rng.choices(["the", "a", "so", "what", "haha", "is", "we", "oh"], k=3)
             words += rng.choices(own[sport[speaker]], k=rng.random() < 0.5)
@@ -226,7 +227,7 @@ def test_a_network_is_loaded_once(predicted, posts):
 
 def test_nobody_has_no_profile(predicted, posts):
     assert predicted.infer(posts.slice(0, 0)).equals(PROFILES.empty_table())
-    few = posts.filter(pa.compute.equal(posts["author"], "p00")).slice(0, 7)
+    few = posts.filter(pa.compute.equal(posts["author"], "p00")).slice(0, 4)
     assert len(predicted.infer(few)) == 0
 
 
@@ -238,7 +239,7 @@ def changed(source: ProfileInference, **settings) -> ProfileInference:
 def test_the_fingerprint_is_of_all_that_decides(predicted, tmp_path):
     ours = predicted.fingerprint()
     assert changed(predicted).fingerprint() == ours
-    others = [{"min_posts": 5}, {"decision": Decision()}, {"posts_per_chunk": 9}]
+    others = [{"min_posts": 7}, {"decision": Decision()}, {"posts_per_chunk": 9}]
     assert ours not in [changed(predicted, **other).fingerprint() for other in others]
     for name in ("tiny.yaml", "places.yaml"):
         (tmp_path / name).write_bytes((predicted.language.parent / name).read_bytes())
