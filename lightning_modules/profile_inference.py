@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from datamodules.corpora.profile_sources import PROFILES, ProfileSource
 from datamodules.corpora.records import Post
-from datamodules.preparation.profiles import PROFILES, ProfileSource
 from datamodules.profile_evidence import Chunk
 from datamodules.profile_histories import Spoken, label_attributes, stating
 from datamodules.profile_language import language_files, load_language

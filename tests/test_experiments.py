@@ -49,8 +49,13 @@ def split(arguments):
     return " ".join(arguments[:start]), arguments[start:]
 
 
+def kind(path):
+    """Its directory; a corpus may also stand above."""
+    return "corpora" if path.name.startswith("corpus_") else path.parent.name
+
+
 def of_kind(*kinds):
-    chosen = [path for path in ALL if path.parent.name in kinds]
+    chosen = [path for path in ALL if kind(path) in kinds]
     assert chosen, kinds
     return pytest.mark.parametrize("path", chosen, ids=lambda path: str(path.relative_to(ROOT / "experiments")))
 
@@ -84,7 +89,7 @@ def test_the_first_line_is_its_command(path):
     assert first_line(path).startswith("# ")
     subcommand, flags = split(command(path))
     assert flags[:2] == ["--config", str(path.relative_to(ROOT))]
-    assert subcommand in TOOLS.get(path.parent.name, ("fit", "predict"))
+    assert subcommand in TOOLS.get(kind(path), ("fit", "predict"))
 
 
 class Parsed(UserDialogueCLI):
@@ -166,7 +171,7 @@ def test_the_experiment_at_the_scale_of_the_paper_runs_with_a_tiny_model(project
 
     monkeypatch.chdir(project)
     shutil.copy(ROOT / "experiments" / "pretrain_t5_base.yaml", "experiments/t5.yaml")
-    shutil.copy("experiments/corpora/invented.yaml", "experiments/corpora/jsonl.yaml")
+    shutil.copy("experiments/corpora/invented.yaml", "experiments/corpus_sns.yaml")
     tiny = ["--model.size=tiny", "--data.tokens_per_batch=256", "--trainer.val_check_interval=2"]
     limits = ["--trainer.max_steps=4", "--trainer.accelerator=cpu", "--trainer.devices=1"]
     main(["fit", "--config", "experiments/t5.yaml", "--run=t5", *tiny, *limits])

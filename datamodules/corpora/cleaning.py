@@ -2,7 +2,7 @@
 
 In: a table of `post_records.RAW`. Out: a table of `POSTS`, and how many posts were left out, by reason. Almost all of
 it is done by Arrow's kernels on whole columns. Not its job: what only all posts of an author show, which is the job of
-preparation/authors.py.
+corpora/post_authors.py.
 
 The text that comes out is in Unicode NFKC, with single blanks and without the tokenizer's markers: preparation's own
 normalisation of text changes nothing of it any more. In this order:

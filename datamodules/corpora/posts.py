@@ -26,9 +26,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .cleaning import POSTS, Cleaning
+from .post_authors import AuthorRules
 from .post_columns import column_names, has_column, parse_batch
 from .post_files import PostFiles, Unit, kind_of
 from .post_records import RAW, Fields, JsonLines, Reasons
+from .profile_sources import ProfileSource
 
 BATCH_ROWS = 32_768
 CHECKED_FILES, CHECKED_RECORDS = 16, 1000
@@ -48,6 +50,9 @@ class Posts:
         files: paths, globs, directories, or addresses such as `s3://bucket/posts/*.jsonl.zst`; one or several.
         fields: what the fields of a post are called.
         cleaning: which posts are kept, and what is taken out of their texts.
+        authors: which posts of an author are the same, and who is no person.
+        profiles: where the authors' profiles come from: inferred from their posts, or declared in a table; None makes
+            none.
         unit_bytes: size of a unit of input where a file can be cut.
         storage_options: what fsspec needs for these addresses; passed on as it is.
     """
@@ -57,6 +62,8 @@ class Posts:
         files: str | list[str],
         fields: Fields = Fields(),  # noqa: B008 - frozen
         cleaning: Cleaning = Cleaning(),  # noqa: B008 - frozen
+        authors: AuthorRules = AuthorRules(),  # noqa: B008 - frozen
+        profiles: ProfileSource | None = None,
         unit_bytes: int = 64 << 20,
         storage_options: dict[str, Any] | None = None,
     ) -> None:
@@ -65,6 +72,8 @@ class Posts:
         self.files = [files] if isinstance(files, str) else list(files)
         self.fields = fields
         self.cleaning = cleaning
+        self.authors = authors
+        self.profiles = profiles
         self.unit_bytes = unit_bytes
         self.storage_options = storage_options or {}
 
@@ -123,7 +132,19 @@ class Posts:
 
     def settings(self) -> dict[str, Any]:
         """What decides the content of the posts besides the files, as plain values."""
-        return {"fields": asdict(self.fields), "cleaning": asdict(self.cleaning)}
+        return {
+            "fields": asdict(self.fields),
+            "cleaning": asdict(self.cleaning),
+            "authors": asdict(self.authors),
+            "profiles": self._profiles_fingerprint(),
+        }
+
+    def _profiles_fingerprint(self) -> str | None:
+        """None without profiles, and where what they would come from is not here."""
+        try:
+            return self.profiles and self.profiles.fingerprint()
+        except FileNotFoundError:
+            return None
 
     @property
     def _source(self) -> PostFiles:

@@ -20,9 +20,11 @@ from typing import Any
 import pyarrow as pa
 
 from .cleaning import Cleaning
+from .post_authors import AuthorRules
 from .post_files import Unit
 from .post_records import Fields, Reasons, row_of, table_of_rows
 from .posts import BATCH_ROWS, CHECKED_RECORDS, Posts
+from .profile_sources import ProfileSource
 from .records import Malformed
 
 ACCOUNT = "account"  # the key under which a post gets its author
@@ -43,6 +45,8 @@ class TwitterArchive(Posts):
         files: `tweets.js`, the directory `data` in which it is, or a glob for several: `archives/*/data/tweets.js`.
         fields: what the fields of a post are called; `account` is the id of the archive's account.
         cleaning: which posts are kept, and what is taken out of their texts; Twitter writes `&` as `&amp;`.
+        authors: as of `Posts`.
+        profiles: as of `Posts`.
         account: id of the account, if there is no `account.js` beside the file.
         storage_options: what fsspec needs for these addresses.
     """
@@ -52,14 +56,17 @@ class TwitterArchive(Posts):
         files: str | list[str],
         fields: Fields = TWITTER_FIELDS,
         cleaning: Cleaning = Cleaning(unescape=True),  # noqa: B008 - frozen
+        authors: AuthorRules = AuthorRules(),  # noqa: B008 - frozen
+        profiles: ProfileSource | None = None,
         account: str | None = None,
         storage_options: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(files, fields, cleaning, storage_options=storage_options)
+        super().__init__(files, fields, cleaning, authors, profiles, storage_options=storage_options)
         self.account = account
 
-    def _settings(self) -> dict[str, Any]:
-        return {**super()._settings(), "account": self.account}
+    def settings(self) -> dict[str, Any]:
+        """As of `Posts`, and the account."""
+        return {**super().settings(), "account": self.account}
 
     def _raw(self, unit: Unit) -> Iterator[tuple[pa.Table, Reasons]]:
         tweets = enumerate(self._tweets(unit.path))

@@ -76,8 +76,8 @@ class PostPreparation:
         Raises:
             ValueError: too much of the input is malformed, or nothing usable is left.
         """
-        if self.preparation.profile_source is not None:
-            self.preparation.profile_source.check()
+        if self.preparation.corpus.profiles is not None:
+            self.preparation.corpus.profiles.check()
         self._begin_or_go_on()
         if not (self.directory / "manifest.json").is_file():
             with self.preparation.make_engine() as self.engine:
@@ -112,8 +112,6 @@ class PostPreparation:
         job = Job(
             posts=preparation.corpus,
             opted_out=preparation.opted_out,
-            authors=preparation.authors,
-            profiles=preparation.profile_source,
             directory=self.directory,
             num_buckets=self.num_buckets,
             max_context_turns=preparation.max_context_turns,
@@ -133,7 +131,7 @@ class PostPreparation:
         chained = self._run("pairs", partial(chain, job, parts), buckets, done_with=["edges"])
         written = self._run("shards", partial(write_shard, self.directory, parts), range(len(parts)))
         num_profiles = 0
-        if job.profiles is not None:
+        if job.posts.profiles is not None:
             self._run("profiles", partial(infer_profiles, job), buckets)
             num_profiles = self._put_profiles_together()
         return {

@@ -38,12 +38,10 @@ from datamodules.corpora.posts import Posts
 from datamodules.corpora.records import OPTED_OUT, Corpus, Dialogue, Drops, Profile
 
 from .at_scale import PostPreparation, mend_parts
-from .authors import AuthorRules
 from .engine import Engine
 from .manifest import MANIFEST_VERSION, num_pairs, read_manifest, write_manifest
 from .opt_out import names_fingerprint, read_opt_out
 from .pairs import reply_pairs
-from .profiles import ProfileSource
 from .shards import schema, shard_row, write_shards
 from .splits import SplitRule, split_dialogues, stable_hash
 from .tokenizer import (
@@ -56,8 +54,6 @@ from .tokenizer import (
 )
 
 OF_POSTS = (
-    "authors",
-    "profile_source",
     "max_tokenizer_texts",
     "engine",
     "num_workers",
@@ -88,9 +84,6 @@ class Preparation:
         opt_out: text file of people's ids, one a line, who asked to be left out: no dialogue that they take part in is
             used. They do not count against `max_dropped`, which is about broken input. What is prepared already is
             used only if none of them is in it.
-        authors: which posts of an author are the same, and who is no person.
-        profile_source: where the authors' profiles come from: inferred from their posts, or declared in a table; None
-            makes none.
         max_tokenizer_texts: posts that the tokenizer is learnt from, a sample of all.
         engine: `native` for the processes of this machine, or `ray` for those of a Ray cluster; the output is the same.
         num_workers: tasks at once; None takes one for each processor.
@@ -112,8 +105,6 @@ class Preparation:
     normalisation: str = "NFKC"
     tokenizer: Path | None = None
     opt_out: Path | None = None
-    authors: AuthorRules = field(default_factory=AuthorRules)
-    profile_source: ProfileSource | None = None
     max_tokenizer_texts: int = 1_000_000
     engine: Literal["native", "ray"] = "native"
     num_workers: int | None = None
@@ -154,8 +145,6 @@ class Preparation:
         if isinstance(self.corpus, Posts):
             values["max_tokenizer_texts"] = self.max_tokenizer_texts
             values["posts"] = self.corpus.settings()
-            values["authors"] = asdict(self.authors)
-            values["profile_source"] = self.profile_source and self.profile_source.fingerprint()
         return {"corpus": type(self.corpus).__name__, **values, "splits": asdict(self.splits)}
 
     @property
@@ -201,6 +190,8 @@ class Preparation:
         ours = json.loads(json.dumps(self.settings()))
         if self.tokenizer is not None and not self._has_tokenizer:  # what is prepared serves without it
             ours["tokenizer"] = settings.get("tokenizer")
+        if isinstance(self.corpus, Posts) and self.corpus.profiles is not None and ours["posts"]["profiles"] is None:
+            ours["posts"]["profiles"] = settings.get("posts", {}).get("profiles")
         differing = [
             f"{key} was {settings.get(key)}, now {ours.get(key)}"
             for key in sorted(ours.keys() | settings.keys())

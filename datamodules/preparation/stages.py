@@ -30,11 +30,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from datamodules.corpora.post_authors import clean_authors as clean_authors_of
 from datamodules.corpora.posts import POSTS, Posts, Unit
 
-from .authors import AuthorRules
-from .authors import clean_authors as clean_authors_of
-from .profiles import ProfileSource
 from .shards import ROWS_PER_GROUP, part_name, schema, write_part
 from .shuffle import ShuffleWriter, hash_strings, ragged, read_bucket, share_of
 from .splits import PRETRAIN_SPLITS
@@ -54,8 +52,6 @@ class Job:
     Args:
         posts: the corpus.
         opted_out: ids of people who asked to be left out.
-        authors: what is left out of all posts of an author.
-        profiles: where profiles come from, if they are wanted.
         directory: where everything is written.
         num_buckets: buckets of each shuffle.
         max_context_turns: as in `Preparation`.
@@ -66,8 +62,6 @@ class Job:
 
     posts: Posts
     opted_out: frozenset[str]
-    authors: AuthorRules
-    profiles: ProfileSource | None
     directory: Path
     num_buckets: int
     max_context_turns: int
@@ -133,7 +127,7 @@ def clean_authors(job: Job, sample_share: float, bucket: int) -> dict[str, Any]:
     posts = job.read("posts", bucket, POSTS)
     key = pc.binary_join_element_wise(posts["author"], posts["id"], "\x1f")
     once = first_of_each(posts.append_column("key", key), "key", ["time", "text"]).select(POSTS.names)
-    kept, drops = clean_authors_of(once, job.authors)
+    kept, drops = clean_authors_of(once, job.posts.authors)
     with job.writer("authors", bucket, POSTS, num_buckets=1) as writer:
         writer.write(kept, np.zeros(kept.num_rows, dtype=np.int64))
     chosen = hash_strings(kept["id"], SAMPLE_SEED)
@@ -212,7 +206,7 @@ def infer_profiles(job: Job, bucket: int) -> dict[str, Any]:
     names = pc.binary_join_element_wise(posts["author"], posts["id"], "\x1f")
     hidden = pc.binary_join_element_wise(held_out["author"], held_out["id"], "\x1f")
     evidence = posts.filter(pc.invert(pc.is_in(names, value_set=hidden.combine_chunks())))
-    found = job.profiles.infer(evidence)
+    found = job.posts.profiles.infer(evidence)
     _write(found, job.directory / "profiles" / f"{bucket:06d}.parquet")
     return {"posts": evidence.num_rows, "hidden": posts.num_rows - evidence.num_rows, "attributes": found.num_rows}
 

@@ -124,7 +124,7 @@ def test_everything_is_exported() -> None:
     assert set(corpora.__all__) == {
         *("ChitChat", "Jsonl", "PersonaChat", "JPersonaChat", "RealPersonaChat"),
         *("Corpus", "Dialogue", "Drops", "Post", "Profile", "Turn"),
-        *("Posts", "TwitterArchive", "Cleaning", "Fields", "POSTS"),
+        *("Posts", "TwitterArchive", "Cleaning", "Fields", "POSTS", "AuthorRules", "DeclaredProfiles"),
     }
     assert all(hasattr(corpora, name) for name in corpora.__all__)
 

@@ -100,9 +100,8 @@ def test_bad_input_is_reported_as_it_is(native, tmp_path):
 
 
 def test_a_mistake_names_its_task(native, tmp_path):
-    with pytest.raises(
-        RuntimeError, match=r"(?s)task 2 of the stage 'stumble' has failed with ZeroDivisionError.*goes on.*1 //"
-    ):
+    message = r"(?s)task 2 of the stage 'stumble' has failed with ZeroDivisionError.*goes on.*1 //"
+    with pytest.raises(RuntimeError, match=message):
         native.run("stumble", stumble, list(range(4)), tmp_path)
 
 
@@ -128,8 +127,9 @@ def test_nothing_outlives_the_command(tmp_path, number):
         "from pathlib import Path\n"
         "from test_engine import sleep\n"
         "from datamodules.preparation.engine import Engine\n"
-        f"with Engine('native', 2) as engine: engine.run('sleep', sleep, [(Path({str(tmp_path)!r}), n) for n in (0, 1)], "
-        f"Path({str(tmp_path)!r}))\n"
+        f"directory = Path({str(tmp_path)!r})\n"
+        "with Engine('native', 2) as engine:\n"
+        "    engine.run('sleep', sleep, [(directory, 0), (directory, 1)], directory)\n"
     )
     command = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     markers = [tmp_path / "process-0", tmp_path / "process-1"]
