@@ -4,14 +4,16 @@
     python -m benchmarks.generation                         # all target users' test turns, twice
     python -m benchmarks.generation --users 4 --repetitions 1     # a quick look
 
-    ours         the real command, in batches of several users; it also scores the real replies, and writes the file
+    ours         the real command, in full batches of many users; it also scores the real replies, and writes the file
     switching    a PEFT model that holds everyone's adapter: `set_adapter(user)` and a `generate` call for each reply,
                  in the order of the test set, where turns of one user stand together
 
 Both read the same test turns with the same prompts, and decode greedily with `no_repeat_ngram_size` and
 `max_new_tokens` of the experiment, in 32 bits. Every reply must be the same, or the benchmark ends with an error.
-Each is a process of its own, started anew in every repetition, in changing order. Wall time and memory are those of the
-whole process, start, imports and reading included.
+Each is a process of its own, started anew in every repetition, in changing order. The figure is that of generation
+alone: from the moment at which model and data are loaded, in PEFT's case the adapters too, to the last reply. Time and
+memory of the whole process, start, imports and reading included, stand beside it; the start weighs the less the more
+is generated.
 """
 
 from __future__ import annotations
@@ -21,14 +23,28 @@ import json
 import os
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
 
 from benchmarks.adapters import run
 from benchmarks.experiment import exit_on_termination, load_experiment
 from benchmarks.report import ratios, spread, table
 
+SECONDS = "generation_seconds.txt"
 NAMES = {"ours": "ours, `lightning predict`", "switching": "PEFT, one `generate` a reply"}
+
+
+class GenerationTimer(Callback):
+    """Writes to the run directory how long a prediction takes, without what comes before it."""
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.began = time.perf_counter()
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        Path(trainer.default_root_dir, SECONDS).write_text(str(time.perf_counter() - self.began))
 
 
 def main() -> None:
@@ -38,6 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--experiment", type=Path, default=Path("experiments/lora_r12.yaml"))
     parser.add_argument("--adapters", type=Path, default=Path("runs/lora_r12/adapters"))
+    parser.add_argument("--rows", type=int, default=256, help="rows in a batch of ours")
     parser.add_argument("--users", type=int, help="only the first so many target users")
     parser.add_argument("--repetitions", type=int, default=2)
     arguments = parser.parse_args()
@@ -60,6 +77,9 @@ def compare(arguments: argparse.Namespace, directory: Path) -> None:
     ]
     lightning = [str(Path(sys.executable).with_name("lightning")), "predict", "--config", str(arguments.experiment)]
     lightning += [*flags, "--trainer.precision=32-true", "--trainer.logger=false"]
+    lightning += [f"--data.predict_rows={arguments.rows}", "--trainer.callbacks+=benchmarks.generation.GenerationTimer"]
+    root = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    alone: dict[str, list[float]] = {name: [] for name in NAMES}
     seconds: dict[str, list[float]] = {name: [] for name in NAMES}
     work: dict[str, list[float]] = {name: [] for name in NAMES}
     memory: dict[str, list[float]] = {name: [] for name in NAMES}
@@ -71,13 +91,14 @@ def compare(arguments: argparse.Namespace, directory: Path) -> None:
             if name == "switching":
                 job = {"experiment": str(arguments.experiment), "flags": flags, "output": str(output)}
                 command = [sys.executable, "-m", "benchmarks.generation", "worker", json.dumps(job)]
-            wall, cores, peak = run(command, directory / f"{name}.log", dict(os.environ))
+            wall, cores, peak = run(command, directory / f"{name}.log", {**os.environ, "PYTHONPATH": root})
+            alone[name].append(float((output / SECONDS).read_text()))
             seconds[name].append(wall)
             work[name].append(cores)
             memory[name].append(peak)
             lines = map(json.loads, (output / "predictions.jsonl").read_text().splitlines())
             replies[name] = {(line["user"], line["pair_id"]): line["candidates"][0] for line in lines}
-            print(f"{name}: {wall:.1f} s, CPU {cores:.1f} s", file=sys.stderr)
+            print(f"{name}: {wall:.1f} s, of it generation {alone[name][-1]:.1f} s, CPU {cores:.1f} s", file=sys.stderr)
         ours, theirs = replies["ours"], replies["switching"]
         if differing := [pair for pair in ours.keys() | theirs.keys() if ours.get(pair) != theirs.get(pair)]:
             raise ValueError(f"{len(differing)} of {len(ours)} replies differ, such as that to pair {differing[0]}")
@@ -85,15 +106,17 @@ def compare(arguments: argparse.Namespace, directory: Path) -> None:
     rows = [
         [
             label,
+            spread([len(ours) / wall for wall in alone[name]], 1),
+            "" if name == "ours" else spread(ratios(alone[name], alone["ours"]), 2),
             spread(seconds[name], 1),
-            spread([len(ours) / wall for wall in seconds[name]], 1),
             "" if name == "ours" else spread(ratios(seconds[name], seconds["ours"]), 2),
             spread(work[name], 1),
             spread(memory[name]),
         ]
         for name, label in NAMES.items()
     ]
-    print(table(["", "wall time, s", "replies/s", "ours is faster by", "CPU time, s", "memory, MB"], rows))
+    heading = ["", "replies/s (generation alone)", "ours is faster by", "whole process, s", "ours is faster by"]
+    print(table([*heading, "CPU time, s", "memory, MB"], rows))
 
 
 def switch(job: dict[str, Any]) -> None:
@@ -119,6 +142,7 @@ def switch(job: dict[str, Any]) -> None:
     loaded = data.splits["test"].load(data.users, data.prompts, data.max_context_tokens)
     output = Path(job["output"])
     output.mkdir()
+    began = time.perf_counter()
     with (output / "predictions.jsonl").open("w") as file, torch.no_grad():
         for user in data.users:
             for row in loaded.rows[user].tolist():
@@ -137,6 +161,7 @@ def switch(job: dict[str, Any]) -> None:
                 reply = tokenizer.decode(tokens[0], skip_special_tokens=True)
                 line = {"user": user, "pair_id": int(loaded.rendered.pair_id[row]), "candidates": [reply]}
                 file.write(json.dumps(line) + "\n")
+    (output / SECONDS).write_text(str(time.perf_counter() - began))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,8 @@ class RoundPlan:
         users_per_batch: most users in a batch.
         seed: of the order.
         most_turns: of each user at most so many turns, evenly spaced from the oldest to the newest; None: all.
+        rows_at_once: full batches of about so many rows instead, where a user's rows may come several times in a
+            batch, each time `rows_per_user` of them; None: as `users_per_batch` says.
     """
 
     split: UserSplit
@@ -179,6 +182,7 @@ class RoundPlan:
     users_per_batch: int
     seed: int
     most_turns: int | None = None
+    rows_at_once: int | None = None
 
     @cached_property
     def blocks(self) -> list[list[str]]:
@@ -217,6 +221,9 @@ class RoundPlan:
             seed = None if epoch is None else [self.seed, epoch]
             for cell, rows in loaded.batches_of(user, self.rows_per_user, seed):
                 cells[cell][user].append(rows)
+        if self.rows_at_once:
+            everything = [(u, rows) for _, own in sorted(cells.items()) for u, some in own.items() for rows in some]
+            return self._full(everything)
         lengths = loaded.rendered.targets.lengths
         steps = []
         for _, members in sorted(cells.items()):
@@ -229,6 +236,15 @@ class RoundPlan:
         if self.users_per_batch == 1:  # a module that changes weights between users has to do so once for each
             steps.sort(key=lambda step: step[0][0])
         return steps
+
+    def _full(self, groups: list[tuple[str, np.ndarray]]) -> list[list[tuple[str, np.ndarray]]]:
+        """Groups of rows in full batches, in their order; of one user each where batches are of one user."""
+        together = [groups]
+        if self.users_per_batch == 1:
+            groups = sorted(groups, key=lambda group: group[0])
+            together = [list(own) for _, own in groupby(groups, key=lambda group: group[0])]
+        size = max(1, self.rows_at_once // self.rows_per_user)
+        return [some[start : start + size] for some in together for start in range(0, len(some), size)]
 
 
 class _Round(IterableDataset):
@@ -264,6 +280,9 @@ class UserSets(LightningDataModule):
         retrieved: the user's own training replies to similar contexts, between profile and context; None has none.
         rows_per_user: rows of each user in a batch, which is that user's batch size (not stated in the paper).
         users_per_batch: most users in a batch; changes speed and memory, not results.
+        predict_rows: about so many rows in a batch of a prediction, whosever they are; None: as `users_per_batch`
+            says. More rows are faster and take more memory. Replies that are sampled come out as other draws, as with
+            every change of batches.
         max_context_tokens: ids of context kept, from the end; as the backbone was trained with.
         min_train_turns: a user with fewer training turns is refused.
         seed: of the order of each user's rows.
@@ -284,6 +303,7 @@ class UserSets(LightningDataModule):
         retrieved: Retrieved | None = None,
         rows_per_user: int = 8,
         users_per_batch: int = 8,
+        predict_rows: int | None = None,
         max_context_tokens: int = 64,
         min_train_turns: int = 20,
         seed: int = 0,
@@ -305,6 +325,7 @@ class UserSets(LightningDataModule):
         self.retrieved = retrieved
         self.rows_per_user = rows_per_user
         self.users_per_batch = users_per_batch
+        self.predict_rows = predict_rows
         self.max_context_tokens = max_context_tokens
         self.min_train_turns = min_train_turns
         self.seed = seed
@@ -405,7 +426,7 @@ class UserSets(LightningDataModule):
         return [kind for kind, wanted in asked.items() if wanted]
 
     def test_dataloader(self) -> DataLoader | list[DataLoader]:
-        loaders = [self.predict_dataloader()]
+        loaders = [self._whole(self._plan("test", dict.fromkeys(self.users)))]
         if self.test_train_turns:
             plan = self._plan("train", dict.fromkeys(self.users))
             loaders.append(self._whole(replace(plan, most_turns=self.test_train_turns)))
@@ -418,7 +439,7 @@ class UserSets(LightningDataModule):
         return DataLoader(WholePass(plan.batches, plan.num_batches), batch_size=None)
 
     def predict_dataloader(self) -> DataLoader:
-        return self._whole(self._plan("test", dict.fromkeys(self.users)))
+        return self._whole(replace(self._plan("test", dict.fromkeys(self.users)), rows_at_once=self.predict_rows))
 
     def state_dict(self) -> dict[str, Any]:
         """Where the round stands: who takes part, and how many of its batches are finished."""

@@ -70,8 +70,7 @@ def _intervals(
 
     def figures(totals: np.ndarray) -> np.ndarray:  # (draws, users, K) to (draws, F)
         pieces = np.split(totals.sum(axis=-2), borders, axis=-1)
-        found = [[one.score(row) for row in piece] for one, piece in zip(sums.values(), pieces, strict=True)]
-        return np.array(found).T
+        return np.stack([one.score(piece) for one, piece in zip(sums.values(), pieces, strict=True)], axis=-1)
 
     drawn = resample_users(users, figures, num_resamples, seed)
     if drawn is None:

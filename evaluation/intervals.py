@@ -26,7 +26,9 @@ its draws between several figures. So the drawing is ours, and the tests hold it
 The paper gives no intervals; all of this is ours.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from scipy.special import ndtr, ndtri
@@ -34,6 +36,7 @@ from scipy.special import ndtr, ndtri
 MIN_UNITS = 5  # fewer users (or items of a user) can be drawn in too few ways for a 95 % interval to mean anything
 LEVELS = (0.025, 0.975)
 _BLOCK = 4_000_000  # numbers held in memory at a time
+_KEPT = 16_000_000  # bytes of draws that are kept for the next figures: 10,000 of 1,600 items
 
 Statistic = Callable[[np.ndarray], np.ndarray]
 
@@ -107,9 +110,8 @@ def resample_items(items: np.ndarray, statistic: Statistic, num_resamples: int, 
     """
     if len(items) < MIN_UNITS:
         return None
-    random = np.random.default_rng(seed)
     blocks = _blocks(num_resamples, items.size)
-    return np.concatenate([statistic(_draw_sums(items, size, random)) for size in blocks])
+    return np.concatenate([statistic(_sums(items, times)) for times in _item_draws(len(items), blocks, seed)])
 
 
 def resample_users(
@@ -129,25 +131,61 @@ def resample_users(
     """
     if len(users) < MIN_UNITS:
         return None
-    random = np.random.default_rng(seed)
     totals = np.stack([items.sum(axis=0) for items in users])  # (users, *columns)
+    blocks = _blocks(num_resamples, max(totals.size, *(items.size for items in users)))
     figures = []
-    for size in _blocks(num_resamples, max(totals.size, *(items.size for items in users))):
-        drawn = random.integers(len(users), size=(size, len(users)))
+    draws = _kept_user_draws if num_resamples * sum(map(len, users)) <= _KEPT else _user_draws
+    for drawn, times_of in draws(tuple(map(len, users)), blocks, seed, draw_items):
         sums = totals[drawn]  # (size, users, *columns)
-        if draw_items:
-            for index, items in enumerate(users):
-                where = drawn == index
-                sums[where] = _draw_sums(items, int(where.sum()), random)
+        for index, times in enumerate(times_of):
+            sums[drawn == index] = _sums(users[index], times)
         figures.append(statistic(sums))
     return np.concatenate(figures)
 
 
-def _draw_sums(items: np.ndarray, num_resamples: int, random: np.random.Generator) -> np.ndarray:
-    chosen = random.integers(len(items), size=(num_resamples, len(items)))
-    return items[chosen].sum(axis=1)  # (num_resamples, *columns)
+def _user_draws(
+    sizes: tuple[int, ...], blocks: tuple[int, ...], seed: int, draw_items: bool
+) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
+    """Of every block the users drawn, `(size, users)`, and of every user how often their items come in each draw."""
+    random = np.random.default_rng(seed)
+    for size in blocks:
+        drawn = random.integers(len(sizes), size=(size, len(sizes)))
+        counts = [(drawn == index).sum() for index in range(len(sizes))] if draw_items else []
+        yield drawn, [_times(sizes[index], int(count), random) for index, count in enumerate(counts)]
 
 
-def _blocks(num_resamples: int, numbers_per_resample: int) -> list[int]:
+@lru_cache(maxsize=8)
+def _kept_user_draws(*arguments: Any) -> list[tuple[np.ndarray, list[np.ndarray]]]:
+    """The same for all systems and scores of a table, which have the same items; a byte for an item of a resample."""
+    return list(_user_draws(*arguments))
+
+
+def _item_draws(num_items: int, blocks: tuple[int, ...], seed: int) -> Iterator[np.ndarray]:
+    """Of every block how often one user's items come in each draw."""
+    random = np.random.default_rng(seed)
+    for size in blocks:
+        yield _times(num_items, size, random)
+
+
+def _times(num_items: int, num_resamples: int, random: np.random.Generator) -> np.ndarray:
+    """How often each item is drawn, `(num_resamples, items)`; small numbers."""
+    chosen = random.integers(num_items, size=(num_resamples, num_items))
+    chosen += num_items * np.arange(num_resamples)[:, None]
+    times = np.bincount(chosen.ravel(), minlength=num_resamples * num_items)
+    return times.astype(np.min_scalar_type(times.max(initial=0))).reshape(num_resamples, num_items)
+
+
+def _sums(items: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Sums of the items that were drawn, each as often as it was: `(num_resamples, *columns)`."""
+    columns = items.reshape(len(items), -1)
+    finite = np.isfinite(columns).all(axis=0)
+    sums = times.astype(np.float64) @ np.where(finite, columns, 0)
+    for column in np.flatnonzero(~finite):  # an item that was not drawn adds nothing, and 0 times infinity is none
+        one = np.multiply(times, columns[:, column], where=times > 0, out=np.zeros(times.shape))
+        sums[:, column] = one.sum(axis=1)
+    return sums.reshape(len(times), *items.shape[1:])
+
+
+def _blocks(num_resamples: int, numbers_per_resample: int) -> tuple[int, ...]:
     size = max(1, min(num_resamples, _BLOCK // numbers_per_resample))
-    return [min(size, num_resamples - start) for start in range(0, num_resamples, size)]
+    return tuple(min(size, num_resamples - start) for start in range(0, num_resamples, size))

@@ -8,6 +8,7 @@ paper speaks of diversity; its measure and tokenisation are not stated in the pa
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from statistics import fmean
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -23,12 +24,12 @@ class Sums(NamedTuple):
     """A corpus score that is made from sums over its texts, so that texts can be drawn again (`intervals.py`)."""
 
     columns: np.ndarray  # (texts, numbers)
-    score: Callable[[np.ndarray], float]  # of the sums, (numbers,)
+    score: Callable[[np.ndarray], np.ndarray]  # of many sums at a time: (..., numbers) to (...)
 
     @property
     def value(self) -> float:
         """The score of the texts as they are."""
-        return self.score(self.columns.sum(axis=0))
+        return float(self.score(self.columns.sum(axis=0)))
 
 
 def split(text: str, unit: Unit) -> list[str]:
@@ -91,10 +92,8 @@ def chrf(replies: Sequence[str], references: Sequence[str]) -> Sums:
     Raises:
         ValueError: If the lists differ in length.
     """
-    from sacrebleu.metrics import CHRF
-
     _check_lengths(replies, references)
-    return _by_sacrebleu(CHRF(), replies, references)
+    return Sums(_statistics(replies, references, None), chrf_of_sums)
 
 
 def sacrebleu(replies: Sequence[str], references: Sequence[str], unit: Unit) -> Sums:
@@ -111,16 +110,54 @@ def sacrebleu(replies: Sequence[str], references: Sequence[str], unit: Unit) -> 
         ValueError: If the lists differ in length.
     """
     _check_lengths(replies, references)
-    return _by_sacrebleu(_bleu(unit), replies, references)
+    return Sums(_statistics(replies, references, unit), bleu_of_sums)
 
 
-def _by_sacrebleu(metric: "BLEU | CHRF", replies: Sequence[str], references: Sequence[str]) -> Sums:
-    """What sacrebleu's own bootstrap adds up; it draws texts, and ours draws users first."""
-    statistics = metric._extract_corpus_statistics(list(replies), [list(references)])
-    return Sums(
-        np.array(statistics, dtype=np.float64),
-        lambda sums: float(metric._compute_score_from_stats(sums.astype(int).tolist()).score),
-    )
+def _statistics(replies: Sequence[str], references: Sequence[str], unit: Unit | None) -> np.ndarray:
+    """What sacrebleu's own bootstrap adds up, a row a reply; it draws texts, and ours draws users first."""
+    metric = _knowing(tuple(references), unit)
+    return np.array(metric._extract_corpus_statistics(list(replies), None), dtype=np.float64)
+
+
+@lru_cache(maxsize=4)  # all systems of a table have the same references
+def _knowing(references: tuple[str, ...], unit: Unit | None) -> "BLEU | CHRF":
+    """BLEU, or chrF without a unit, with the n-grams of the references counted."""
+    from sacrebleu.metrics import CHRF
+
+    metric = CHRF() if unit is None else _bleu(unit)
+    metric._ref_cache = metric._cache_references([list(references)])
+    return metric
+
+
+def chrf_of_sums(sums: np.ndarray) -> np.ndarray:
+    """sacrebleu's chrF2 of many corpora at a time: (..., 6 x (of replies, of references, common)) to (...)."""
+    of_reply, of_reference, common = np.moveaxis(sums.reshape(*sums.shape[:-1], -1, 3), -1, 0)  # (..., orders)
+    known = (of_reply > 0) & (of_reference > 0)
+    orders = np.maximum(known.sum(-1), 1)
+    precision = _ratio(common, np.where(known, of_reply, 0)).sum(-1) / orders
+    recall = _ratio(common, np.where(known, of_reference, 0)).sum(-1) / orders
+    return 100 * _ratio(5 * precision * recall, 4 * precision + recall)  # beta 2
+
+
+def bleu_of_sums(sums: np.ndarray) -> np.ndarray:
+    """sacrebleu's BLEU-4 with "exp" smoothing of many corpora at a time.
+
+    Args:
+        sums: (..., 10): length of the replies and of the references, then matches and n-grams of the four orders.
+    """
+    length, of_reference = sums[..., 0], sums[..., 1]
+    common, total = sums[..., 2:6], sums[..., 6:]
+    halvings = 2.0 ** np.cumsum(common == 0, axis=-1)  # of a precision without a match, one more for each such order
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.log(np.where(common > 0, common, 1 / halvings) * 100 / total).mean(-1)
+        brevity = np.where(length < of_reference, np.exp(1 - of_reference / length), 1)
+        found = brevity * np.exp(logs)
+    return np.where((total > 0).all(-1) & (common > 0).any(-1), found, 0.0)
+
+
+def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """Quotients; 0 where nothing is below."""
+    return np.divide(above, below, out=np.zeros(np.shape(above)), where=below > 0)
 
 
 def rouge_l(replies: Sequence[str], references: Sequence[str], unit: Unit) -> Sums:
@@ -138,18 +175,24 @@ def rouge_l(replies: Sequence[str], references: Sequence[str], unit: Unit) -> Su
     return Sums(np.array(scores, dtype=np.float64), _quotient)
 
 
-def _quotient(sums: np.ndarray) -> float:
-    return float(sums[0] / sums[1]) if sums[1] else math.nan
+def _quotient(sums: np.ndarray) -> np.ndarray:
+    above, below = sums[..., 0], sums[..., 1]
+    return np.divide(above, below, out=np.full(np.shape(above), math.nan), where=below != 0)
 
 
-def _common(left: list[str], right: list[str]) -> int:
-    """Length of the longest common subsequence; `row[j]` is that of the units of `left` so far and `right[:j]`."""
-    row = [0] * (len(right) + 1)
-    for unit in left:
-        above, row = row, [0]
-        for j, other in enumerate(right):
-            row.append(above[j] + 1 if unit == other else max(above[j + 1], row[j]))
-    return row[-1]
+def _common(left: Sequence[str], right: Sequence[str]) -> int:
+    """Length of the longest common subsequence, a row of the usual table at a time as the bits of a number.
+
+    A bit is 0 where the row grows by one (Hyyro 2004, "Bit-parallel LCS-length computation revisited").
+    """
+    places: dict[str, int] = {}
+    for place, unit in enumerate(left):
+        places[unit] = places.get(unit, 0) | 1 << place
+    row = everywhere = (1 << len(left)) - 1
+    for unit in right:
+        matches = row & places.get(unit, 0)
+        row = (row + matches) | (row - matches)
+    return len(left) - (row & everywhere).bit_count()
 
 
 def self_bleu(candidates: Sequence[Sequence[str]], unit: Unit) -> Sums | None:

@@ -12,9 +12,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from datamodules.batches import Seq2SeqBatch
+from datamodules.batches import IGNORED, Seq2SeqBatch
 
 from .adapter_files import load_adapter, retrieved_settings
+from .generation import generate
 from .seq2seq import Predictions, ReplyModule
 from .stacked_lora import StackedLora
 from .user_totals import UserTotals
@@ -44,8 +45,9 @@ class AdaptersInUse(ReplyModule):
         return torch.stack([self._row(user) for user in users])
 
     def files_of(self, batch: Seq2SeqBatch) -> Tensor:
-        """Everyone's own adapter for a batch, (u, p)."""
-        return self._rows(self.users_of(batch))
+        """Everyone's own adapter for a batch, (u, p); twice for a user who has twice as many rows."""
+        data = self.trainer.datamodule
+        return self._rows([data.users[index] for index in batch.user_index[:: data.rows_per_user].tolist()])
 
     def on_test_epoch_start(self) -> None:
         super().on_test_epoch_start()
@@ -104,5 +106,21 @@ class AdaptersInUse(ReplyModule):
         self.write_test(swaps)
 
     def predict_step(self, batch: Seq2SeqBatch, batch_idx: int) -> Predictions:
+        """Generates for all rows at once, but scores in pieces: one long reply makes all labels of a batch long."""
+        data = self.trainer.datamodule
+        scored = []
+        for piece in pieces(batch, data.users_per_batch * data.rows_per_user):
+            self.lora.activate(self.files_of(piece))
+            scored.append(self.row_nll(piece))
+        nll, tokens = map(torch.cat, zip(*scored, strict=True))
         self.lora.activate(self.files_of(batch))
-        return super().predict_step(batch, batch_idx)
+        return Predictions(generate(self.model, batch, self.decoding), nll, tokens)
+
+
+def pieces(batch: Seq2SeqBatch, size: int) -> list[Seq2SeqBatch]:
+    """A batch in pieces of `size` rows, each with labels as long as its own longest; one that is no larger as it is."""
+    if len(batch.labels) <= size:
+        return [batch]
+    found = [Seq2SeqBatch(*parts) for parts in zip(*(part.split(size) for part in batch), strict=True)]
+    widths = [max(1, int((piece.labels != IGNORED).sum(1).max())) for piece in found]
+    return [piece._replace(labels=piece.labels[:, :width]) for piece, width in zip(found, widths, strict=True)]

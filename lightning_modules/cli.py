@@ -60,6 +60,7 @@ NOT_IN_A_NAME = (
     "max_retries",
     "max_users_at_once",
     "min_train_turns",
+    "predict_rows",
     "price_per_million",
     "rows_at_once",
     "timeout",

@@ -203,6 +203,21 @@ def test_prediction_is_of_the_test_split(preparation: Preparation) -> None:
     assert by_user(data.predict_dataloader(), data.users) == by_user(data.test_dataloader(), data.users)
 
 
+@pytest.mark.parametrize(("users_per_batch", "sizes"), [(8, [12, 12, 8]), (1, [8, 8, 8, 8])])
+def test_a_prediction_fills_its_batches(uneven: Preparation, users_per_batch: int, sizes: list[int]) -> None:
+    """Four users of six turns, in groups of four rows of one user: three groups a batch, or all of one user."""
+    data = data_of(uneven, min_train_turns=1, rows_per_user=4, users_per_batch=users_per_batch, predict_rows=13)
+    batches = list(data.predict_dataloader())
+    assert [len(batch.pair_id) for batch in batches] == sizes
+    for batch in batches:
+        groups = batch.user_index.view(-1, 4)
+        assert (groups == groups[:, :1]).all()
+        assert users_per_batch > 1 or (groups == groups[0, 0]).all()
+    found = {user: {id for ids in own for id in ids} for user, own in by_user(batches, data.users).items()}
+    assert found == pairs_of(uneven, "test")
+    assert sum(int((batch.pair_id >= 0).sum()) for batch in batches) == sum(map(len, found.values()))
+
+
 def test_only_those_who_take_part_are_validated_but_everybody_is_tested(preparation: Preparation) -> None:
     data = data_of(preparation)
     data.next_round({"ben": 4, "dan": 1})

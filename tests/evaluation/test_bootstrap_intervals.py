@@ -108,6 +108,25 @@ def test_seed_decides_and_blocks_cover_all_resamples(monkeypatch):
     assert resample_items(users[0], mean, 3, seed=0).shape == (3,)
 
 
+@pytest.mark.parametrize("kept", [0, 10**9])
+def test_resamples_are_sums_of_the_items_that_were_drawn(monkeypatch, kept):
+    """Against the drawn items themselves, one after the other; some are infinite or not a number."""
+    monkeypatch.setattr(intervals, "_KEPT", kept)
+    random = np.random.default_rng(2)
+    users = [random.normal(size=(size, 2, 2)) for size in (3, 7, 1, 30, 12)]
+    users[1][2, 0, 1], users[3][5, 1, 1], users[4][0, 1, 0] = np.inf, np.nan, -np.inf
+    random = np.random.default_rng(8)
+    drawn = random.integers(5, size=(200, 5))
+    expected = np.empty((200, 5, 2, 2))
+    for index, items in enumerate(users):
+        for place in np.argwhere(drawn == index):
+            expected[tuple(place)] = sum(items[item] for item in random.integers(len(items), size=len(items)))
+    np.testing.assert_allclose(resample_users(users, lambda sums: sums, 200, seed=8), expected, rtol=1e-12)
+    random = np.random.default_rng(8)
+    expected = [sum(users[3][item] for item in random.integers(30, size=30)) for _ in range(200)]
+    np.testing.assert_allclose(resample_items(users[3], lambda sums: sums, 200, seed=8), expected, rtol=1e-12)
+
+
 def test_too_few_units_give_no_interval():
     """Below five users, or five items of a user; one item per user is fine for the overall figure."""
     item = with_count(np.ones(1))

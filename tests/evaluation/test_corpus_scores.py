@@ -34,6 +34,19 @@ def test_sums_of_drawn_texts_give_what_sacrebleu_says_of_them(weights):
         assert ours.score(np.array(weights) @ ours.columns) == pytest.approx(expected)
 
 
+def test_many_sums_at_a_time_give_what_sacrebleu_says_of_each():
+    """Some draws without a match, without long n-grams, or without any text at all."""
+    replies = [*REPLIES, "", "sea", "lake the to", "a b c d e f"]
+    references = [*REFERENCES, "no", "", "the lake to", "f e d c b a"]
+    weights = np.random.default_rng(0).integers(3, size=(60, 8)) * np.random.default_rng(1).integers(2, size=(60, 8))
+    weights = np.concatenate([weights, np.eye(8, dtype=int), np.zeros((1, 8), dtype=int)])
+    for ours, theirs in ((sacrebleu(replies, references, "word"), BLEU()), (chrf(replies, references), CHRF())):
+        found = ours.score((weights @ ours.columns).reshape(3, 23, -1))
+        expected = [theirs._compute_score_from_stats(one.astype(int).tolist()).score for one in weights @ ours.columns]
+        np.testing.assert_allclose(found.ravel(), expected, rtol=1e-12)
+        assert min(expected) == 0 < max(expected)
+
+
 def test_figures_are_those_of_all_candidates_and_turns_move_them():
     """Two candidates a turn: the first turn has the first two replies, each against the first reference."""
     found = by_metric(records(candidates=2))

@@ -2,6 +2,7 @@
 
 import random
 
+import numpy as np
 import pytest
 
 from evaluation.text_metrics import (
@@ -95,6 +96,18 @@ def test_rouge_l_agrees_with_torchmetrics():
     replies, references = (["".join(rng.choices("あいうx", k=rng.randint(1, 12))) for _ in range(60)] for _ in range(2))
     theirs = rouge_score(replies, references, rouge_keys="rougeL", tokenizer=list, normalizer=lambda text: text)
     assert rouge_l(replies, references, "character").value == pytest.approx(theirs["rougeL_fmeasure"].item(), abs=1e-6)
+
+
+def test_the_longest_common_subsequence_is_that_of_the_usual_table():
+    random = np.random.default_rng(0)
+    for _ in range(200):
+        left, right = (random.choice(list("abcd"), size=random.integers(12)).tolist() for _ in range(2))
+        lengths = np.zeros((len(left) + 1, len(right) + 1), dtype=int)
+        for i, j in np.ndindex(len(left), len(right)):
+            best = max(lengths[i, j + 1], lengths[i + 1, j])
+            lengths[i + 1, j + 1] = lengths[i, j] + 1 if left[i] == right[j] else best
+        found = rouge_l(["".join(left)], ["".join(right)], "character").value
+        assert found == pytest.approx(2 * lengths[-1, -1] / max(1, len(left) + len(right)))
 
 
 def test_self_bleu_by_hand():

@@ -21,6 +21,7 @@ from callbacks import AdapterCheckpoint, ResumeCheckpoint
 from datamodules import UserSets
 from lightning_modules import UserLora
 from lightning_modules.adapter_files import adapter_directory, read_card
+from lightning_modules.generation import Decoding
 from lightning_modules.roster import seed_of
 
 SETTINGS = {
@@ -406,6 +407,26 @@ def test_validate_uses_the_finished_adapters(trained, preparation, tiny_backbone
     (logged,) = trainer.validate(module, datamodule=data, verbose=False)
     losses = [read_card(tmp_path / "run" / "adapters", user)["validation_loss"] for user in USERS]
     assert logged["val/macro_perplexity"] == pytest.approx(sum(map(math.exp, losses)) / 4, rel=1e-4)
+
+
+def test_in_full_batches_everybody_is_answered_the_same(trained, tmp_path, preparation):
+    """A batch has a user's rows several times, and in turn with others'."""
+    trainer, module, data = trained
+    module.decoding = Decoding(sample=False, max_new_tokens=6)
+    found, repeated = {}, False
+    for given in (data, UserSets(preparation, rows_per_user=4, users_per_batch=3, predict_rows=40)):
+        replies = found.setdefault(given.predict_rows, {})
+        predictions = trainer.predict(module, datamodule=given)
+        for batch, output in zip(given.predict_dataloader(), predictions, strict=True):
+            users = batch.user_index.view(-1, 4)[:, 0].tolist()
+            repeated = repeated or len(set(users)) < len(users)
+            for row, pair in enumerate(batch.pair_id.tolist()):
+                ids = [one for one in output.candidates[row, 0].tolist() if one]
+                if pair >= 0:
+                    replies[pair] = ids, pytest.approx(float(output.nll[row]), rel=1e-4)
+    assert repeated
+    assert found[None] == found[40]
+    assert len({tuple(ids) for ids, _ in found[40].values()}) > 4
 
 
 def test_predictions_cost_what_they_cost_in_peft(trained, preparation, tiny_backbone, tmp_path):
