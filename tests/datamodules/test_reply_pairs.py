@@ -30,6 +30,7 @@ from datamodules.preparation.splits import SplitRule
 from datamodules.profiles import ProfileControl, read_profiles
 from datamodules.prompts import PromptTemplate, Rendered, load_prompts
 from datamodules.ragged import Ragged
+from datamodules.reply_pairs import MixedCorpus
 from datamodules.token_pairs import ShardReader
 
 TRAIN = "pretrain/train"
@@ -461,14 +462,13 @@ def test_every_validation_sees_the_same_batches(in_small_groups: Preparation, li
         assert sorted(flat(validated[0])) == all_ids(in_small_groups, "pretrain/validation")
 
 
-def whole_epochs(preparation: Preparation, runs: list[Recorder], num_epochs: int) -> None:
-    """Checks that in each epoch, as Lightning counts them, every pair came once."""
-    seen: dict[int, Ids] = {epoch: [] for epoch in range(num_epochs)}
+def pairs_of_epochs(runs: list[Recorder], num_epochs: int) -> list[Ids]:
+    """The pairs of each epoch, as Lightning counts epochs, in order."""
+    seen: list[Ids] = [[] for _ in range(num_epochs)]
     for run in runs:
         for epoch, batch in zip(run.epochs, run.seen, strict=True):
             seen[epoch] += batch
-    for ids in seen.values():
-        assert sorted(ids) == all_ids(preparation)
+    return [sorted(ids) for ids in seen]
 
 
 @pytest.mark.parametrize("now", [300, 2700])
@@ -481,7 +481,7 @@ def test_batches_of_another_size_leave_the_epochs_whole(
     before = run(KillAt("on_train_batch_end", num_batches, tmp_path / "x.ckpt"))
     after = run(ckpt_path=tmp_path / "x.ckpt", tokens_per_batch=now)
     assert before.seen == undisturbed[:num_batches]
-    whole_epochs(in_small_groups, [before, after], 3)
+    assert pairs_of_epochs([before, after], 3) == [all_ids(in_small_groups)] * 3
 
 
 @pytest.mark.parametrize("hook", ["on_train_epoch_end", "on_validation_end"])
@@ -493,7 +493,7 @@ def test_batches_of_another_size_after_an_epoch(
     before = run(KillAt(hook, epoch_length(undisturbed), tmp_path / "x.ckpt"))
     after = run(ckpt_path=tmp_path / "x.ckpt", tokens_per_batch=now)
     assert before.seen == undisturbed[: epoch_length(undisturbed)]
-    whole_epochs(in_small_groups, [before, after], 3)
+    assert pairs_of_epochs([before, after], 3) == [all_ids(in_small_groups)] * 3
     assert after.trainer.num_training_batches == after.epochs.count(1) == after.epochs.count(2)
 
 
@@ -505,7 +505,7 @@ def test_the_size_of_batches_may_change_again_and_again(in_small_groups: Prepara
         runs.append(fit(in_small_groups, *callbacks, ckpt_path=path, tokens_per_batch=size, max_epochs=2))
         path = tmp_path / f"{number}.ckpt"
     assert len(runs[-1].seen) > 4
-    whole_epochs(in_small_groups, runs, 2)
+    assert pairs_of_epochs(runs, 2) == [all_ids(in_small_groups)] * 2
 
 
 @pytest.mark.parametrize(("key", "theirs"), [("tokenizer", "0123456789abcdef"), ("seed", 7)])
@@ -704,3 +704,112 @@ def test_prompts_are_put_in_front(in_small_groups: Preparation) -> None:
             of_guest += rows[id]["speaker"] == "guest 0"
             assert (ids[: len(prompt)] == prompt) == (rows[id]["speaker"] == "guest 0")
     assert of_guest > 10
+
+
+# ---- mixtures
+
+
+@pytest.fixture(scope="module")
+def second(in_small_groups: Preparation, tmp_path_factory: pytest.TempPathFactory) -> Preparation:
+    """Another corpus with the same tokenizer: the pairs for pre-training are the 192 of the target users."""
+    copy = shutil.copytree(in_small_groups.output, tmp_path_factory.mktemp("data") / "second")
+    shutil.rmtree(copy / TRAIN)
+    shutil.copytree(copy / "users/train", copy / TRAIN)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["splits"][TRAIN] = manifest["splits"]["users/train"]
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    return replace(in_small_groups, output=copy)
+
+
+def mixture(first: Preparation, second: Preparation, passes: int = 2, **settings: Any) -> ReplyPairs:
+    return ReplyPairs(first, mixed_with=[MixedCorpus(second, passes)], tokens_per_batch=900, **settings)
+
+
+def test_a_corpus_comes_as_often_as_it_should(in_small_groups: Preparation, second: Preparation) -> None:
+    data = mixture(in_small_groups, second)
+    data.setup("fit")
+    loader = data.train_dataloader()
+    epochs = [ids_of(loader) for _ in range(2)]
+    assert epochs[0] != epochs[1]
+    for batches in epochs:
+        assert len(batches) == len(loader)
+        assert sorted(flat(batches)) == sorted(all_ids(in_small_groups) + 2 * all_ids(second))
+    cost = [np.mean([tokens(batch) for batch in loader])]
+    assert 0.75 * 900 < cost[0] < 1.1 * 900
+
+
+def test_every_window_holds_of_each_corpus_its_share(in_small_groups: Preparation, second: Preparation) -> None:
+    data = mixture(in_small_groups, second)
+    data.setup("fit")
+    stream = PairStream(data.sources, 900, shuffle=True)
+    windows = stream.windows(3)  # 19 row groups and twice 10 of them, in 5 windows
+    of_second = set(all_ids(second))
+    assert sorted(len(window) for window in windows) == [7, 8, 8, 8, 8]
+    for window in windows:
+        ids = stream.render(window).pair_id.tolist()
+        assert 0.4 < np.mean([id in of_second for id in ids]) < 0.62
+
+
+def test_the_label_tokens_of_a_mixture_are_the_mean_of_its_pairs(
+    in_small_groups: Preparation, second: Preparation
+) -> None:
+    data = mixture(in_small_groups, second, passes=3)
+    data.setup("fit")
+    first, other = (source.render([0]) for source in data.sources)
+    labels = 375 * first.targets.lengths.mean() + 3 * 192 * other.targets.lengths.mean()
+    everything = 375 * first.costs.mean() + 3 * 192 * other.costs.mean()
+    assert data.label_tokens_per_batch == pytest.approx(900 * labels / everything)
+
+
+@pytest.mark.parametrize("size", [900, 500])
+@pytest.mark.parametrize("num_batches", [3, 15, -1, 0, 4])
+def test_a_mixture_is_resumed_exactly(
+    in_small_groups: Preparation, second: Preparation, tmp_path: Path, num_batches: int, size: int
+) -> None:
+    def run(*callbacks: Callback, size: int = 900, ckpt_path: Path | None = None) -> Recorder:
+        module, data = Recorder(), mixture(in_small_groups, second)
+        data.tokens_per_batch = size
+        with contextlib.suppress(Killed):
+            trainer(*callbacks, max_epochs=2).fit(module, data, ckpt_path=ckpt_path, weights_only=False)
+        return module
+
+    whole = run()
+    stop = num_batches if num_batches > 3 else whole.epochs.count(0) + num_batches
+    before = run(KillAt("on_train_batch_end", stop, tmp_path / "x.ckpt"))
+    after = run(size=size, ckpt_path=tmp_path / "x.ckpt")
+    assert before.seen == whole.seen[:stop]
+    if size == 900:
+        assert before.seen + after.seen == whole.seen
+    expected = sorted(all_ids(in_small_groups) + 2 * all_ids(second))
+    assert pairs_of_epochs([before, after], 2) == [expected] * 2
+
+
+def test_another_mixture_is_not_resumed(in_small_groups: Preparation, second: Preparation) -> None:
+    data, other = (mixture(in_small_groups, second, passes) for passes in (1, 2))
+    data.setup("fit")
+    other.setup("fit")
+    with pytest.raises(ValueError, match="the checkpoint was made with corpora .*1.*, this run has .*2"):
+        other.load_state_dict(data.state_dict())
+
+
+def test_each_corpus_has_profiles_of_its_own(in_small_groups: Preparation, second: Preparation, tmp_path: Path) -> None:
+    path = tmp_path / "profiles.parquet"
+    pq.write_table(pa.Table.from_pylist([{"user": "ada", "attribute": "age", "value": "7"}]), path)
+    data = ReplyPairs(in_small_groups, PromptTemplate("psp"), mixed_with=[MixedCorpus(second, profiles=path)])
+    data.setup("fit")
+    assert data.sources[0].prompts.profiles == read_profiles(in_small_groups.output / "profiles.parquet")
+    assert data.sources[1].prompts.profiles == {"ada": {"age": "7"}}
+
+
+def test_corpora_with_unlike_tokenizers_are_refused(in_small_groups: Preparation, tmp_path: Path) -> None:
+    other = replace(in_small_groups, output=tmp_path / "other", vocabulary_size=320)
+    other.run()
+    directory = in_small_groups.output
+    message = f"{directory} has tokenizer .* and {other.output} has .*; corpora can be mixed when they share one"
+    with pytest.raises(ValueError, match=message):
+        mixture(in_small_groups, other).setup("fit")
+
+
+def test_a_corpus_that_never_comes_is_refused(in_small_groups: Preparation, second: Preparation) -> None:
+    with pytest.raises(ValueError, match=f"{second.output} has passes 0 in an epoch; give 1 or more, or leave it out"):
+        mixture(in_small_groups, second, passes=0).setup("fit")
