@@ -132,6 +132,16 @@ class Rendered:
         return self.context_lengths + self.targets.lengths
 
 
+def concatenate(pieces: Sequence[Rendered]) -> Rendered:
+    """The rows of all pieces, one piece behind the other."""
+    return Rendered(
+        Ragged.concatenate([piece.inputs for piece in pieces]),
+        Ragged.concatenate([piece.targets for piece in pieces]),
+        np.concatenate([piece.pair_id for piece in pieces]),
+        np.concatenate([piece.prefix_lengths for piece in pieces]),
+    )
+
+
 class Prompts:
     """Profile prompts as token ids, each person's tokenised once.
 

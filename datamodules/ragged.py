@@ -40,6 +40,12 @@ class Ragged:
             return cls(np.zeros(0, np.int32), np.zeros(1, np.int64))
         return cls.from_lengths(np.concatenate(values), np.concatenate(lengths))
 
+    @classmethod
+    def concatenate(cls, pieces: Sequence[Ragged]) -> Ragged:
+        """The rows of all pieces, one piece behind the other."""
+        lengths = np.concatenate([piece.lengths for piece in pieces])
+        return cls.from_lengths(np.concatenate([piece.values for piece in pieces]), lengths)
+
     def __len__(self) -> int:
         return len(self.offsets) - 1
 

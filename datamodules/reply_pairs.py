@@ -1,163 +1,99 @@
 """Streams reply pairs for pre-training: in place, shuffled, in batches of about equal cost, resumable.
 
-In: splits of a prepared corpus, by default those for pre-training. Out: `Seq2SeqBatch` batches.
-Not its job: the prompt's wording (`prompts.py`), the files (`token_pairs.py`).
+In: splits of prepared corpora, by default those for pre-training. Out: `Seq2SeqBatch` batches.
+Not its job: the order of the pairs and how it is cut into batches (`pair_stream.py`).
 
-The order is a stateless permutation in two levels: each epoch permutes windows of row groups (what is in a
-window was drawn when the shards were shuffled) and the rows of each window. How many batches a window gives
-follows from the number of its rows alone, so the length of an epoch, which is that of every epoch, and any
-position in it are computed without reading. Within a window rows of similar lengths share a batch; batches
-are cut at equal shares of the window's tokens.
-
-The position belongs to the DataModule, because loader states are lost or wrong in Lightning 2.6.
+The position belongs to the DataModule, because loader states are lost or wrong in Lightning 2.6. It says by which
+cuts the present epoch was handed out so far, so that a run goes on exactly on another number of processes, or with
+batches of another size, as often as that is changed: every pair comes once in the epoch. Batches are made in the
+process that trains: there are no workers whose number could matter.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from lightning import LightningDataModule
+from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from torch.utils.data import DataLoader, IterableDataset
 
-from datamodules.batches import Seq2SeqBatch, WholePass, collate
+from datamodules.batches import Seq2SeqBatch, WholePass
+from datamodules.pair_stream import Cut, PairStream, Source
 from datamodules.preparation.prepare import Preparation
 from datamodules.preparation.tokenizer import tokenizer_fingerprint
 from datamodules.profiles import ProfileControl
-from datamodules.prompts import Prompts, PromptTemplate, Rendered, load_prompts
+from datamodules.prompts import PromptTemplate, load_prompts
 from datamodules.token_pairs import ShardReader
 from datamodules.user_sets import UserSets
 
-GROUPS_PER_WINDOW = 8
-ROW_MULTIPLE = 8
-"""Batches have a multiple of this many rows where they are large; see `batches.LENGTH_MULTIPLE`."""
+
+@dataclass
+class MixedCorpus:
+    """Another corpus in a mixture.
+
+    Args:
+        preparation: how it is prepared; it has to have the tokenizer of the first corpus.
+        passes: how often each of its pairs comes in an epoch of the mixture.
+        profiles: a `profiles.parquet`; None uses the one of the prepared corpus, if there is one.
+    """
+
+    preparation: Preparation
+    passes: int = 1
+    profiles: Path | None = None
 
 
 @dataclass
-class PairStream:
-    """The batches of one split for one rank.
+class Position:
+    """Where training stands: `done` batches of what the cuts `before` have left of an epoch."""
 
-    Args:
-        reader: the shards.
-        prompts: turns pairs into inputs and labels.
-        max_context_tokens: ids of context kept.
-        tokens_per_batch: tokens in a batch that are neither padding nor profile, about.
-        shuffle: another order each epoch; otherwise the order of the shards and of lengths.
-        seed: of the permutation.
-        rank: which of `world_size` processes this is; they get equally many batches and no pair twice.
-        world_size: number of processes.
-    """
-
-    reader: ShardReader
-    prompts: Prompts
-    max_context_tokens: int
-    tokens_per_batch: int
-    shuffle: bool
-    seed: int = 0
-    rank: int = 0
-    world_size: int = 1
-
-    @cached_property
-    def _sample(self) -> Rendered:
-        """The first row group: shards for pre-training are shuffled, so it stands for all of them."""
-        return self.prompts.render(self.reader.read([0]), self.max_context_tokens)
-
-    @cached_property
-    def tokens_per_pair(self) -> float:
-        """Mean cost of a pair."""
-        return float(self._sample.costs.mean())
-
-    @cached_property
-    def label_tokens_per_batch(self) -> float:
-        """Mean number of label tokens in a batch."""
-        return self.tokens_per_batch * float(self._sample.targets.lengths.sum() / self._sample.costs.sum())
-
-    def windows(self, epoch: int) -> list[list[int]]:
-        """Row groups of each window of this epoch. Windows are about equal: a short last group is never alone."""
-        groups = np.arange(len(self.reader.groups))
-        num_windows = math.ceil(len(groups) / GROUPS_PER_WINDOW)
-        windows = [part.tolist() for part in np.array_split(groups, max(1, num_windows))][:num_windows]
-        if self.shuffle:
-            order = np.random.default_rng([self.seed, epoch]).permutation(num_windows)
-            windows = [windows[index] for index in order]
-        return windows
-
-    def num_batches(self, window: list[int]) -> int:
-        """Batches of a window for each rank; each has at least one pair."""
-        num_pairs = sum(self.reader.group_sizes[group] for group in window)
-        if num_pairs < self.world_size:
-            raise ValueError(f"{num_pairs} reply pairs cannot be shared by {self.world_size} processes; use fewer")
-        wanted = math.ceil(num_pairs * self.tokens_per_pair / (self.tokens_per_batch * self.world_size))
-        return min(wanted, num_pairs // self.world_size)
-
-    def num_batches_in_epoch(self, epoch: int) -> int:
-        """Batches of a whole epoch for each rank: equally many in every epoch."""
-        return sum(self.num_batches(window) for window in self.windows(epoch))
-
-    def batches(self, epoch: int, start: int = 0) -> Iterator[Seq2SeqBatch]:
-        """Yields this rank's batches of an epoch from number `start` on."""
-        for number, groups in enumerate(self.windows(epoch)):
-            count = self.num_batches(groups)
-            if start >= count:
-                start -= count
-                continue
-            window = self.prompts.render(self.reader.read(groups), self.max_context_tokens)
-            rows_of_batches = self.cut(window, count * self.world_size, [self.seed, epoch, number])
-            for rows in rows_of_batches[start * self.world_size + self.rank :: self.world_size]:
-                yield collate(window.inputs, window.targets, rows, np.full(len(rows), -1), window.pair_id)
-            start = 0
-
-    def cut(self, window: Rendered, num_batches: int, seed: list[int]) -> list[np.ndarray]:
-        """Cuts a window into exactly this many batches of about equal cost and little padding.
-
-        Rows are sorted into strips by input length and within a strip by label length, so that both kinds of
-        padding stay small; ties fall as the permutation says.
-        """
-        random = np.random.default_rng(seed)
-        num_rows = len(window.pair_id)
-        rows = random.permutation(num_rows) if self.shuffle else np.arange(num_rows)
-        sources, labels = window.context_lengths, window.targets.lengths
-        rows = rows[np.argsort(sources[rows], kind="stable")]
-        num_strips = max(1, round(math.sqrt(num_batches)))
-        strip = np.arange(num_rows) * num_strips // max(1, num_rows)
-        # Every other strip runs backwards, so that a batch across a border still has rows of like length.
-        rows = rows[np.lexsort((labels[rows] * np.where(strip % 2, -1, 1), strip))]
-        cost = np.cumsum(window.costs[rows])
-        borders = np.searchsorted(cost, cost[-1] * np.arange(1, num_batches) / num_batches)
-        if num_rows >= 2 * ROW_MULTIPLE * num_batches:
-            borders = np.round(borders / ROW_MULTIPLE).astype(int) * ROW_MULTIPLE
-        # No batch is empty, also where a single pair costs more than a batch should.
-        number = np.arange(1, num_batches)
-        borders = np.clip(np.maximum.accumulate(borders - number) + number, number, num_rows - num_batches + number)
-        batches = np.split(rows, borders)
-        if self.shuffle:
-            batches = [batches[index] for index in random.permutation(num_batches)]
-        return batches
+    epoch: int = 0
+    before: list[Cut] = field(default_factory=list)
+    done: int = 0
 
 
-class _Position(IterableDataset):
-    """Hands batches to Lightning and remembers how many it has handed out."""
+class _TrainBatches(IterableDataset):
+    """Hands batches to Lightning and moves the position on."""
 
-    def __init__(self, stream: PairStream, epoch: int = 0, handed_out: int = 0) -> None:
+    def __init__(self, stream: PairStream, position: Position) -> None:
         self.stream = stream
-        self.epoch = epoch
-        self.handed_out = handed_out
+        self.position = position
 
     def __len__(self) -> int:
-        return self.stream.num_batches_in_epoch(self.epoch)  # the whole epoch, also after a resume
+        return self.stream.num_batches_in_epoch(self.position.epoch)  # a whole epoch, also after a resume
+
+    def num_left(self) -> int:
+        """Batches left of this epoch."""
+        here = self.position
+        return self.stream.num_batches_in_epoch(here.epoch, here.before) - here.done
 
     def __iter__(self) -> Iterator[Seq2SeqBatch]:
         # Lightning makes iterators it never uses, so nothing may change before the first batch is asked for.
-        if self.handed_out >= len(self):
-            self.epoch, self.handed_out = self.epoch + 1, 0
-        for batch in self.stream.batches(self.epoch, self.handed_out):
-            self.handed_out += 1
+        here = self.position
+        if not self.num_left():
+            here.epoch, here.before, here.done = here.epoch + 1, [], 0
+        for batch in self.stream.batches(here.epoch, here.done, here.before):
+            here.done += 1
             yield batch
+
+
+class _CountAnew(Callback):
+    """Tells Lightning how much of the epoch is done, in batches of the present cut.
+
+    Lightning ends an epoch by counting batches and has restored the number that were done under another cut.
+    """
+
+    def __init__(self, batches: _TrainBatches) -> None:
+        self.batches = batches
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.num_training_batches != len(self.batches):
+            return  # `limit_train_batches`: Lightning's epochs are not those of the stream
+        current = trainer.fit_loop.epoch_loop.batch_progress.current
+        change = len(self.batches) - self.batches.num_left() - current.processed
+        for name in ("ready", "started", "processed", "completed"):
+            setattr(current, name, getattr(current, name) + change)
 
 
 class ReplyPairs(LightningDataModule):
@@ -170,9 +106,11 @@ class ReplyPairs(LightningDataModule):
         preparation: how the corpus is prepared; done once, and skipped when it is done.
         prompt: none, psp or ppp, and its wording.
         profiles: a `profiles.parquet`; None uses the one of the prepared corpus, if there is one.
+        passes: how often each pair comes in an epoch; more than once only makes sense with `mixed_with`.
+        mixed_with: other corpora to train on at the same time. Validation and test are of the first corpus alone.
         control: what is done to the profiles, to see what they are worth; None leaves them as they are.
         tokens_per_batch: tokens of a batch that are neither padding nor profile, inputs and labels together, on each
-            device (not stated in the paper).
+            device (not stated in the paper). It may change when a run is resumed.
         max_context_tokens: ids of context kept, from the end (not stated in the paper).
         seed: of the order of the pairs.
         train_split: what is trained on; `users/train` for one model of all target users. Only `pretrain/train` is
@@ -188,6 +126,8 @@ class ReplyPairs(LightningDataModule):
         prompt: PromptTemplate | None = None,
         profiles: Path | None = None,
         control: ProfileControl | None = None,
+        passes: int = 1,
+        mixed_with: list[MixedCorpus] | None = None,
         tokens_per_batch: int = 4096,
         max_context_tokens: int = 64,
         seed: int = 0,
@@ -201,6 +141,8 @@ class ReplyPairs(LightningDataModule):
         self.prompt = prompt or PromptTemplate()
         self.profiles = profiles
         self.control = control
+        self.passes = passes
+        self.mixed_with = mixed_with or []
         self.tokens_per_batch = tokens_per_batch
         self.max_context_tokens = max_context_tokens
         self.seed = seed
@@ -209,30 +151,59 @@ class ReplyPairs(LightningDataModule):
         self.test_train_turns = test_train_turns
         self.test_general_pairs = test_general_pairs
         self.users: list[str] = []
-        self._train: _Position | None = None
-        self._start = {"epoch": 0, "handed_out": 0}
+        self.sources: list[Source] = []
+        self._position = Position()
 
     @property
     def tokenizer_directory(self) -> Path:
         return self.preparation.output / "tokenizer"
 
+    @property
+    def corpora(self) -> list[MixedCorpus]:
+        """All that is trained on, the first corpus among them."""
+        return [MixedCorpus(self.preparation, self.passes, self.profiles), *self.mixed_with]
+
     def prepare_data(self) -> None:
-        self.preparation.run()
+        for corpus in self.corpora:
+            corpus.preparation.run()
 
     def setup(self, stage: str) -> None:
         if stage in ("test", "predict"):
             self._set_up_target_users(stage)
             return
-        self.prompts = load_prompts(self.prompt, self.preparation.output, self.profiles, self.control)
-        reader = ShardReader(self.preparation.output, self.train_split)
-        if stage == "fit" and not reader.groups:
-            raise ValueError(
-                f"{self.preparation.output} has no reply pairs in {self.train_split}; target users who take part in "
-                "every dialogue leave none for pre-training: prepare it with a smaller splits.num_target_users"
-            )
-        if stage == "fit" and self.prompt.style != "none" and (self.trainer is None or self.trainer.is_global_zero):
-            sample = reader.read([0])
-            self.prompts.report_missing({*sample.speakers, *sample.partners}, "people in the first row group")
+        if stage == "fit":
+            self.sources = [self._source(corpus, self.train_split) for corpus in self.corpora]
+            self._check_sources()
+            self._batches = _TrainBatches(self._stream(self.sources, shuffle=True), self._position)
+        self._validation = self._source(self.corpora[0], self.validation_split)
+        self.prompts = self._validation.prompts
+
+    def _source(self, corpus: MixedCorpus, split: str) -> Source:
+        directory = corpus.preparation.output
+        prompts = load_prompts(self.prompt, directory, corpus.profiles, self.control)
+        return Source(ShardReader(directory, split), prompts, self.max_context_tokens, corpus.passes)
+
+    def _check_sources(self) -> None:
+        ours = self.sources[0].reader
+        for source in self.sources:
+            directory = source.reader.directory
+            if source.passes < 1:
+                raise ValueError(f"{directory} has passes {source.passes} in an epoch; give 1 or more, or leave it out")
+            if source.reader.fingerprint != ours.fingerprint:
+                raise ValueError(
+                    f"{ours.directory} has tokenizer {ours.fingerprint} and {directory} has "
+                    f"{source.reader.fingerprint}; corpora can be mixed when they share one: prepare the second with "
+                    f"tokenizer: {ours.directory / 'tokenizer'}"
+                )
+            if not source.reader.groups:
+                raise ValueError(
+                    f"{directory} has no reply pairs in {self.train_split}; target users who take part in every "
+                    "dialogue leave none for pre-training: prepare it with a smaller splits.num_target_users"
+                )
+            if self.prompt.style != "none" and (self.trainer is None or self.trainer.is_global_zero):
+                sample = source.reader.read([0])
+                people = {*sample.speakers, *sample.partners}
+                source.prompts.report_missing(people, f"people in the first row group of {directory}")
 
     def _set_up_target_users(self, stage: str) -> None:
         self.target_users = UserSets(
@@ -249,33 +220,21 @@ class ReplyPairs(LightningDataModule):
         self.prompts, self.users = self.target_users.prompts, self.target_users.users
         self.splits = self.target_users.splits
 
-    def stream(self, split: str, shuffle: bool) -> PairStream:
-        """The batches of a split for this process."""
+    def _stream(self, sources: Sequence[Source], shuffle: bool) -> PairStream:
         trainer = self.trainer
-        return PairStream(
-            reader=ShardReader(self.preparation.output, split),
-            prompts=self.prompts,
-            max_context_tokens=self.max_context_tokens,
-            tokens_per_batch=self.tokens_per_batch,
-            shuffle=shuffle,
-            seed=self.seed,
-            rank=trainer.global_rank if trainer else 0,
-            world_size=trainer.world_size if trainer else 1,
-        )
+        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        return PairStream(sources, self.tokens_per_batch, shuffle, self.seed, rank, world_size)
 
-    @cached_property
+    @property
     def label_tokens_per_batch(self) -> float:
         """Mean number of label tokens in a training batch of one device."""
-        return self.stream(self.train_split, shuffle=True).label_tokens_per_batch
+        return self._batches.stream.label_tokens_per_batch
 
     def train_dataloader(self) -> DataLoader:
-        if self._train is not None:  # a loader that is made anew goes on where the last one stood
-            self._start = {"epoch": self._train.epoch, "handed_out": self._train.handed_out}
-        self._train = _Position(self.stream(self.train_split, shuffle=True), **self._start)
-        return DataLoader(self._train, batch_size=None)
+        return DataLoader(self._batches, batch_size=None)
 
     def val_dataloader(self) -> DataLoader:
-        stream = self.stream(self.validation_split, shuffle=False)
+        stream = self._stream([self._validation], shuffle=False)
         return DataLoader(WholePass(lambda: stream.batches(0), stream.num_batches_in_epoch(0)), batch_size=None)
 
     @property
@@ -290,34 +249,48 @@ class ReplyPairs(LightningDataModule):
         return self.target_users.predict_dataloader()
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the stream stands: batches of this epoch whose training step is finished."""
-        if self._train is None:
+        """Where the stream stands, counting batches whose training step is finished, and what decides the order."""
+        if not self.sources:
             return {}
-        batches = self._train.handed_out
+        done = self._position.done
         if self.trainer is not None:
             progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
-            batches -= progress.ready - progress.processed  # fetched, but its step was interrupted
+            done -= progress.ready - progress.processed  # fetched, but its step was interrupted
+        present = Cut(self._world_size, self.tokens_per_batch, done)
         return {
-            "epoch": self._train.epoch,
-            "batches": batches,
-            "world_size": self._train.stream.world_size,
-            "tokenizer": self._train.stream.reader.fingerprint,
+            "epoch": self._position.epoch,
+            "cuts": [tuple(cut) for cut in (*self._position.before, present)],
+            **self._order(),
+        }
+
+    @property
+    def _world_size(self) -> int:
+        return self.trainer.world_size if self.trainer else 1
+
+    def _order(self) -> dict[str, Any]:
+        """What has to be the same when a run goes on."""
+        return {
+            "tokenizer": tokenizer_fingerprint(self.tokenizer_directory),
+            "corpora": [(source.reader.content, source.passes) for source in self.sources],
+            "seed": self.seed,
+            "max_context_tokens": self.max_context_tokens,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes the position over; the next `train_dataloader` begins there.
+        """Takes the position over, whatever number of processes and size of batches it was reached with.
 
         Raises:
-            ValueError: the state is of a run on another number of processes or with another tokenizer.
+            ValueError: the state is of a run on other corpora or in another order.
         """
-        if not state_dict:
+        if not state_dict or not self.sources:  # nothing is trained, or was
             return
-        ours = {
-            "world_size": self.trainer.world_size if self.trainer else 1,
-            "tokenizer": tokenizer_fingerprint(self.tokenizer_directory),
-        }
-        for key, value in ours.items():
-            if state_dict[key] != value:
-                raise ValueError(f"the checkpoint was made with {key} {state_dict[key]}, this run has {value}")
-        self._train = None
-        self._start = {"epoch": state_dict["epoch"], "handed_out": state_dict["batches"]}
+        for key, value in self._order().items():
+            if (theirs := state_dict.get(key)) != value:
+                raise ValueError(f"the checkpoint was made with {key} {theirs}, this run has {value}")
+        before, done = [Cut(*cut) for cut in state_dict["cuts"] if Cut(*cut).batches], 0
+        if before and before[-1][:2] == (self._world_size, self.tokens_per_batch):
+            done = before.pop().batches
+        here = self._position
+        here.epoch, here.before, here.done = state_dict["epoch"], before, done
+        if before and self.trainer is not None:
+            self.trainer.callbacks.append(_CountAnew(self._batches))

@@ -219,7 +219,7 @@ class ProfileSeq2Seq(ReplyModule):
 
     def training_step(self, batch: Seq2SeqBatch, batch_idx: int) -> Tensor:
         nll = summed_nll(self.model, reply_states(self.model, batch), batch.labels)
-        self.log("train/loss", nll.detach().float() / (batch.labels != IGNORED).sum(), prog_bar=True)
+        self.log("train/loss", nll.detach().float() / (batch.labels != IGNORED).sum().clamp(min=1), prog_bar=True)
         # Divided by what batches have on average: rows of like length share a batch, and with each batch's own
         # count the tokens of short replies would weigh more than those of long ones.
         return nll / self.trainer.datamodule.label_tokens_per_batch

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,16 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from datamodules import ReplyPairs, reply_pairs
+from datamodules import ReplyPairs, pair_stream
 from datamodules.batches import IGNORED, Seq2SeqBatch
+from datamodules.pair_stream import Cut, PairStream, Source
 from datamodules.preparation.prepare import Preparation
 from datamodules.preparation.splits import SplitRule
+from datamodules.preparation.tokenizer import tokenizer_fingerprint
 from datamodules.profiles import ProfileControl, read_profiles
 from datamodules.prompts import PromptTemplate, Rendered, load_prompts
 from datamodules.ragged import Ragged
-from datamodules.reply_pairs import PairStream
+from datamodules.reply_pairs import MixedCorpus
 from datamodules.token_pairs import ShardReader
 
 TRAIN = "pretrain/train"
@@ -43,7 +46,8 @@ def stream(in_small_groups: Preparation) -> Callable[..., PairStream]:
         directory = in_small_groups.output
         settings = {"max_context_tokens": 64, "tokens_per_batch": 900, "shuffle": True, **changes}
         prompts = load_prompts(PromptTemplate(), directory, None)
-        return PairStream(ShardReader(directory, split), prompts, **settings)
+        source = Source(ShardReader(directory, split), prompts, settings.pop("max_context_tokens"))
+        return PairStream([source], **settings)
 
     return make
 
@@ -118,19 +122,93 @@ def test_only_the_windows_that_are_needed_are_read(
     assert [len(window) for window in some.windows(0)] in ([7, 6, 6], [6, 7, 6], [6, 6, 7])
     start = some.num_batches(some.windows(0)[0])
     next(some.batches(0, start))
-    assert read == [[0], some.windows(0)[1]]  # the first row group tells what a pair costs
+    assert read == [[0], some.windows(0)[1].tolist()]  # the first row group tells what a pair costs
 
 
 def test_a_short_last_group_is_never_a_window_of_its_own(
     stream: Callable[..., PairStream], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reply_pairs, "GROUPS_PER_WINDOW", 9)  # 19 groups, and the last has 15 pairs
+    monkeypatch.setattr(pair_stream, "GROUPS_PER_WINDOW", 9)  # 19 groups, and the last has 15 pairs
     some = stream()
     for epoch in range(8):
         windows = some.windows(epoch)
         assert sorted(len(window) for window in windows) == [6, 6, 7]
         assert sorted(group for window in windows for group in window) == list(range(19))
     assert len({str(some.windows(epoch)) for epoch in range(8)}) > 2
+
+
+# ---- another number of processes, or batches of another size, in the middle of an epoch
+
+
+def handed_out(stream: Callable[..., PairStream], cuts: list[Cut]) -> tuple[list[list[Ids]], PairStream]:
+    """What each cut in turn hands out of epoch 1, a list of batches each; and the stream of the last."""
+    found = []
+    for number, cut in enumerate(cuts):
+        settings = {"world_size": cut.world_size, "tokens_per_batch": cut.tokens_per_batch}
+        ranks = [stream(rank=rank, **settings) for rank in range(cut.world_size)]
+        of_ranks = [ids_of(islice(rank.batches(1, before=cuts[:number]), cut.batches)) for rank in ranks]
+        assert {len(batches) for batches in of_ranks} == {cut.batches}
+        assert ranks[0].num_batches_in_epoch(1, cuts[:number]) >= cut.batches
+        found.append([batch for batches in of_ranks for batch in batches])
+    return found, ranks[0]
+
+
+CUTS = {
+    "within the first window": [Cut(2, 200, 3), Cut(3, 200, 4)],
+    "at the border of a window": [Cut(1, 200, 23), Cut(4, 200, 2)],
+    "three times in one window": [Cut(1, 200, 4), Cut(2, 200, 3), Cut(3, 200, 1)],
+    "in several windows": [Cut(4, 100, 15), Cut(1, 300, 5), Cut(8, 100, 4)],
+    "batches of another size": [Cut(2, 200, 5), Cut(2, 333, 4)],
+    "there and back": [Cut(1, 200, 4), Cut(2, 200, 4), Cut(1, 200, 4)],
+}
+
+
+@pytest.mark.parametrize("cuts", CUTS.values(), ids=CUTS)
+def test_every_pair_once_however_often_the_processes_change(
+    stream: Callable[..., PairStream], in_small_groups: Preparation, cuts: list[Cut]
+) -> None:
+    rest = stream(world_size=cuts[-1].world_size, tokens_per_batch=cuts[-1].tokens_per_batch)
+    left = rest.num_batches_in_epoch(1, cuts[:-1])
+    found, _ = handed_out(stream, [*cuts[:-1], cuts[-1]._replace(batches=left)])
+    assert sorted(flat(flat(found))) == all_ids(in_small_groups)
+    assert left <= rest.num_batches_in_epoch(1)  # Lightning counts on from the difference
+
+
+def test_a_process_without_a_pair_takes_part_with_an_empty_row(
+    stream: Callable[..., PairStream], in_small_groups: Preparation
+) -> None:
+    first = stream(tokens_per_batch=20)
+    done = [Cut(1, 20, first.num_batches(first.windows(1)[0]) - 1)]  # a pair or two are left of the first window
+    left = stream(tokens_per_batch=20, world_size=8).num_batches_in_epoch(1, done)
+    [before, after], _ = handed_out(stream, [*done, Cut(8, 20, left)])
+    assert sorted(id for id in flat(before + after) if id >= 0) == all_ids(in_small_groups)
+    first_of_ranks = after[::left]
+    assert 5 <= sum(batch == [-1] for batch in first_of_ranks) <= 7
+    rank = first_of_ranks.index([-1])
+    batch = next(stream(tokens_per_batch=20, rank=rank, world_size=8).batches(1, before=done))
+    assert (batch.labels == IGNORED).all()
+    assert batch.attention_mask.sum() == 1
+
+
+def test_position_after_a_change_is_reached_without_the_ones_before(stream: Callable[..., PairStream]) -> None:
+    before = [Cut(2, 200, 9), Cut(3, 150, 2)]
+    whole = ids_of(stream(rank=1, world_size=2).batches(1, before=before))
+    for start in range(len(whole) + 1):
+        assert ids_of(stream(rank=1, world_size=2).batches(1, start, before)) == whole[start:]
+
+
+def test_only_the_window_of_the_change_is_read(
+    stream: Callable[..., PairStream], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some = stream(tokens_per_batch=200)
+    counts = [some.num_batches(window) for window in some.windows(1)]
+    read: list[list[int]] = []
+    original = ShardReader.read
+    monkeypatch.setattr(ShardReader, "read", lambda self, groups: read.append(groups) or original(self, groups))
+    some.left(1, [Cut(1, 200, counts[0] + 2)])
+    assert read == [some.windows(1)[1].tolist()]
+    some.left(1, [Cut(1, 200, counts[0] + counts[1])])
+    assert len(read) == 1
 
 
 # ---- what a batch holds
@@ -206,10 +284,12 @@ class Recorder(LightningModule):
         self.asks_for_steps = asks_for_steps
         self.seen: list[Ids] = []
         self.lengths_of_epochs: list[int] = []
+        self.epochs: list[int] = []
         self.validated: list[list[Ids]] = []
 
     def training_step(self, batch: Seq2SeqBatch, batch_idx: int) -> torch.Tensor:
         self.seen.append(batch.pair_id.tolist())
+        self.epochs.append(self.trainer.current_epoch)
         return self.weight * 1.0
 
     def on_train_epoch_end(self) -> None:
@@ -383,14 +463,62 @@ def test_every_validation_sees_the_same_batches(in_small_groups: Preparation, li
         assert sorted(flat(validated[0])) == all_ids(in_small_groups, "pretrain/validation")
 
 
-@pytest.mark.parametrize(("key", "theirs"), [("world_size", 4), ("tokenizer", "0123456789abcdef")])
+def pairs_of_epochs(runs: list[Recorder], num_epochs: int) -> list[Ids]:
+    """The pairs of each epoch, as Lightning counts epochs, in order."""
+    seen: list[Ids] = [[] for _ in range(num_epochs)]
+    for run in runs:
+        for epoch, batch in zip(run.epochs, run.seen, strict=True):
+            seen[epoch] += batch
+    return [sorted(ids) for ids in seen]
+
+
+@pytest.mark.parametrize("now", [300, 2700])
+@pytest.mark.parametrize(("epochs", "batches"), PLACES)
+def test_batches_of_another_size_leave_the_epochs_whole(
+    in_small_groups: Preparation, undisturbed: list[Ids], tmp_path: Path, epochs: int, batches: int, now: int
+) -> None:
+    num_batches = epochs * epoch_length(undisturbed) + batches
+    run = partial(fit, in_small_groups, asks_for_steps=True)
+    before = run(KillAt("on_train_batch_end", num_batches, tmp_path / "x.ckpt"))
+    after = run(ckpt_path=tmp_path / "x.ckpt", tokens_per_batch=now)
+    assert before.seen == undisturbed[:num_batches]
+    assert pairs_of_epochs([before, after], 3) == [all_ids(in_small_groups)] * 3
+
+
+@pytest.mark.parametrize("hook", ["on_train_epoch_end", "on_validation_end"])
+@pytest.mark.parametrize("now", [300, 2700])
+def test_batches_of_another_size_after_an_epoch(
+    in_small_groups: Preparation, undisturbed: list[Ids], tmp_path: Path, hook: str, now: int
+) -> None:
+    run = partial(fit, in_small_groups, limit_val_batches=1)
+    before = run(KillAt(hook, epoch_length(undisturbed), tmp_path / "x.ckpt"))
+    after = run(ckpt_path=tmp_path / "x.ckpt", tokens_per_batch=now)
+    assert before.seen == undisturbed[: epoch_length(undisturbed)]
+    assert pairs_of_epochs([before, after], 3) == [all_ids(in_small_groups)] * 3
+    assert after.trainer.num_training_batches == after.epochs.count(1) == after.epochs.count(2)
+
+
+def test_the_size_of_batches_may_change_again_and_again(in_small_groups: Preparation, tmp_path: Path) -> None:
+    runs, path = [], None
+    for number, size in enumerate((1300, 400, 400, 2000, 300, 900)):
+        kill = KillAt("on_train_batch_end", 4, tmp_path / f"{number}.ckpt")
+        callbacks = [kill] if number < 5 else []
+        runs.append(fit(in_small_groups, *callbacks, ckpt_path=path, tokens_per_batch=size, max_epochs=2))
+        path = tmp_path / f"{number}.ckpt"
+    assert len(runs[-1].seen) > 4
+    assert pairs_of_epochs(runs, 2) == [all_ids(in_small_groups)] * 2
+
+
+@pytest.mark.parametrize(("key", "theirs"), [("tokenizer", "0123456789abcdef"), ("seed", 7)])
 def test_a_checkpoint_of_another_run_is_refused(in_small_groups: Preparation, key: str, theirs: Any) -> None:
     data = ReplyPairs(in_small_groups)
     data.setup("fit")
     data.train_dataloader()
     state = {**data.state_dict(), key: theirs}
+    other = ReplyPairs(in_small_groups)
+    other.setup("fit")
     with pytest.raises(ValueError, match=f"the checkpoint was made with {key} {theirs}, this run has"):
-        ReplyPairs(in_small_groups).load_state_dict(state)
+        other.load_state_dict(state)
 
 
 SCRIPT = """
@@ -415,31 +543,67 @@ class Stop(Callback):
             trainer.save_checkpoint(out / "x.ckpt")
             trainer.should_stop = True
     def on_train_end(self, trainer, module):
-        (out / f"{{self.name}}-{{trainer.global_rank}}.json").write_text(json.dumps(module.seen))
+        (out / f"{{self.name}}-{{trainer.global_rank}}.json").write_text(
+            json.dumps([module.epochs, module.seen])
+        )
 
-for name, num_batches, ckpt_path in (("before", 3, None), ("after", None, out / "x.ckpt")):
-    data = ReplyPairs(Preparation(InventedCorpus(), Path({prepared!r}), {rule!r}, 400), tokens_per_batch=1300)
-    run = trainer(Stop(name, num_batches), max_epochs=2, strategy="ddp_fork", devices=2)
-    run.fit(Recorder(), data, ckpt_path=ckpt_path, weights_only=False)
+ckpt_path = None
+for leg, (devices, num_batches) in enumerate({legs!r}):
+    data = ReplyPairs(Preparation(InventedCorpus(), Path({prepared!r}), {rule!r}, 400), tokens_per_batch=400)
+    run = trainer(Stop(leg, num_batches), max_epochs=2, strategy="ddp_fork", devices=devices)
+    run.fit(Recorder(asks_for_steps=leg % 2), data, ckpt_path=ckpt_path, weights_only=False)
+    ckpt_path = out / "x.ckpt"
 """
 
 
-def test_two_processes_resume_exactly(in_small_groups: Preparation, split_rule: SplitRule, tmp_path: Path) -> None:
+def run_legs(
+    preparation: Preparation, rule: SplitRule, out: Path, legs: list[tuple[int, int | None]]
+) -> list[list[tuple[list[int], list[Ids]]]]:
+    """Trains 2 epochs in legs of (processes, batches of each); returns epochs and batches of each leg and process."""
     here = Path(__file__).parent
-    directory = in_small_groups.output
     paths = [str(here), str(here.parent)]
-    script = SCRIPT.format(paths=paths, rule=split_rule, out=str(tmp_path), prepared=str(directory))
+    script = SCRIPT.format(paths=paths, rule=rule, out=str(out), prepared=str(preparation.output), legs=legs)
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr[-3000:]
-    prompts = load_prompts(PromptTemplate(), directory, None)
-    everything = []
-    for rank in (0, 1):
-        alone = PairStream(ShardReader(directory, TRAIN), prompts, 64, 1300, shuffle=True, rank=rank, world_size=2)
-        before, after = (json.loads((tmp_path / f"{name}-{rank}.json").read_text()) for name in ("before", "after"))
-        assert len(before) == 3
-        assert before + after == ids_of(alone.batches(0)) + ids_of(alone.batches(1))
-        everything += before + after
-    assert sorted(flat(everything)) == sorted(all_ids(in_small_groups) * 2)
+    return [
+        [json.loads((out / f"{leg}-{rank}.json").read_text()) for rank in range(devices)]
+        for leg, (devices, _) in enumerate(legs)
+    ]
+
+
+LEGS = {
+    "2, 2, 1 and 2 processes": [(2, 3), (2, 2), (1, 4), (2, None)],
+    "1, 2 and 1 processes": [(1, 7), (2, 12), (1, None)],
+}
+
+
+@pytest.mark.parametrize("legs", LEGS.values(), ids=LEGS)
+def test_whatever_the_number_of_processes_the_epochs_are_whole(
+    in_small_groups: Preparation, split_rule: SplitRule, tmp_path: Path, legs: list[tuple[int, int | None]]
+) -> None:
+    found = run_legs(in_small_groups, split_rule, tmp_path, legs)
+    directory = in_small_groups.output
+    source = Source(ShardReader(directory, TRAIN), load_prompts(PromptTemplate(), directory, None), 64)
+    for leg, (devices, num_batches) in zip(found, legs, strict=True):
+        assert len({len(batches) for _, batches in leg}) == 1
+        assert len(leg) == devices
+        assert num_batches in (None, len(leg[0][1]))
+    num_ranks = legs[0][0]
+    until_change = [leg for leg, _ in takewhile(lambda one: one[1][0] == num_ranks, zip(found, legs, strict=True))]
+    for rank in range(num_ranks):
+        alone = PairStream([source], 400, shuffle=True, rank=rank, world_size=num_ranks)
+        start = [batch for leg in until_change for batch in leg[rank][1]]
+        assert start == ids_of(islice(alone.batches(0), len(start)))
+    for epoch in (0, 1):
+        seen = [
+            id
+            for leg in found
+            for epochs, batches in leg
+            for at, batch in zip(epochs, batches, strict=True)
+            for id in batch
+            if at == epoch
+        ]
+        assert sorted(id for id in seen if id >= 0) == all_ids(in_small_groups)
 
 
 # ---- prompts
@@ -487,8 +651,9 @@ def test_the_target_users_own_splits_can_be_trained_on(in_small_groups: Preparat
         rows = {row["pair_id"]: row for row in pq.read_table(in_small_groups.output / split).to_pylist()}
         assert sorted(id for batch in loader for id in batch.pair_id.tolist()) == sorted(rows)
         assert {row["speaker"] for row in rows.values()} == {"ada", "ben", "cleo", "dan"}
-    assert data.label_tokens_per_batch == data.stream("users/train", shuffle=True).label_tokens_per_batch
-    assert data.label_tokens_per_batch != data.stream(TRAIN, shuffle=True).label_tokens_per_batch
+    pairs = data.sources[0].render([0])
+    share = pairs.targets.lengths.mean() / pairs.costs.mean()
+    assert data.label_tokens_per_batch == pytest.approx(4096 * share)
 
 
 # ---- bad input
@@ -525,7 +690,8 @@ def test_missing_profiles_are_counted(in_small_groups: Preparation, capsys: pyte
     pairs = ShardReader(in_small_groups.output, TRAIN).read([0])
     people = {*pairs.speakers, *pairs.partners}
     missing = len(people - {"guest 0"})
-    assert f"{missing} of {len(people)} people in the first row group have no profile" in capsys.readouterr().out
+    said = f"{missing} of {len(people)} people in the first row group of {in_small_groups.output} have no profile"
+    assert said in capsys.readouterr().out
 
 
 def test_prompts_are_put_in_front(in_small_groups: Preparation) -> None:
@@ -539,3 +705,116 @@ def test_prompts_are_put_in_front(in_small_groups: Preparation) -> None:
             of_guest += rows[id]["speaker"] == "guest 0"
             assert (ids[: len(prompt)] == prompt) == (rows[id]["speaker"] == "guest 0")
     assert of_guest > 10
+
+
+# ---- mixtures
+
+
+@pytest.fixture(scope="module")
+def second(in_small_groups: Preparation, tmp_path_factory: pytest.TempPathFactory) -> Preparation:
+    """Another corpus with the same tokenizer: the pairs for pre-training are the 192 of the target users."""
+    copy = shutil.copytree(in_small_groups.output, tmp_path_factory.mktemp("data") / "second")
+    shutil.rmtree(copy / TRAIN)
+    shutil.copytree(copy / "users/train", copy / TRAIN)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["splits"][TRAIN] = manifest["splits"]["users/train"]
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    return replace(in_small_groups, output=copy)
+
+
+def mixture(first: Preparation, second: Preparation, passes: int = 2, **settings: Any) -> ReplyPairs:
+    return ReplyPairs(first, mixed_with=[MixedCorpus(second, passes)], tokens_per_batch=900, **settings)
+
+
+def test_a_corpus_comes_as_often_as_it_should(in_small_groups: Preparation, second: Preparation) -> None:
+    data = mixture(in_small_groups, second)
+    data.setup("fit")
+    loader = data.train_dataloader()
+    epochs = [ids_of(loader) for _ in range(2)]
+    assert epochs[0] != epochs[1]
+    for batches in epochs:
+        assert len(batches) == len(loader)
+        assert sorted(flat(batches)) == sorted(all_ids(in_small_groups) + 2 * all_ids(second))
+    cost = [np.mean([tokens(batch) for batch in loader])]
+    assert 0.75 * 900 < cost[0] < 1.1 * 900
+
+
+def test_every_window_holds_of_each_corpus_its_share(in_small_groups: Preparation, second: Preparation) -> None:
+    data = mixture(in_small_groups, second)
+    data.setup("fit")
+    stream = PairStream(data.sources, 900, shuffle=True)
+    windows = stream.windows(3)  # 19 row groups and twice 10 of them, in 5 windows
+    of_second = set(all_ids(second))
+    assert sorted(len(window) for window in windows) == [7, 8, 8, 8, 8]
+    for window in windows:
+        ids = stream.render(window).pair_id.tolist()
+        assert 0.4 < np.mean([id in of_second for id in ids]) < 0.62
+
+
+def test_the_label_tokens_of_a_mixture_are_the_mean_of_its_pairs(
+    in_small_groups: Preparation, second: Preparation
+) -> None:
+    data = mixture(in_small_groups, second, passes=3)
+    data.setup("fit")
+    first, other = (source.render([0]) for source in data.sources)
+    labels = 375 * first.targets.lengths.mean() + 3 * 192 * other.targets.lengths.mean()
+    everything = 375 * first.costs.mean() + 3 * 192 * other.costs.mean()
+    assert data.label_tokens_per_batch == pytest.approx(900 * labels / everything)
+
+
+@pytest.mark.parametrize("size", [900, 500])
+@pytest.mark.parametrize("num_batches", [3, 15, -1, 0, 4])
+def test_a_mixture_is_resumed_exactly(
+    in_small_groups: Preparation, second: Preparation, tmp_path: Path, num_batches: int, size: int
+) -> None:
+    def run(*callbacks: Callback, size: int = 900, ckpt_path: Path | None = None) -> Recorder:
+        module, data = Recorder(), mixture(in_small_groups, second)
+        data.tokens_per_batch = size
+        with contextlib.suppress(Killed):
+            trainer(*callbacks, max_epochs=2).fit(module, data, ckpt_path=ckpt_path, weights_only=False)
+        return module
+
+    whole = run()
+    stop = num_batches if num_batches > 3 else whole.epochs.count(0) + num_batches
+    before = run(KillAt("on_train_batch_end", stop, tmp_path / "x.ckpt"))
+    after = run(size=size, ckpt_path=tmp_path / "x.ckpt")
+    assert before.seen == whole.seen[:stop]
+    if size == 900:
+        assert before.seen + after.seen == whole.seen
+    expected = sorted(all_ids(in_small_groups) + 2 * all_ids(second))
+    assert pairs_of_epochs([before, after], 2) == [expected] * 2
+
+
+def test_another_mixture_is_not_resumed(in_small_groups: Preparation, second: Preparation) -> None:
+    data, other = (mixture(in_small_groups, second, passes) for passes in (1, 2))
+    data.setup("fit")
+    other.setup("fit")
+    with pytest.raises(ValueError, match="the checkpoint was made with corpora .*1.*, this run has .*2"):
+        other.load_state_dict(data.state_dict())
+
+
+def test_each_corpus_has_profiles_of_its_own(in_small_groups: Preparation, second: Preparation, tmp_path: Path) -> None:
+    path = tmp_path / "profiles.parquet"
+    pq.write_table(pa.Table.from_pylist([{"user": "ada", "attribute": "age", "value": "7"}]), path)
+    data = ReplyPairs(in_small_groups, PromptTemplate("psp"), mixed_with=[MixedCorpus(second, profiles=path)])
+    data.setup("fit")
+    assert data.sources[0].prompts.profiles == read_profiles(in_small_groups.output / "profiles.parquet")
+    assert data.sources[1].prompts.profiles == {"ada": {"age": "7"}}
+
+
+def test_corpora_with_unlike_tokenizers_are_refused(in_small_groups: Preparation, tmp_path: Path) -> None:
+    other = replace(in_small_groups, output=shutil.copytree(in_small_groups.output, tmp_path / "other"))
+    tokenizer = other.output / "tokenizer" / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text() + "\n")
+    metadata = {"tokenizer_fingerprint": tokenizer_fingerprint(tokenizer.parent)}
+    for path in (other.output / TRAIN).glob("*.parquet"):
+        pq.write_table(pq.read_table(path).replace_schema_metadata(metadata), path, row_group_size=20)
+    directory = in_small_groups.output
+    message = f"{directory} has tokenizer .* and {other.output} has .*; corpora can be mixed when they share one"
+    with pytest.raises(ValueError, match=message):
+        mixture(in_small_groups, other).setup("fit")
+
+
+def test_a_corpus_that_never_comes_is_refused(in_small_groups: Preparation, second: Preparation) -> None:
+    with pytest.raises(ValueError, match=f"{second.output} has passes 0 in an epoch; give 1 or more, or leave it out"):
+        mixture(in_small_groups, second, passes=0).setup("fit")

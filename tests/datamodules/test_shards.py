@@ -17,6 +17,7 @@ import pytest
 from datamodules.corpora import Corpus, Dialogue, Drops, Turn
 from datamodules.preparation import shards
 from datamodules.preparation.pairs import reply_pairs
+from datamodules.preparation.prepare import Preparation
 from datamodules.preparation.shards import schema, shard_row, write_shards
 from datamodules.preparation.tokenizer import load_tokenizer
 from datamodules.token_pairs import ShardReader
@@ -198,3 +199,22 @@ def test_other_row_groups_than_the_manifest_says(copy: Path) -> None:
     rewrite(copy / "users/train/part-00000.parquet", lambda table: table, row_group_size=50)
     with pytest.raises(ValueError, match="has 4 row groups, the manifest says 1; delete"):
         ShardReader(copy, "users/train")
+
+
+def test_the_inside_of_a_later_part_is_looked_at_when_it_is_read(in_small_groups: Preparation, tmp_path: Path) -> None:
+    copy = shutil.copytree(in_small_groups.output, tmp_path / "copy")
+    (copy / "pretrain/train/part-00001.parquet").write_bytes(b"PAR1")
+    rewrite(copy / "pretrain/train/part-00002.parquet", lambda table: table.drop_columns(["partner"]))
+    reader = ShardReader(copy, "pretrain/train")
+    assert len(reader.read([0, 4])) == 40
+    with pytest.raises(ValueError, match=r"part-00001.parquet is damaged or truncated .*; delete .* prepare it anew"):
+        reader.read([4, 5])
+    with pytest.raises(ValueError, match=r"part-00002.parquet lacks the columns \['partner'\]; delete"):
+        reader.read([10])
+
+
+def test_a_later_part_that_is_missing_is_seen_at_once(in_small_groups: Preparation, tmp_path: Path) -> None:
+    copy = shutil.copytree(in_small_groups.output, tmp_path / "copy")
+    (copy / "pretrain/train/part-00003.parquet").unlink()
+    with pytest.raises(FileNotFoundError, match="part-00003.parquet is named in the manifest but missing; delete"):
+        ShardReader(copy, "pretrain/train")

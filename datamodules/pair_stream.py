@@ -1,0 +1,225 @@
+"""The order of reply pairs and how it is cut into batches: shuffled, of about equal cost, each position computed.
+
+In: one or several splits of prepared corpora. Out: `Seq2SeqBatch` batches of one process.
+Not its job: the prompt's wording (`prompts.py`), the files (`token_pairs.py`), remembering a position
+(`reply_pairs.py`).
+
+The order is a stateless permutation in two levels: each epoch permutes windows of row groups (what is in a
+window was drawn when the shards were shuffled) and the rows of each window. How many batches a window gives
+follows from the number of its rows alone, so the length of an epoch, which is that of every epoch, and any
+position in it are computed without reading. Within a window rows of similar lengths share a batch; batches
+are cut at equal shares of the window's tokens.
+
+An epoch may change hands: some batches are made for one number of processes, the others for another. What was
+handed out stays handed out; what is left of that window is cut anew, and so are the windows after it. To find
+what is left, the window in which the change fell is read, and no other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from datamodules.batches import Seq2SeqBatch, collate
+from datamodules.prompts import Prompts, Rendered, concatenate
+from datamodules.token_pairs import ShardReader
+
+GROUPS_PER_WINDOW = 8
+ROW_MULTIPLE = 8
+"""Batches have a multiple of this many rows where they are large; see `batches.LENGTH_MULTIPLE`."""
+
+
+class Cut(NamedTuple):
+    """Batches that were handed out, and what they were made for."""
+
+    world_size: int  # processes
+    tokens_per_batch: int
+    batches: int  # of each process
+
+
+class Left(NamedTuple):
+    """What some cuts have left of an epoch."""
+
+    window: int  # the first of the epoch's windows that is not done
+    rows: np.ndarray | None = None  # those of it that are left; None: all
+    share: float = 1.0  # of its tokens that is left
+
+
+@dataclass
+class Source:
+    """One split of a prepared corpus.
+
+    Args:
+        reader: the shards.
+        prompts: turns pairs into inputs and labels.
+        max_context_tokens: ids of context kept.
+        passes: how often each of its pairs comes in an epoch.
+    """
+
+    reader: ShardReader
+    prompts: Prompts
+    max_context_tokens: int
+    passes: int = 1
+
+    def render(self, groups: Sequence[int]) -> Rendered:
+        """Reads these row groups."""
+        return self.prompts.render(self.reader.read(groups), self.max_context_tokens)
+
+    @property
+    def num_pairs(self) -> int:
+        """In an epoch."""
+        return self.passes * sum(self.reader.group_sizes)
+
+    @cached_property
+    def tokens_per_pair(self) -> np.ndarray:  # (2,): all of them, those of labels
+        """Mean of the first row group: shards for pre-training are shuffled, so it stands for all of them."""
+        sample = self.render([0])
+        return np.array([sample.costs.mean(), sample.targets.lengths.mean()])
+
+
+@dataclass
+class PairStream:
+    """The batches of one process.
+
+    Args:
+        sources: what is mixed; each window holds of every source what is due to it.
+        tokens_per_batch: tokens in a batch that are neither padding nor profile, about.
+        shuffle: another order each epoch; otherwise the order of the shards and of lengths.
+        seed: of the permutation.
+        rank: which of `world_size` processes this is; they get equally many batches and no pair twice.
+        world_size: number of processes.
+    """
+
+    sources: Sequence[Source]
+    tokens_per_batch: int
+    shuffle: bool
+    seed: int = 0
+    rank: int = 0
+    world_size: int = 1
+
+    @cached_property
+    def _places(self) -> np.ndarray:  # (row groups in an epoch, 3): source, row group, number of its pairs
+        """All row groups of an epoch, each as often as it comes, the sources spread evenly over each other."""
+        places, shares = [np.zeros((0, 3), dtype=np.int64)], [np.zeros(0)]
+        for number, source in enumerate(self.sources):
+            sizes = np.tile(np.array(source.reader.group_sizes, dtype=np.int64), source.passes)
+            groups = np.tile(np.arange(len(source.reader.group_sizes)), source.passes)
+            places.append(np.stack([np.full(len(groups), number), groups, sizes], axis=1))
+            shares.append((np.arange(len(groups)) + 0.5) / max(1, len(groups)))
+        return np.concatenate(places)[np.argsort(np.concatenate(shares), kind="stable")]
+
+    @cached_property
+    def label_tokens_per_batch(self) -> float:
+        """Mean number of label tokens in a batch."""
+        all_tokens, label_tokens = sum(source.num_pairs * source.tokens_per_pair for source in self.sources)
+        return self.tokens_per_batch * float(label_tokens / all_tokens)
+
+    def windows(self, epoch: int) -> list[np.ndarray]:
+        """Places of each window of this epoch. Windows are about equal: a short last group is never alone."""
+        places = np.arange(len(self._places))
+        num_windows = math.ceil(len(places) / GROUPS_PER_WINDOW)
+        windows = np.array_split(places, max(1, num_windows))[:num_windows]
+        if self.shuffle:
+            order = np.random.default_rng([self.seed, epoch]).permutation(num_windows)
+            windows = [windows[index] for index in order]
+        return windows
+
+    def num_batches(self, window: np.ndarray, left: Left | None = None) -> int:
+        """Batches of a window, or of what is left of it, for each process."""
+        sources, _, sizes = self._places[window].T
+        num_pairs = int(sizes.sum())
+        if num_pairs < self.world_size:
+            raise ValueError(f"{num_pairs} reply pairs cannot be shared by {self.world_size} processes; use fewer")
+        cost = sum(float(self.sources[s].tokens_per_pair[0]) * n for s, n in zip(sources, sizes.tolist(), strict=True))
+        num_rows, share = (num_pairs, 1.0) if left is None or left.rows is None else (len(left.rows), left.share)
+        wanted = math.ceil(share * cost / (self.tokens_per_batch * self.world_size))
+        return max(1, min(wanted, num_rows // self.world_size))
+
+    def left(self, epoch: int, before: Sequence[Cut] = ()) -> Left:
+        """What these cuts, one after the other, have left of an epoch."""
+        windows = self.windows(epoch)
+        left = Left(0)
+        for turn, done in enumerate(before):
+            stream = replace(self, world_size=done.world_size, tokens_per_batch=done.tokens_per_batch)
+            batches = done.batches
+            while left.window < len(windows):
+                count = stream.num_batches(windows[left.window], left)
+                if batches < count:
+                    break
+                batches, left = batches - count, Left(left.window + 1)
+            if batches:
+                window = self.render(windows[left.window])
+                cut = stream.cut(window, count, [self.seed, epoch, left.window, turn], left.rows)
+                rows = np.sort(np.concatenate(cut[batches * done.world_size :]))
+                left = Left(left.window, rows, float(window.costs[rows].sum() / window.costs.sum()))
+        return left
+
+    def num_batches_in_epoch(self, epoch: int, before: Sequence[Cut] = ()) -> int:
+        """Batches for each process of what is left of an epoch. A whole one has equally many every time."""
+        left = self.left(epoch, before)
+        windows = self.windows(epoch)[left.window :]
+        return sum(self.num_batches(window, None if place else left) for place, window in enumerate(windows))
+
+    def batches(self, epoch: int, start: int = 0, before: Sequence[Cut] = ()) -> Iterator[Seq2SeqBatch]:
+        """Yields this process's batches of what is left of an epoch, from number `start` on."""
+        left = self.left(epoch, before)
+        for number, places in enumerate(self.windows(epoch)):
+            if number < left.window:
+                continue
+            count = self.num_batches(places, left if number == left.window else None)
+            if start >= count:
+                start -= count
+                continue
+            window = self.render(places)
+            some = left.rows if number == left.window else None
+            of_all = self.cut(window, count, [self.seed, epoch, number, len(before)], some)
+            for rows in of_all[start * self.world_size + self.rank :: self.world_size]:
+                rows = rows if len(rows) else np.array([-1])  # every process has to take part in every step
+                yield collate(window.inputs, window.targets, rows, np.full(len(rows), -1), window.pair_id)
+            start = 0
+
+    def render(self, window: np.ndarray) -> Rendered:
+        """Reads a window, source by source."""
+        places = self._places[window]
+        groups = [places[places[:, 0] == number, 1].tolist() for number in range(len(self.sources))]
+        return concatenate([source.render(some) for source, some in zip(self.sources, groups, strict=True) if some])
+
+    def cut(
+        self, window: Rendered, num_batches: int, seed: list[int], rows: np.ndarray | None = None
+    ) -> list[np.ndarray]:
+        """Cuts a window, or these rows of it, into so many batches for each process, of about equal cost.
+
+        Rows are sorted into strips by input length and within a strip by label length, so that both kinds of
+        padding stay small; ties fall as the permutation says. Batches are empty only where rows are fewer.
+
+        Returns:
+            `num_batches * world_size` batches; process r has every `world_size`-th from number r on.
+        """
+        num_batches *= self.world_size
+        random = np.random.default_rng(seed)
+        rows = np.arange(len(window.pair_id)) if rows is None else rows
+        if self.shuffle:
+            rows = random.permutation(rows)
+        num_rows, num_full = len(rows), min(num_batches, len(rows))
+        sources, labels = window.context_lengths, window.targets.lengths
+        rows = rows[np.argsort(sources[rows], kind="stable")]
+        num_strips = max(1, round(math.sqrt(num_full)))
+        strip = np.arange(num_rows) * num_strips // max(1, num_rows)
+        # Every other strip runs backwards, so that a batch across a border still has rows of like length.
+        rows = rows[np.lexsort((labels[rows] * np.where(strip % 2, -1, 1), strip))]
+        cost = np.cumsum(window.costs[rows])
+        borders = np.searchsorted(cost, cost[-1] * np.arange(1, num_full) / num_full)
+        if num_rows >= 2 * ROW_MULTIPLE * num_full:
+            borders = np.round(borders / ROW_MULTIPLE).astype(int) * ROW_MULTIPLE
+        # No batch is empty, also where a single pair costs more than a batch should.
+        number = np.arange(1, num_full)
+        borders = np.clip(np.maximum.accumulate(borders - number) + number, number, num_rows - num_full + number)
+        batches = np.split(rows, borders)
+        if self.shuffle:
+            batches = [batches[index] for index in random.permutation(num_full)]
+        return batches + [rows[:0]] * (num_batches - num_full)
