@@ -63,7 +63,7 @@ def test_the_account_may_be_given_and_must_be_known(tmp_path):
     write(tmp_path, "account", [])
     with pytest.raises(ValueError, match=r"no account\.accountId"):
         TwitterArchive(str(tmp_path / "tweets.js")).units()
-    assert TwitterArchive(str(tmp_path)).fingerprint() != TwitterArchive(str(tmp_path), account="42").fingerprint()
+    assert TwitterArchive(str(tmp_path)).settings() != TwitterArchive(str(tmp_path), account="42").settings()
 
 
 @pytest.mark.parametrize("content", ["window.YTD.tweets.part0 = [ {", "nothing", "window.YTD = [\xff]"])
