@@ -44,6 +44,10 @@ MAX_TRIES = 3
 AGAIN = "The same command goes on where this one stopped"
 
 
+class StageFailed(ValueError):
+    """A stage could not be finished for a reason that lies in the machine; the same command goes on with it."""
+
+
 class Engine:
     """Where tasks run. It is a context: what it has started ends with it.
 
@@ -96,7 +100,8 @@ class Engine:
 
         Raises:
             ValueError: a task has raised one, or FileNotFoundError.
-            RuntimeError: a task has failed otherwise, or a process was killed.
+            StageFailed: a process was killed, or the disk is full.
+            RuntimeError: a task has failed otherwise.
         """
         results = (directory / name).absolute()
         results.mkdir(parents=True, exist_ok=True)
@@ -121,7 +126,7 @@ class Engine:
         missing = [number for number in stage.tasks if not _result(stage.results, number).is_file()]
         if missing:
             tail = log.read_text(encoding="utf-8", errors="replace")[-1500:] if log.is_file() else ""
-            raise RuntimeError(
+            raise StageFailed(
                 f"{len(missing)} of {num_tasks} tasks of the stage {name!r} are not done: a process was killed, "
                 f"perhaps for want of memory, or the engine failed. {AGAIN}; more num_buckets or fewer workers take "
                 f"less memory. The engine's last words:\n{tail}"
@@ -174,13 +179,13 @@ class _Stage:
         """Runs one task and keeps its result, or what went wrong."""
         try:
             self._count_try(number)
-            text = json.dumps(self.function(self.tasks[number]))
+            _write(_result(self.results, number), json.dumps(self.function(self.tasks[number])))
         except BaseException as error:
             told = {"type": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
             told["is_ours"] = isinstance(error, ValueError | FileNotFoundError)
+            told["is_of_machine"] = isinstance(error, OSError | MemoryError)  # a full disk, for one
             _write(self.results / f"{number}.error", json.dumps(told))
             raise
-        _write(_result(self.results, number), text)
 
     def _count_try(self, number: int) -> None:
         """Ray starts a process that was killed again and again: a task that kills it each time has to end."""
@@ -231,6 +236,8 @@ def _raise(name: str, path: Path) -> None:
     told = json.loads(path.read_text(encoding="utf-8"))
     if told["is_ours"]:
         raise ValueError(told["message"])
+    if told["is_of_machine"]:
+        raise StageFailed(f"task {path.stem} of the stage {name!r}: {told['type']}: {told['message']}. {AGAIN}")
     raise RuntimeError(
         f"task {path.stem} of the stage {name!r} has failed with {told['type']}: {told['message']}. {AGAIN}, "
         f"when that is mended.\n{told['traceback']}"

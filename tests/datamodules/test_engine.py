@@ -1,5 +1,6 @@
 """The engine on this machine and on Ray: results, what goes on after a stop, what is said of a failure, no orphans."""
 
+import errno
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ import psutil
 import pytest
 
 from datamodules.preparation import engine as engine_module
-from datamodules.preparation.engine import Engine
+from datamodules.preparation.engine import Engine, StageFailed
 
 HERE = Path(__file__).parent
 
@@ -40,6 +41,11 @@ def refuse_three(number):
 def stumble(number):
     """A mistake in the code."""
     return {"result": 1 // (number - 2)}
+
+
+def fill(number):
+    """As on a full disk."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "000001.arrow")
 
 
 def die(task):
@@ -99,6 +105,13 @@ def test_bad_input_is_reported_as_it_is(native, tmp_path):
         native.run("refuse", refuse_three, list(range(5)), tmp_path)
 
 
+def test_a_full_disk_is_said(native, tmp_path):
+    with pytest.raises(
+        StageFailed, match=r"stage 'fill': OSError: .*No space left on device: '000001.arrow'. The same"
+    ):
+        native.run("fill", fill, [0], tmp_path)
+
+
 def test_a_mistake_names_its_task(native, tmp_path):
     message = r"(?s)task 2 of the stage 'stumble' has failed with ZeroDivisionError.*goes on.*1 //"
     with pytest.raises(RuntimeError, match=message):
@@ -107,7 +120,7 @@ def test_a_mistake_names_its_task(native, tmp_path):
 
 def test_after_a_killed_process_the_run_goes_on(native, tmp_path):
     tasks = [(tmp_path, number) for number in range(4)]
-    with pytest.raises(RuntimeError, match="a process was killed, perhaps for want of memory.*goes on"):
+    with pytest.raises(StageFailed, match="a process was killed, perhaps for want of memory.*goes on"):
         native.run("die", die, tasks, tmp_path)
     assert [result["number"] for result in native.run("die", die, tasks, tmp_path)] == [0, 1, 2, 3]
 
