@@ -4,8 +4,8 @@
 
 Out: `posts-*.jsonl` (or the format asked for) with `id, author, text, time, in_reply_to`; `truth.parquet` with
 `user, attribute, value` of all who are not bots; `counts.json`, against which a preparation can be checked. Not its
-job: text that reads like language; who the people are is in
-`benchmarks/network_people.py`, what they write in `benchmarks/network_texts.py`.
+job: text that reads like language; who the people are is in `benchmarks/network_people.py`, and what they write in
+`benchmarks/network_texts.py`.
 
 Posts come in units of 4,096, and a unit has 4,096 lanes, each post in one of them, in an order drawn anew. A lane is a
 place where a conversation can go on: a post of a lane answers the post that the same lane has in the unit before, or
