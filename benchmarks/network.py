@@ -4,13 +4,15 @@
 
 Out: `posts-*.jsonl` (or the format asked for) with `id, author, text, time, in_reply_to`; `truth.parquet` with
 `user, attribute, value` of all who are not bots; `counts.json`, against which a preparation can be checked. Not its
-job: text that reads like language; what people write is in `benchmarks/network_texts.py`.
+job: text that reads like language; who the people are is in `benchmarks/network_people.py`, and what they write in
+`benchmarks/network_texts.py`.
 
 Posts come in units of 4,096, and a unit has 4,096 lanes, each post in one of them, in an order drawn anew. A lane is a
 place where a conversation can go on: a post of a lane answers the post that the same lane has in the unit before, or
 begins something new. So a chain of two people is a path through the units; other replies branch off any post of the
-unit before. Nothing older is looked at: memory grows with the number of people only. A unit is drawn from (seed,
-number of the unit) and the unit before it: how the output is cut into files changes nothing.
+unit before, most of them off what somebody heard by many has begun. Nothing older is looked at: memory grows with the
+number of people only. A unit is drawn from (seed, number of the unit) and the unit before it: how the output is cut
+into files changes nothing.
 
     activity    posts of a person: a power law with exponent 1.1, from one to 1,000 times the least
     audience    how often a person's posts are branched off and reposted: a power law with exponent 1.2
@@ -37,13 +39,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from benchmarks.network_texts import ATTRIBUTES, Writing, first_value, phrases
+from benchmarks.network_people import People, Settings, pick
+from benchmarks.network_texts import Writing
 
 UNIT = 4096
 FIRST_ID = 10**12  # ids below are of posts that are not in the data
 START, SPAN = 1_700_000_000_000, 90 * 86_400_000  # ms since 1970; ms from the first post to the last
-POSTS_PER_PERSON, PEOPLE_PER_BOT = 50, 2000
-LARGEST = 1000.0  # of a power law, against the least
 OWN, REPLY, REPOST, DUPLICATE, BOT = range(5)  # kinds of posts
 SHARES = {"bot": 0.03, "repost": 0.05, "duplicate": 0.03, "orphan": 0.02, "branch": 0.12}  # the rest follow the lanes
 BEGINS, GOES_ON, STAYS = 0.5, 0.8, 0.9  # a lane's post is answered; a reply is; the answer comes from the same two
@@ -61,91 +62,6 @@ BROKEN = {
     "no author": b'{"id": "4", "text": "hello", "time": null, "in_reply_to": null}\n',
 }
 FORMATS = {"jsonl": None, "jsonl.gz": "gzip", "jsonl.zst": "zstd", "parquet": None}
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a network is made from.
-
-    Args:
-        posts: How many; broken lines are extra.
-        seed: Another seed, another network.
-        people: How many, bots not counted; default a fiftieth of the posts.
-        heavy: About so many posts are by one person, `u0`; 0 treats him as everybody.
-        broken: Broken lines for each post; only in JSON lines.
-    """
-
-    posts: int
-    seed: int = 0
-    people: int = 0
-    heavy: int = 0
-    broken: float = 0.0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "people", self.people or max(10, self.posts // POSTS_PER_PERSON))
-        if self.posts < 1 or self.people < 2 or not 0 <= self.heavy < self.posts or not 0 <= self.broken <= 1:
-            raise ValueError(f"{self}: posts from 1, people from 2, heavy from 0 below posts, broken from 0 to 1")
-
-
-def power_law(rng: np.random.Generator, size: int, exponent: float, largest: float) -> np.ndarray:
-    """Draws from a Pareto distribution between 1 and the largest."""
-    return (1 - rng.random(size) * (1 - largest**-exponent)) ** (-1 / exponent)
-
-
-def pick(rng: np.random.Generator, weights: np.ndarray, size: int) -> np.ndarray:
-    """Positions, drawn by weight."""
-    cumulative = np.cumsum(weights)
-    return np.searchsorted(cumulative, rng.random(size) * cumulative[-1], side="right").clip(max=len(weights) - 1)
-
-
-class People:
-    """Everybody, by number: who they are, how much they write, how much they are heard. Bots come after the people."""
-
-    def __init__(self, settings: Settings) -> None:
-        rng = np.random.default_rng([settings.seed, 0])
-        self.seed, self.num = settings.seed, settings.people
-        self.num_bots = max(1, self.num // PEOPLE_PER_BOT)
-        activity = power_law(rng, self.num, 1.1, LARGEST)
-        if settings.heavy:
-            activity[0] = activity[1:].sum() * settings.heavy / (settings.posts - settings.heavy)
-        self.cumulative = np.cumsum(activity) / activity.sum()
-        self.audience = power_law(rng, self.num, 1.2, LARGEST)
-        self.values = self.draw_values(rng)
-
-    def draw_values(self, rng: np.random.Generator) -> np.ndarray:
-        """(people, attributes and spouse) numbers of values; occupation and marriage go with age."""
-        first, size = first_value(), self.num
-        gender, age = rng.integers(0, 2, size), pick(rng, np.array([0.2, 0.35, 0.25, 0.2]), size)
-        occupations = np.array([[0.9, 0.08, 0.02], [0.4, 0.5, 0.1], [0.05, 0.75, 0.2], [0.02, 0.6, 0.38]])
-        occupation = (rng.random(size)[:, None] > occupations.cumsum(1)[age]).sum(1).clip(max=2)
-        single = (rng.random(size) < np.array([0.98, 0.7, 0.35, 0.25])[age]).astype(np.int64)
-        num_places = first["spouse"] - first["residence"]
-        residence = pick(rng, 1 / (np.arange(num_places) + 3), size)
-        own = np.stack([gender, age, occupation, single, residence, 2 * gender + single], axis=1)
-        return (own + list(first.values())).astype(np.int16)
-
-    def draw(self, uniform: np.ndarray) -> np.ndarray:
-        """People by activity."""
-        return np.searchsorted(self.cumulative, uniform, side="right").clip(max=self.num - 1)
-
-    def who_answers(self, rng: np.random.Generator, person: np.ndarray) -> np.ndarray:
-        """Somebody else whom each person has a tie with; the first ties are the strongest."""
-        tie = rng.geometric(0.25, len(person)).astype(np.uint64)
-        mixed = (person.astype(np.uint64) << np.uint64(16)) + tie + np.uint64(self.seed << 48 & (2**64 - 1))
-        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # the finaliser of SplitMix64
-            mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
-        other = self.draw((mixed >> np.uint64(11)) * 2.0**-53)
-        return np.where(other == person, (other + 1) % self.num, other)
-
-    def truth(self) -> pa.Table:
-        """What is planted: user, attribute, value."""
-        values = pa.array([value for _, value, _ in phrases()])
-        users = pc.binary_join_element_wise("u", pa.array(np.arange(self.num)).cast(pa.string()), "")
-        tables = [
-            pa.table({"user": users, "attribute": pa.repeat(name, self.num), "value": values.take(pa.array(column))})
-            for name, column in zip(ATTRIBUTES, self.values.T[: len(ATTRIBUTES)], strict=True)
-        ]
-        return pa.concat_tables(tables)
 
 
 @dataclass
@@ -187,7 +103,8 @@ def draw_unit(rng: np.random.Generator, people: People, bot: int, before: Unit) 
     along &= before.is_open[parent] & (rng.random(UNIT) < np.where(before.kind[parent] == REPLY, GOES_ON, BEGINS))
     parent[~along] = -1
     audience = people.audience[before.author.clip(max=people.num - 1)]
-    parent[branch] = pick(rng, audience * before.is_open, branch.sum()) if branch.any() else -1
+    heard = np.where(before.kind == OWN, audience, 1)  # for replies as well, who is heard would soon write everything
+    parent[branch] = pick(rng, heard * before.is_open, branch.sum()) if branch.any() else -1
     source = np.full(UNIT, -1)
     if repost.any() or duplicate.any():
         source[repost] = pick(rng, audience * (before.kind == OWN), repost.sum())

@@ -9,7 +9,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.network import BROKEN, Settings, generate
+from benchmarks.network import BROKEN, generate
+from benchmarks.network_people import Settings
 from benchmarks.network_texts import HABITS_PER_VALUE, NUM_WORDS, habits, phrases, vocabulary
 from datamodules.profile_language import load_language
 
@@ -108,8 +109,10 @@ def test_times_rise_and_shares_are_as_described(posts):
     assert 0.5 < len(replies) / POSTS < 0.7
     delays = [int(post["id"]) - int(post["in_reply_to"]) for post in replies if post["in_reply_to"] in author]
     assert min(delays) > 0 and max(delays) < 2 * 4096
-    children = Counter(post["in_reply_to"] for post in replies if post["in_reply_to"] in author)
-    assert children.most_common(1)[0][1] > 10  # an audience
+    heard = Counter(author[post["in_reply_to"]] for post in replies if post["in_reply_to"] in author)
+    wrote = Counter(post["author"] for post in posts)
+    audience = sorted(heard[name] / number for name, number in wrote.items() if number >= 50)
+    assert audience[-1] > 2 * audience[len(audience) // 2]
 
 
 def test_words_follow_zipf(posts):
