@@ -1,10 +1,11 @@
 """How fast reply pairs stream, and whether memory stays flat while the corpus grows.
 
     python -m benchmarks.reply_pairs
+    python -m benchmarks.reply_pairs --peers <python with datasets and webdataset> <python with litdata>
 
 The shards are made here, in a temporary directory: random ids, lengths as in chat, 45 ids a pair on average
 before markers and end tokens. One part of 100,000 pairs is written by the project's own writer and stands in the
-corpus as often as the size asks for, as hard links of one file; so ten million pairs are there in seconds and 20 MB.
+corpus as often as the size asks for, as hard links of one file; so 100 million pairs are there in seconds and 12 MB.
 Planning, shuffling, reading, decompressing, prompts and padding are the same as if all parts were different;
 only the disk is spared, because the links share their pages in the file cache.
 
@@ -16,6 +17,9 @@ Every measurement has a fresh process, and the sizes take turns. Columns:
     start         from opening the corpus to the first batch, the first window included
     resume        from opening the corpus to the batch in the middle of the epoch
     memory        most resident memory over what was held after the imports
+
+Peers take turns with the sizes, on one part; what they do stands in `stream_peers.py`. An environment that lacks a
+library is asked for the others; a library that no environment has is named.
 """
 
 from __future__ import annotations
@@ -32,6 +36,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import peak_memory, spread, table
+from benchmarks.stream_peers import PEERS
 
 PAIRS_PER_PART = 100_000
 NUM_SPEAKERS = 1000
@@ -98,8 +103,8 @@ def make_corpus(source: Path, part: dict[str, Any], directory: Path, num_pairs: 
 def measure(directory: Path, pairs_to_time: int, tokens_per_batch: int) -> dict[str, float]:
     """All columns for one corpus, in this process."""
     from datamodules.batches import IGNORED
+    from datamodules.pair_stream import PairStream, Source
     from datamodules.prompts import PromptTemplate, load_prompts
-    from datamodules.reply_pairs import PairStream
     from datamodules.token_pairs import ShardReader
 
     held = peak_memory()
@@ -107,12 +112,12 @@ def measure(directory: Path, pairs_to_time: int, tokens_per_batch: int) -> dict[
     def opened() -> PairStream:
         reader = ShardReader(directory, "pretrain/train")
         prompts = load_prompts(PromptTemplate(), directory, None)
-        return PairStream(reader, prompts, 64, tokens_per_batch, shuffle=True)
+        return PairStream([Source(reader, prompts, 64)], tokens_per_batch, shuffle=True)
 
     def window_sizes(stream: PairStream) -> Iterator[tuple[int, int]]:
         for epoch in range(1_000_000):
             for window in stream.windows(epoch):
-                yield stream.num_batches(window), sum(stream.reader.group_sizes[group] for group in window)
+                yield stream.num_batches(window), stream.num_pairs(window)
 
     began = time.perf_counter()
     stream = opened()
@@ -151,13 +156,54 @@ def measure(directory: Path, pairs_to_time: int, tokens_per_batch: int) -> dict[
     }
 
 
+def run_peer(python: str, *arguments: Any) -> str:
+    """Runs one step of a peer in its environment; returns what it says."""
+    script = Path(__file__).with_name("stream_peers.py")
+    alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [python, str(script), *map(str, arguments)]
+    return subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, env=alone).stdout
+
+
+def find_peers(pythons: list[str]) -> dict[str, str]:
+    """The first of these interpreters that has it, for each library."""
+    found: dict[str, str] = {}
+    for name in PEERS if pythons else ():
+        for python in pythons:
+            has_it = subprocess.run([python, "-c", f"import {name}"], capture_output=True).returncode == 0
+            if has_it and name not in found:
+                found[name] = python
+        if name not in found:
+            print(f"{name} is left out: none of {pythons} has it", file=sys.stderr)
+    return found
+
+
+def peers_table(of_peers: dict[str, list[dict[str, Any]]]) -> str:
+    """The peers' table."""
+    columns = {"rate": 0, "start": 2, "resume": 2, "disk": 0, "memory": 0}
+    rows = [
+        [
+            name,
+            *(
+                "no state" if runs[0][column] is None else spread([run[column] for run in runs], digits)
+                for column, digits in columns.items()
+            ),
+        ]
+        for name, runs in of_peers.items()
+    ]
+    return table(["library", "pairs/s", "start, s", "resume, s", "bytes a pair", "memory, MB"], rows)
+
+
 def main() -> None:
     """Writes the corpora, measures each in turn, prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[100_000, 1_000_000, 10_000_000], help="reply pairs")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=[1_000_000, 10_000_000, 100_000_000], help="reply pairs"
+    )
     parser.add_argument("--repetitions", type=int, default=3, help="fresh processes for each size")
     parser.add_argument("--pairs", type=int, default=500_000, help="pairs timed in each process, at least")
     parser.add_argument("--tokens-per-batch", type=int, default=4096)
+    parser.add_argument("--peers", nargs="+", default=[], help="interpreters of environments with other libraries")
+    parser.add_argument("--peer-pairs", type=int, default=20_000, help="pairs each peer gets")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
@@ -167,23 +213,35 @@ def main() -> None:
         parser.error(f"sizes must be multiples of {PAIRS_PER_PART:,}, got {wrong}")
     settings = ["--pairs", str(arguments.pairs), "--tokens-per-batch", str(arguments.tokens_per_batch)]
     results: dict[int, list[dict[str, float]]] = {size: [] for size in arguments.sizes}
+    of_peers: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         source = Path(temporary)
         part, _ = write_part(source)
         for size in arguments.sizes:
             make_corpus(source, part, source / str(size), size)
+        peers = find_peers(arguments.peers)
+        pairs = [source / "part" / part["file"], arguments.peer_pairs]
+        for peer, python in peers.items():
+            run_peer(python, "write", peer, *pairs, source / peer)
         for _ in range(arguments.repetitions):
             for size in arguments.sizes:
                 command = [sys.executable, "-m", "benchmarks.reply_pairs", "--measure", str(source / str(size))]
                 run = subprocess.run(command + settings, stdout=subprocess.PIPE, check=True, text=True)
                 results[size].append(json.loads(run.stdout))
                 print(f"{size:,} pairs: {run.stdout.strip()}", file=sys.stderr)
+            for peer, python in peers.items():
+                found = json.loads(run_peer(python, "measure", peer, *pairs, source / peer))
+                of_peers.setdefault(f"{peer} {found.pop('version')}", []).append(found)
+                print(f"{peer}: {found}", file=sys.stderr)
     columns = {"rate": 0, "density": 2, "start": 2, "resume": 2, "memory": 0}
     rows = [
         [f"{size:,}", *(spread([run[name] for run in runs], digits) for name, digits in columns.items())]
         for size, runs in results.items()
     ]
     print(table(["pairs in the corpus", "pairs/s", "non-padding", "start, s", "resume, s", "memory, MB"], rows))
+    if of_peers:
+        print()
+        print(peers_table(of_peers))
 
 
 if __name__ == "__main__":

@@ -129,10 +129,14 @@ class PairStream:
             windows = [windows[index] for index in order]
         return windows
 
+    def num_pairs(self, window: np.ndarray) -> int:
+        """Reply pairs of a window."""
+        return int(self._places[window, 2].sum())
+
     def num_batches(self, window: np.ndarray, left: Left | None = None) -> int:
         """Batches of a window, or of what is left of it, for each process."""
         sources, _, sizes = self._places[window].T
-        num_pairs = int(sizes.sum())
+        num_pairs = self.num_pairs(window)
         if num_pairs < self.world_size:
             raise ValueError(f"{num_pairs} reply pairs cannot be shared by {self.world_size} processes; use fewer")
         cost = sum(float(self.sources[s].tokens_per_pair[0]) * n for s, n in zip(sources, sizes.tolist(), strict=True))

@@ -76,6 +76,7 @@ def test_nothing_is_left_out():
         "experiments",
         "conditions",
         "corpora",
+        "devices",
         "profiles",
         "tables",
         "human",
@@ -122,6 +123,15 @@ def test_a_condition_changes_what_it_names(path):
             elif name != "preparation":
                 assert plain(getattr(after, name)) == value
         assert all(vars(after).get(key) == vars(once).get(key) for key in OURS - named.keys())
+
+
+@of_kind("devices")
+def test_a_file_about_devices_chooses_how_they_share_the_work(path):
+    assert command(path)[-2:] == ["--config", str(path.relative_to(ROOT))]
+    strategy = yaml.safe_load(path.read_text())["trainer"]["strategy"]["class_path"].rpartition(".")[2]
+    built = Parsed([*command(path), *CHEAP])
+    assert type(built.trainer.strategy).__name__ == strategy
+    assert not built.config_init.fit.trainer.use_distributed_sampler  # the data module gives every rank its own pairs
 
 
 def plain(value):
