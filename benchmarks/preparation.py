@@ -38,7 +38,7 @@ from benchmarks.network_people import Settings
 from benchmarks.process_tree import run
 from benchmarks.report import spread, table
 
-COMMAND = "lightning prepare --config experiments/corpus_sns.yaml"
+COMMAND = "lightning prepare --config experiments/corpus_sns.yaml --corpus.profiles=null --max_tokenizer_texts=200000"
 NUM_FILES = 8
 
 
@@ -99,7 +99,7 @@ def measure(command: Sequence[str], posts: int, setting: Setting, directory: Pat
     output = directory / "prepared"
     shutil.rmtree(output, ignore_errors=True)
     log = directory / f"{setting.engine}-{setting.num_buckets}-{setting.num_workers}-{posts}.log"
-    environment = {"POSTS": str(corpus(directory, posts)), "OMP_NUM_THREADS": "1"}
+    environment = {"POSTS": str(corpus(directory, posts) / "posts-*.jsonl"), "OMP_NUM_THREADS": "1"}
     try:
         usage = run([*command, f"--output={output}", *setting.flags], log, environment)
         written = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())

@@ -13,9 +13,9 @@ from benchmarks.process_tree import run, with_descendants
 HOLD = "import time; held = bytearray({size}); held[::4096] = b'1' * len(held[::4096]); time.sleep(1.2)"
 PARENT = "import subprocess, sys; child = subprocess.Popen([sys.executable, '-c', {child!r}]); {hold}; child.wait()"
 PREPARE = (
-    "import os, sys, pathlib; flags = dict(flag.split('=') for flag in sys.argv[1:]); "
-    "corpus = pathlib.Path(os.environ['POSTS']); out = pathlib.Path(flags['--output']); out.mkdir(); "
-    "(out / 'part').write_bytes(bytes(int(flags['--num_buckets']) * len(list(corpus.glob('posts-*.jsonl')))))"
+    "import glob, os, sys, pathlib; flags = dict(flag.split('=') for flag in sys.argv[1:]); "
+    "posts = glob.glob(os.environ['POSTS']); out = pathlib.Path(flags['--output']); out.mkdir(); "
+    "(out / 'part').write_bytes(bytes(int(flags['--num_buckets']) * len(posts)))"
 )
 
 
