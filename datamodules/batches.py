@@ -28,7 +28,8 @@ class Seq2SeqBatch(NamedTuple):
     """Reply pairs as padded tensors.
 
     `user_index` counts within the DataModule's `users` (-1: nobody in particular), and rows of one user stand
-    together; `pair_id` is -1 for a row that only fills up its user's share and has no labels.
+    together, or in groups of `rows_per_user` where a prediction fills its batches; `pair_id` is -1 for a row that
+    only fills up its user's share and has no labels.
     """
 
     input_ids: Tensor  # (b, s) int64
