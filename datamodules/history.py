@@ -1,7 +1,7 @@
 """How much of a user's history is learnt from, and what is made wrong in it on purpose. No torch.
 
 In: the lengths of every target user's training replies. Out: which rows a user is trained on instead. Not its job:
-reading and rendering them (`user_sets.py`); validation and test, which always stay as they are.
+reading and rendering them (`user_rows.py`); validation and test, which always stay as they are.
 """
 
 from __future__ import annotations

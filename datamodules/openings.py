@@ -45,17 +45,13 @@ Dialogue = dict[int, Heard]
 class Openings(UserSets):
     """Pairs of target users, and real beginnings of their conversations.
 
+    What is not said here is as in `UserSets`, and `--help` says it.
+
     Args:
-        preparation: how the corpus is prepared; done once, and skipped when it is done.
-        users: a user, a list of users, a text file with a user a line, or None for all target users.
-        prompt: none, psp or ppp, and its wording; as the backbone was trained with.
-        profiles: a `profiles.parquet`; None uses the one of the prepared corpus, if there is one.
-        control: what is done to the profiles; None leaves them as they are.
         num_conversations: None is one round, in which everybody has one conversation (with an odd number of users one
             of them has none); in each further round everybody has another partner, until all have met.
         opening_turns: first turns of a test dialogue that a conversation begins with (not stated in the paper).
         conversations_per_batch: conversations that are held at the same time.
-        max_context_tokens: ids of context kept, from the end; as the backbone was trained with.
         seed: decides who talks with whom, and which dialogue of theirs begins it.
     """
 

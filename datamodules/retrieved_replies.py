@@ -22,7 +22,7 @@ from datamodules.ragged import Ragged
 from datamodules.similar_contexts import SimilarContexts, as_text
 
 if TYPE_CHECKING:
-    from datamodules.user_sets import UserSplit
+    from datamodules.user_rows import UserSplit
 
 Turns = list[tuple[str, str]]
 

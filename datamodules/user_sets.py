@@ -1,17 +1,18 @@
 """The small user sets: batches in which every user has equally many rows, grouped by user.
 
 In: the user splits of a prepared corpus. Out: `Seq2SeqBatch` batches of several users.
-Not its job: who is still training; the module that trains says so with `next_round`.
+Not its job: who is still training, which the module that trains says with `next_round`; each user's own batches
+(`user_rows.py`).
 
-Each user's batches are formed from that user's rows alone, by seed, user and epoch. Which users share a
-batch is decided afterwards, by the shape of their next batches, so that there is little padding; it changes
-nothing for any of them. A pass of the training loader is one *round*: one epoch of each user who takes part.
+Which users share a batch is decided when each has their own batches, by the shape of the next ones, so that there is
+little padding; it changes nothing for any of them. A pass of the training loader is one *round*: one epoch of each user
+who takes part.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,137 +21,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, IterableDataset
 
 from datamodules.batches import Seq2SeqBatch, WholePass, collate
 from datamodules.general_pairs import SPLIT as GENERAL
 from datamodules.general_pairs import GeneralPairs, evenly
-from datamodules.history import History, TrainingRows, taken
+from datamodules.history import History
 from datamodules.preparation.prepare import Preparation
-from datamodules.preparation.splits import stable_hash
 from datamodules.profiles import ProfileControl
-from datamodules.prompts import Prompts, PromptTemplate, Rendered, load_prompts
-from datamodules.ragged import Ragged
-from datamodules.retrieved_replies import PastReplies, RepliesInFront, Retrieved, Turns, UserTurns
+from datamodules.prompts import Prompts, PromptTemplate, load_prompts
+from datamodules.retrieved_replies import PastReplies, RepliesInFront, Retrieved, Turns
 from datamodules.token_pairs import ShardReader
+from datamodules.user_rows import UserRows, UserSplit
 
 USERS_IN_MEMORY = 256
-LENGTH_RATIO = 1.3
-"""Target lengths in neighbouring bins differ by this factor."""
-MAX_BINS = 64
-CYCLES = 4
-
-
-class UserSplit:
-    """One split of the target users: where their rows are, and the rows of some of them.
-
-    Args:
-        directory: a prepared corpus.
-        split: for example `users/train`.
-        history: other rows of each user than those that are there; None takes these.
-    """
-
-    def __init__(self, directory: Path, split: str, history: History | None = None) -> None:
-        self.reader = ShardReader(directory, split)
-        self.num_turns: Counter[str] = Counter()
-        self.num_tokens: Counter[str] = Counter()  # label tokens, with the end token of each response
-        self.groups_of: dict[str, set[int]] = defaultdict(set)
-        self.lengths: dict[str, np.ndarray] = {}  # of each reply, without its end token; with a history only
-        self.chosen: dict[str, TrainingRows] = {}
-        for number, (path, group) in enumerate(self.reader.groups):
-            table = pq.ParquetFile(path).read_row_group(group, columns=["speaker", "response_ids"])
-            lengths = pc.add(pc.list_value_length(table["response_ids"]), 1)
-            counted = pa.table({"user": table["speaker"], "length": lengths}).group_by("user")
-            for entry in counted.aggregate([("length", "count"), ("length", "sum")]).to_pylist():
-                self.num_turns[entry["user"]] += entry["length_count"]
-                self.num_tokens[entry["user"]] += entry["length_sum"]
-                self.groups_of[entry["user"]].add(number)
-        if history is not None:
-            self._choose(history)
-
-    def _choose(self, history: History) -> None:
-        """Takes the rows that the history names, and counts those."""
-        pairs = self.reader.read(range(len(self.reader.groups)))
-        lengths = pairs.response.lengths
-        self.lengths = {user: lengths[pairs.speaker == index] for index, user in enumerate(pairs.speakers)}
-        self.chosen = {user: history.rows_of(user, self.lengths) for user in self.lengths}
-        for user, rows in self.chosen.items():
-            self.num_turns[user] = len(rows.places)
-            self.num_tokens[user] = int(rows.lengths.sum()) + len(rows.places)
-        own = dict(self.groups_of)
-        self.groups_of.update({u: set().union(*(own[a] for a in set(rows.authors))) for u, rows in self.chosen.items()})
-
-    def load(
-        self, users: Sequence[str], prompts: Prompts, max_context_tokens: int, replies: RepliesInFront | None = None
-    ) -> UserRows:
-        """Reads the row groups in which these users have rows, and no others."""
-        groups = sorted(set().union(*(self.groups_of[user] for user in users)))
-        pairs = self.reader.read(groups)
-        if self.chosen:
-            pairs = taken(pairs, {user: self.chosen[user] for user in users})
-        index = {name: number for number, name in enumerate(pairs.speakers)}
-        rows = {user: np.flatnonzero(pairs.speaker == index[user]) for user in users}
-        in_front = None if replies is None else replies.of_rows(self, rows, len(pairs))
-        return UserRows(prompts.render(pairs, max_context_tokens, in_front), rows)
-
-    def turns_of(self, user: str, prompts: Prompts, max_context_tokens: int) -> UserTurns:
-        """One user's rows, in the order of `load`, as texts, without anything in front of their contexts."""
-        loaded = self.load([user], prompts, max_context_tokens)
-        rows, rendered = loaded.rows[user], loaded.rendered
-        inputs, targets = rendered.inputs.take(rows), rendered.targets.take(rows)
-        replies = Ragged.from_lists([targets.row(place)[:-1].tolist() for place in range(len(rows))])
-        dialogue_of = self.reader.dialogues(sorted(self.groups_of[user]))
-        turns = [
-            (prompts.turns(inputs.row(place).tolist()), prompts.tokenizer.decode(replies.row(place).tolist()))
-            for place in range(len(rows))
-        ]
-        dialogues = np.array([dialogue_of[id] for id in rendered.pair_id[rows].tolist()], dtype=object)
-        return UserTurns(turns, replies, dialogues)
-
-
-@dataclass(frozen=True)
-class UserRows:
-    """Rendered reply pairs, and which of them belong to whom."""
-
-    rendered: Rendered
-    rows: dict[str, np.ndarray]
-
-    def batches_of(self, user: str, size: int, seed: Sequence[int] | None) -> Iterator[tuple[int, np.ndarray]]:
-        """Yields one user's rows in batches of `size`, filled up with -1 where the rows end, each with its cell.
-
-        Rows of like length share a batch, because small batches are mostly padding otherwise. Cells say in which
-        order the batches come: lengths fall into bins, and an epoch passes through all bins `CYCLES` times. The
-        order of the cells is the same for all users of a seed, so that users are at batches of like shape.
-
-        Args:
-            user: one of `rows`.
-            size: rows of a batch.
-            seed: a seed and the number of the epoch; lengths are blurred by up to a fifth, so that the same rows do
-                not always meet. None: in the order of lengths.
-        """
-        rows = self.rows[user]
-        lengths = self.rendered.targets.lengths
-        blurred = lengths[rows].astype(float)
-        if seed is not None:
-            blurred *= np.random.default_rng([*seed, stable_hash(user)]).uniform(0.8, 1.2, len(rows))
-        rows = rows[np.argsort(blurred, kind="stable")]
-        batches = np.concatenate([rows, np.full(-len(rows) % size, -1)]).reshape(-1, size)
-        widths = np.where(batches < 0, 1, lengths[batches]).max(axis=1)
-        bins = np.round(np.log(widths) / math.log(LENGTH_RATIO)).astype(int)
-        if seed is None:
-            yield from zip(bins.tolist(), batches, strict=True)
-            return
-        order = np.random.default_rng(seed).random((CYCLES, MAX_BINS)).argsort(axis=1).argsort(axis=1)
-        by_bin = np.argsort(bins, kind="stable")
-        within = np.arange(len(bins)) - np.searchsorted(bins[by_bin], bins[by_bin])  # rank of a batch within its bin
-        cycle = (within + bins[by_bin]) % CYCLES
-        cells = cycle * MAX_BINS + order[cycle, bins[by_bin]]
-        for place in np.argsort(cells, kind="stable"):
-            yield int(cells[place]), batches[by_bin[place]]
 
 
 @dataclass(frozen=True)
