@@ -75,7 +75,7 @@ WRITTEN = {  # by a command that is finished, one of them
     "predict": ("predictions.jsonl", "profiles.parquet", "conversations.jsonl"),
 }
 TOOLS = {
-    "prepare": "datamodules.preparation.prepare.Preparation",
+    "prepare": "datamodules.preview.PrepareAndPreview",
     "table": "evaluation.table.Table",
     "profile_table": "evaluation.profiles.ProfileTable",
     "conversation_table": "evaluation.conversation_table.ConversationTable",

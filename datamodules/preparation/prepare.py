@@ -137,7 +137,7 @@ class Preparation:
         """What decides the content of the output, as plain values."""
         # Who opted out is looked for in what is prepared: so the list may grow, and no manifest names them.
         left_out = ("corpus", "output", "splits", "tokenizer", "opt_out", *OF_POSTS)
-        values = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in left_out}
+        values = {one.name: getattr(self, one.name) for one in fields(Preparation) if one.name not in left_out}
         if self.tokenizer:
             del values["vocabulary_size"]
         if self._has_tokenizer:
