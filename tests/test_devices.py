@@ -27,7 +27,7 @@ def experiments(project: Path) -> Path:
     """A project with the experiment at the paper's scale and the files about devices, on the invented corpus."""
     shutil.copy(EXPERIMENTS / "pretrain_t5_base.yaml", project / "experiments")
     shutil.copytree(EXPERIMENTS / "devices", project / "experiments" / "devices")
-    shutil.copy(project / "experiments/corpora/invented.yaml", project / "experiments/corpora/jsonl.yaml")
+    shutil.copy(project / "experiments/corpora/invented.yaml", project / "experiments/corpus_sns.yaml")
     return project
 
 
