@@ -1,6 +1,6 @@
 """How time and memory of `lightning prepare` grow with the number of posts.
 
-    python -m benchmarks.preparation --posts 500000 1000000 2000000 --num_buckets 1 16 --output runs/preparation
+    python -m benchmarks.preparation --posts 1000000 3000000 10000000 --output runs/preparation
 
 Corpora are synthetic networks (`benchmarks/network.py`), made once for each size. Every measurement is a fresh process
 of the command with `POSTS=<corpus>` in its environment and `--output`, `--num_buckets`, `--engine` and, if asked for,
@@ -44,7 +44,7 @@ NUM_FILES = 8
 
 @dataclass(frozen=True)
 class Setting:
-    """How a corpus is prepared; 0 workers leave their number to the command."""
+    """How a corpus is prepared; 0 buckets or workers leave their number to the command."""
 
     engine: str
     num_buckets: int
@@ -54,13 +54,15 @@ class Setting:
     def name(self) -> str:
         """As in the table."""
         workers = f", {self.num_workers} workers" if self.num_workers else ""
-        return f"{self.engine}, {self.num_buckets} bucket{'s' * (self.num_buckets != 1)}{workers}"
+        buckets = f"{self.num_buckets} bucket{'s' * (self.num_buckets != 1)}" if self.num_buckets else "buckets by size"
+        return f"{self.engine}, {buckets}{workers}"
 
     @property
     def flags(self) -> list[str]:
         """As the command takes them."""
         workers = [f"--num_workers={self.num_workers}"] if self.num_workers else []
-        return [f"--num_buckets={self.num_buckets}", f"--engine={self.engine}", *workers]
+        buckets = [f"--num_buckets={self.num_buckets}"] if self.num_buckets else []
+        return [*buckets, f"--engine={self.engine}", *workers]
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,7 @@ def main() -> None:
     """Reads the flags."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--posts", type=int, nargs="+", default=[500_000, 1_000_000, 2_000_000], help="sizes")
-    parser.add_argument("--num_buckets", type=int, nargs="+", default=[16], help="numbers of buckets")
+    parser.add_argument("--num_buckets", type=int, nargs="+", default=[0], help="numbers of buckets; 0: by size")
     parser.add_argument(
         "--num_workers", type=int, nargs="+", default=[0], help="of processes; 0: as the command has it"
     )
