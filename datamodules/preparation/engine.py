@@ -177,6 +177,8 @@ class _Stage:
 
     def do(self, number: int) -> None:
         """Runs one task and keeps its result, or what went wrong."""
+        if _result(self.results, number).is_file():  # Ray runs a task again when it has lost sight of who ran it
+            return
         try:
             self._count_try(number)
             _write(_result(self.results, number), json.dumps(self.function(self.tasks[number])))
@@ -249,10 +251,13 @@ def _raise(name: str, path: Path) -> None:
 
 def _child(runner: str, num_workers: int, address: str | None = None) -> None:
     """Does the stages that are named on standard input, one after the other."""
+    import daft
+
     stages: queue.Queue[Path] = queue.Queue()
     threading.Thread(target=_listen, args=[stages], daemon=True).start()
     try:
         _choose_runner(runner, num_workers, address)
+        daft.set_execution_config(maintain_order=False)  # or a worker waits for its turn behind another's long task
         while True:
             packed = stages.get()
             try:
