@@ -43,7 +43,7 @@ from lightning_modules.run_settings import experiment_files, run_name
 OUR_PACKAGES = ("callbacks", "datamodules", "evaluation", "lightning_modules")
 RUNS = Path("runs")
 TOOLS = {
-    "prepare": "datamodules.preparation.prepare.Preparation",
+    "prepare": "datamodules.preview.PrepareAndPreview",
     "table": "evaluation.table.Table",
     "profile_table": "evaluation.profiles.ProfileTable",
     "conversation_table": "evaluation.conversation_table.ConversationTable",
@@ -64,8 +64,8 @@ PARSER_SETTINGS = {"parser_mode": "omegaconf+", "allow_abbrev": False}
 TOOL_PARSER_SETTINGS = {"parser_mode": "omegaconf", "allow_abbrev": False}
 DESCRIPTION = (
     "User-specific dialogue models. Each command takes --config experiments/<name>.yaml and any flag over it. "
-    "Besides the trainer's commands below: `lightning prepare` (corpus to token shards), `lightning table` "
-    "(predictions to a table), `lightning profile_table` (judgements of profiles to a table), `lightning "
+    "Besides the trainer's commands below: `lightning prepare` (corpus to token shards, and a preview of them), "
+    "`lightning table` (predictions to a table), `lightning profile_table` (judgements of profiles to a table), `lightning "
     "conversation_table` (long conversations to a table), `lightning sweep` (every point of a W&B sweep file, here), "
     "`lightning human-eval export` (predictions to a page for annotators) and `lightning human-eval score` (their "
     "answers to a table)."
@@ -237,12 +237,11 @@ def read_tool(name: str, arguments: Sequence[str]) -> tuple[dict[str, Any], Call
     module, _, class_name = TOOLS[name].rpartition(".")
     tool = getattr(import_module(module), class_name)
     parser = LightningArgumentParser(prog=f"lightning {name}", description=tool.__doc__, **TOOL_PARSER_SETTINGS)
-    settings = signature(tool).parameters
-    if "config" not in settings:  # a sweep reads its file itself: the keys in it are W&B's
+    if "config" not in signature(tool).parameters:  # a sweep reads its file itself: the keys in it are W&B's
         parser.add_argument("--config", "-c", action="config", help="YAML file with these settings.")
-    parser.add_class_arguments(tool)
+    names = parser.add_class_arguments(tool)
     config = parser.instantiate_classes(parser.parse_args(list(arguments)))
-    return {name: config[name] for name in settings}, tool
+    return {name: config[name] for name in names}, tool
 
 
 def _raised_by_us(error: BaseException | None) -> BaseException | None:
