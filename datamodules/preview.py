@@ -1,65 +1,93 @@
-"""`lightning prepare`: prepares a corpus, and shows pairs of it as a model will see them.
+"""`lightning prepare`: the preparation of a corpus, and a look at what a model will see of it.
 
-In: the settings of a preparation, and how many pairs to show. Out: what `Preparation` writes, and text on the screen.
-Not its job: to choose pairs by what is in them.
+In: the settings of a preparation and of a prompt. Out: a prepared corpus; on the screen, reply pairs as text and ids.
+Not its job: how a corpus is prepared (`preparation/prepare.py`), how inputs are put together (`prompts.py`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
-from datamodules.preparation.manifest import num_pairs
+import numpy as np
+
+from datamodules.preparation.manifest import num_pairs, read_manifest
 from datamodules.preparation.prepare import Preparation
-from datamodules.preparation.tokenizer import load_tokenizer
-from datamodules.prompts import PromptTemplate, load_prompts
+from datamodules.prompts import Prompts, PromptTemplate, load_prompts
 from datamodules.token_pairs import ShardReader
 
+SPLITS = ("pretrain/train", "users/train")
 
-@dataclass
-class PrepareAndPreview(Preparation):
+
+class PrepareAndPreview:
     """Turns a corpus into token shards, once; a second run finds the work done and says so.
 
     Args:
-        preview: shows so many pairs, the first ones of the first split that has any. To look at a corpus that takes
-            long, prepare a part of it into another output.
-        prompt: what stands in front of a pair; style psp or ppp to see profiles.
-        max_context_tokens: ids of context kept, as of `ReplyPairs`.
+        preview: so many reply pairs are printed as a model will see them: prompt, context and response as text with
+            all markers, and their ids. The corpus is prepared first where that is not done; nothing else is changed.
+            They are the first of pretrain/train, or of users/train where all people are target users.
+        prompt: of the preview alone: none, psp or ppp, and its wording.
+        profiles: of the preview alone: a `profiles.parquet`; None uses the one of the prepared corpus, if there is one.
+        max_context_tokens: of the preview alone: ids of context kept, from the end.
+        settings: as in `Preparation`.
     """
 
-    preview: int = 0
-    prompt: PromptTemplate = field(default_factory=PromptTemplate)
-    max_context_tokens: int = 64
+    def __init__(
+        self,
+        preview: int = 0,
+        prompt: PromptTemplate | None = None,
+        profiles: Path | None = None,
+        max_context_tokens: int = 64,
+        **settings: Any,
+    ) -> None:
+        if preview < 0:
+            raise ValueError(f"preview must be 0 or more reply pairs, got {preview}")
+        self.num_previewed = preview
+        self.prompt = prompt or PromptTemplate()
+        self.profiles = profiles
+        self.max_context_tokens = max_context_tokens
+        self.preparation = Preparation(**settings)
 
-    def run(self) -> dict[str, Any]:
-        manifest = super().run()
-        if self.preview:
-            print(self.previewed(manifest))
-        return manifest
+    def run(self) -> None:
+        """Prepares the corpus unless that is done, and prints the preview."""
+        self.preparation.run()
+        if self.num_previewed:
+            prompts = load_prompts(self.prompt, self.preparation.output, self.profiles)
+            for line in preview(self.preparation.output, self.num_previewed, prompts, self.max_context_tokens):
+                print(line)
 
-    def previewed(self, manifest: dict[str, Any]) -> str:
-        """The pairs as text: who answers whom, what the encoder reads, what the decoder learns, and the ids of both.
 
-        Raises:
-            ValueError: there is no pair, or nobody has what the prompt asks for.
-        """
-        split = next((split for split in manifest["splits"] if num_pairs(manifest, split)), None)
-        if split is None:
-            raise ValueError(f"{self.output} has no pairs to show")
-        tokenizer = load_tokenizer(self.output / "tokenizer")
-        prompts = load_prompts(self.prompt, self.output, None)
-        reader = ShardReader(self.output, split)
-        pairs = reader.read([0])
-        rendered = prompts.render(pairs, self.max_context_tokens)
-        lines = []
-        for row in range(min(self.preview, len(pairs))):
-            inputs, labels = rendered.inputs.row(row).tolist(), rendered.targets.row(row).tolist()
-            speaker, partner = pairs.speakers[pairs.speaker[row]], pairs.partners[pairs.partner[row]]
-            lines += [
-                f"{split}, pair {rendered.pair_id[row]}: {speaker} answers {partner}",
-                f"  input     {tokenizer.decode(inputs, skip_special_tokens=False)}",
-                f"  response  {tokenizer.decode(labels, skip_special_tokens=False)}",
-                f"  input ids     {inputs}",
-                f"  response ids  {labels}",
-            ]
-        return "\n".join(lines)
+def preview(directory: Path, number: int, prompts: Prompts, max_context_tokens: int) -> Iterator[str]:
+    """Yields the lines that show the first reply pairs of a prepared corpus, or all where there are fewer.
+
+    Args:
+        directory: a prepared corpus.
+        number: of pairs, at least 1.
+        prompts: turns pairs into inputs and labels.
+        max_context_tokens: ids of context kept, from the end.
+
+    Raises:
+        ValueError: there is not one pair to train with.
+    """
+    manifest = read_manifest(directory)
+    split = next((name for name in SPLITS if name in manifest["splits"] and num_pairs(manifest, name)), None)
+    if split is None:
+        raise ValueError(f"nothing to preview: {directory} has no reply pair in {' or '.join(SPLITS)}")
+    reader = ShardReader(directory, split)
+    num_before = [0, *accumulate(reader.group_sizes)]
+    groups = [group for group in range(len(reader.groups)) if num_before[group] < number]
+    rendered = prompts.render(reader.read(groups), max_context_tokens)
+    for row in range(min(number, len(rendered.pair_id))):
+        inputs, targets = rendered.inputs.row(row), rendered.targets.row(row)
+        prompt, context = np.split(inputs, [rendered.prefix_lengths[row]])
+        yield f"pair {rendered.pair_id[row]}, row {row + 1} of {split}"
+        for name, ids in (("prompt", prompt), ("context", context), ("response", targets)):
+            yield f"  {name + ':':<10}{_text(prompts, ids)}"
+        for name, ids in (("input ids", inputs), ("label ids", targets)):
+            yield f"  {name}: {' '.join(map(str, ids))}"
+
+
+def _text(prompts: Prompts, ids: np.ndarray) -> str:
+    return prompts.tokenizer.decode(ids.tolist(), skip_special_tokens=False) if len(ids) else "(none)"

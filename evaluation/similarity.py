@@ -157,15 +157,17 @@ class SentenceSimilarity(Metric):
     higher_is_better = True
     full_state_update = False
 
-    def __init__(self, encoder: str | SentenceEncoder = DEFAULT_ENCODER, **kwargs) -> None:
+    def __init__(self, encoder: str | SentenceEncoder = DEFAULT_ENCODER, cache: Path | None = None, **kwargs) -> None:
         """Prepares the two accumulators.
 
         Args:
-            encoder: Name or directory of a sentence-transformers model, or an object with `encode(list[str])`.
+            encoder: As in `TextEncoder`.
+            cache: Directory in which embeddings are kept across epochs and runs, the same as tables use; None keeps
+                none: then every epoch encodes the references again.
             kwargs: Passed on to `torchmetrics.Metric`.
         """
         super().__init__(**kwargs)
-        self.text_encoder = TextEncoder(encoder)
+        self.text_encoder = TextEncoder(encoder, cache)
         self.add_state("cosine_sum", default=torch.tensor(0.0), dist_reduce_fx="sum")
         self.add_state("num_pairs", default=torch.tensor(0), dist_reduce_fx="sum")
 

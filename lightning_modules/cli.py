@@ -10,7 +10,6 @@ overrides it. The same command again continues a run that was stopped and leaves
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -19,7 +18,6 @@ import signal
 import sys
 import traceback
 import warnings
-from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from inspect import signature
@@ -39,41 +37,11 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf.errors import OmegaConfBaseException
 
+from lightning_modules.earlier_run import CHECKPOINT, EarlierRun
+from lightning_modules.run_settings import experiment_files, run_name
+
 OUR_PACKAGES = ("callbacks", "datamodules", "evaluation", "lightning_modules")
 RUNS = Path("runs")
-TRAINER_KEYS_OF_A_RUN = (
-    "accumulate_grad_batches",
-    "gradient_clip_val",
-    "limit_train_batches",
-    "max_epochs",
-    "max_steps",
-    "overfit_batches",
-    "precision",
-)
-# They decide speed, memory or what is looked at, not the weights, so a test finds the run without them.
-NOT_IN_A_NAME = (
-    "adapters",
-    "allow_sending_text",
-    "api_key_variable",
-    "cache",
-    "concurrency",
-    "max_retries",
-    "max_users_at_once",
-    "min_train_turns",
-    "predict_rows",
-    "price_per_million",
-    "rows_at_once",
-    "timeout",
-    "tuned",
-    "users_per_batch",
-)
-# They concern a test alone: a run is trained, named and predicted with the same whatever they are.
-OF_A_TEST = ("num_swaps", "test_general_pairs", "test_train_turns")
-LONGEST_NAME = 120
-WRITTEN = {  # by a command that is finished, one of them
-    "test": ("test_users.csv", "judgements.parquet"),
-    "predict": ("predictions.jsonl", "profiles.parquet", "conversations.jsonl"),
-}
 TOOLS = {
     "prepare": "datamodules.preview.PrepareAndPreview",
     "table": "evaluation.table.Table",
@@ -97,10 +65,10 @@ PARSER_SETTINGS = {"parser_mode": "omegaconf+", "allow_abbrev": False}
 TOOL_PARSER_SETTINGS = {"parser_mode": "omegaconf", "allow_abbrev": False}
 DESCRIPTION = (
     "User-specific dialogue models. Each command takes --config experiments/<name>.yaml and any flag over it. "
-    "Besides the trainer's commands below: `lightning prepare` (corpus to token shards), `lightning table` "
-    "(predictions to a table), `lightning profile_table` (judgements of profiles to a table), `lightning "
-    "conversation_table` (long conversations to a table), `lightning sweep` (every point of a W&B sweep file, here), "
-    "`lightning forget` (takes one person out of prepared data and runs), "
+    "Besides the trainer's commands below: `lightning prepare` (corpus to token shards, and a preview of them), "
+    "`lightning table` (predictions to a table), `lightning profile_table` (judgements of profiles to a table), "
+    "`lightning conversation_table` (long conversations to a table), `lightning sweep` (every point of a W&B sweep file, "
+    "here), `lightning forget` (takes one person out of prepared data and runs), "
     "`lightning human-eval export` (predictions to a page for annotators) and `lightning human-eval score` (their "
     "answers to a table)."
 )
@@ -131,13 +99,19 @@ class UserDialogueCLI(LightningCLI):
     @property
     def settings(self) -> dict[str, Any]:
         """The resolved configuration of the subcommand, as plain values."""
-        parser = self._parser(self.subcommand)
-        return json.loads(parser.dump(self.config[self.subcommand], format="json", skip_none=False))
+        return self._plain(self.config)
 
-    @property
-    def checkpoint(self) -> Path:
-        """Where a fit that was stopped goes on."""
-        return self.run_directory / "checkpoints" / "last.ckpt"
+    def _plain(self, config: Any) -> dict[str, Any]:
+        parser = self._parser(self.subcommand)
+        return json.loads(parser.dump(config[self.subcommand], format="json", skip_none=False))
+
+    def _run_name(self) -> str:
+        files = experiment_files(self.arguments[self.arguments.index(self.subcommand) + 1 :])
+        if not files:
+            return "unnamed"
+        only_files = [argument for path in files for argument in ("--config", str(path))]
+        without_flags = self._plain(self.parser.parse_args([self.subcommand, *only_files]))
+        return run_name(files, without_flags, self.settings)
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
@@ -154,189 +128,26 @@ class UserDialogueCLI(LightningCLI):
         _send_logs_to(self.run_directory, config.trainer.logger)
         if config.trainer.fast_dev_run:
             return
+        earlier = EarlierRun(self.run_directory, self.subcommand, self.settings)
         if self.subcommand == "fit":  # Lightning ends it behind the batch when it is told to
-            self._continue_or_leave()
+            checkpoint = earlier.checkpoint_of_a_fit()
+            if checkpoint is not None and config.ckpt_path is None:
+                print(f"continuing from {checkpoint}")
+                config.ckpt_path = str(checkpoint)
         else:  # and goes on to the end with anything else, unless somebody has a handler
-            self._leave_what_is_there()
+            earlier.leave_if_done()
             signal.signal(signal.SIGTERM, _end_terminated)
-
-    def _run_name(self) -> str:
-        files = self._files()
-        if not files:
-            return "unnamed"
-        only_files = [argument for path in files for argument in ("--config", str(path))]
-        without_flags = self.parser.parse_args([self.subcommand, *only_files])[self.subcommand]
-        parser = self._parser(self.subcommand)
-        before = run_settings(json.loads(parser.dump(without_flags, format="json", skip_none=False)))
-        changes = [
-            f"{_short(key)}={value}"
-            for key, value in sorted(run_settings(self.settings).items())
-            if before.get(key) != value and key.rpartition(".")[2] not in NOT_IN_A_NAME
-        ]
-        name = re.sub(r"[^\w.,+=-]+", "-", ",".join(["+".join(path.stem for path in files), *changes]))
-        if len(name) <= LONGEST_NAME:
-            return name
-        return f"{name[:LONGEST_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-
-    def _files(self) -> list[Path]:
-        """The experiment files, from the arguments: resolving a `${...}` drops them from what was parsed."""
-        parser = ArgumentParser(add_help=False, allow_abbrev=False)
-        parser.add_argument("--config", "-c", type=Path, action="append", default=[])
-        after = self.arguments.index(self.subcommand) + 1
-        return parser.parse_known_args(self.arguments[after:])[0].config
-
-    def _continue_or_leave(self) -> None:
-        """Compares with the run card that is there: refuses other settings, leaves a finished run, resumes."""
-        path = self.run_directory / "fit.card.json"
-        if not path.is_file():
-            return
-        card = json.loads(path.read_text())
-        artefacts = (
-            "backbone/manifest.json",
-            "adapters/*/card.json",
-            "models/*/card.json",
-            "network/weights.safetensors",
-        )
-        anything = any(any(self.run_directory.glob(pattern)) for pattern in artefacts)
-        if card["status"] != "finished" and not self.checkpoint.is_file() and not anything:
-            return  # it was stopped before there was anything to go on from
-        theirs, ours = run_settings(card["config"]), run_settings(self.settings)
-        if differing := [
-            f"{key} was {theirs.get(key)}, now {ours.get(key)}"
-            for key in sorted(theirs.keys() | ours.keys())
-            if theirs.get(key) != ours.get(key)
-        ]:
-            raise ValueError(
-                f"{self.run_directory} was trained with other settings ({'; '.join(differing)}); "
-                "give another --run, or delete that directory"
-            )
-        if card["status"] == "finished":
-            if self._backbone_now() not in (None, card["backbone"]):
-                raise ValueError(
-                    f"{self.run_directory} was trained on backbone {card['backbone']}, but model.init_from is backbone "
-                    f"{self._backbone_now()} now; give another --run, or delete that directory"
-                )
-            if not anything:
-                raise ValueError(
-                    f"{self.run_directory} was finished, but what it made is gone; delete it to train anew"
-                )
-            self._refuse_other_data(card)
-            print(f"{self.run_directory} is finished already and is used as it is; delete it to train anew")
-            raise SystemExit(0)
-        self._refuse_other_data(card)
-        if self.checkpoint.is_file() and self.config.fit.ckpt_path is None:
-            print(f"continuing from {self.checkpoint}")
-            self.config.fit.ckpt_path = str(self.checkpoint)
-
-    def _refuse_other_data(self, card: dict[str, Any]) -> None:
-        if self._prepared_now() not in (None, card["prepared"]):
-            raise ValueError(
-                f"{self.run_directory} was trained on other prepared data than are there now; give another --run, or "
-                "delete that directory"
-            )
-        if self._profiles_now() not in (None, card.get("profiles")):
-            raise ValueError(
-                f"{self.run_directory} was trained with other profiles than are in the file now; give another --run, "
-                "or delete that directory"
-            )
-
-    def _leave_what_is_there(self) -> None:
-        """Leaves a finished test or prediction alone if it is of the same settings, backbone and adapters."""
-        path = self.run_directory / f"{self.subcommand}.card.json"
-        if not path.is_file():
-            return
-        card = json.loads(path.read_text())
-        if (
-            card["status"] == "finished"
-            and self._same_settings(card["config"])
-            and self._backbone_now(self.run_directory / "backbone") in (None, card["backbone"])
-            and self._prepared_now() in (None, card["prepared"])
-            and self._profiles_now() == card.get("profiles")
-            and any((self.run_directory / name).is_file() for name in WRITTEN.get(self.subcommand, (path.name,)))
-            and all(file.stat().st_mtime < path.stat().st_mtime for file in self._made_from())
-        ):
-            print(f"{self.subcommand} of {self.run_directory} is done already; delete {path} to do it again")
-            for name, value in card["metrics"].items():
-                print(f"  {name}: {value:.4g}")
-            raise SystemExit(0)
-
-    def _same_settings(self, then: dict[str, Any]) -> bool:
-        """Are these the settings of this command? What concerns a test alone counts in a test alone."""
-        if self.subcommand == "test":
-            return then == self.settings
-        flat = (_flatten(config) for config in (then, self.settings))
-        before, now = ({key: value for key, value in one.items() if not _of_a_test(key)} for one in flat)
-        return before == now
-
-    def _made_from(self) -> list[Path]:
-        """What a test or prediction is made from and its card has no fingerprint of."""
-        model, data = (self.settings[part]["init_args"] for part in ("model", "data"))
-        adapters = Path(model.get("adapters") or self.run_directory / "adapters")
-        found = [*adapters.glob("*/card.json"), *self.run_directory.glob("models/*/card.json")]
-        if chat_model := (model.get("chat_model") or {}).get("init_args", {}).get("directory"):
-            found += [*Path(chat_model).glob("*.safetensors"), Path(chat_model) / "config.json"]
-        if data.get("conversations"):
-            found += [Path(data["conversations"]), Path(data["network"] or self.run_directory) / "vocabulary.json"]
-        return [path for path in found if path.is_file()]
-
-    def _prepared_now(self) -> str | None:
-        """Fingerprint of the prepared data, if they are there."""
-        from callbacks.run_card import fingerprint_of
-
-        preparation = self.settings["data"]["init_args"].get("preparation") or {}
-        return fingerprint_of(Path(preparation.get("output") or ".") / "manifest.json")
-
-    def _profiles_now(self) -> str | None:
-        """Fingerprint of the profiles that the prompts are made from, where a file is named."""
-        from callbacks.run_card import fingerprint_of_profiles
-
-        return fingerprint_of_profiles(self.settings)
-
-    def _backbone_now(self, first: Path | None = None) -> str | None:
-        """Fingerprint of the backbone in a directory, or else of that which `init_from` names; None without one."""
-        for directory in (first, self.settings["model"]["init_args"].get("init_from")):
-            if directory and (manifest := Path(directory) / "manifest.json").is_file():
-                return json.loads(manifest.read_text())["fingerprint"]
-        return None
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         from callbacks import ResumeCheckpoint, RunCard
 
         callbacks = list(self._get(self.config_init, "trainer").get("callbacks") or [])
         if self.subcommand == "fit":
-            callbacks.append(ResumeCheckpoint(self.checkpoint, self.config.fit.checkpoint_every))
+            callbacks.append(ResumeCheckpoint(self.run_directory / CHECKPOINT, self.config.fit.checkpoint_every))
         callbacks.append(RunCard(self.settings))
         if self.config[self.subcommand].trainer.logger in (None, True):
             kwargs["logger"] = CSVLogger(self.run_directory, name="logs")
         return super().instantiate_trainer(callbacks=callbacks, **kwargs)
-
-
-def run_settings(config: dict[str, Any]) -> dict[str, Any]:
-    """What decides the weights a run gives, flattened to `{dotted key: value}`; how it decodes does not."""
-    trainer = {key: config["trainer"].get(key) for key in TRAINER_KEYS_OF_A_RUN}
-    chosen = {"model": config.get("model"), "data": config.get("data"), "seed": config.get("seed_everything")}
-    flat = _flatten({**chosen, "trainer": trainer})
-    return {
-        key: value
-        for key, value in flat.items()
-        if ".decoding" not in key and not key.endswith("__path__") and not _of_a_test(key)
-    }
-
-
-def _of_a_test(key: str) -> bool:
-    return key.rpartition(".")[2] in OF_A_TEST
-
-
-def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(value, dict) and value:
-        return {k: v for key, item in value.items() for k, v in _flatten(item, f"{prefix}.{key}".strip(".")).items()}
-    return {prefix: value}
-
-
-def _short(key: str) -> str:
-    """The last part of a dotted key, and the one before where several settings are called so."""
-    parts = key.replace(".init_args", "").split(".")
-    return ".".join(parts[-2:]) if parts[-1] == "seed" else parts[-1]
 
 
 def _for_each_subcommand(settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -428,18 +239,17 @@ def read_tool(name: str, arguments: Sequence[str]) -> tuple[dict[str, Any], Call
     module, _, class_name = TOOLS[name].rpartition(".")
     tool = getattr(import_module(module), class_name)
     parser = LightningArgumentParser(prog=f"lightning {name}", description=tool.__doc__, **TOOL_PARSER_SETTINGS)
-    settings = signature(tool).parameters
-    if "config" not in settings:  # a sweep reads its file itself: the keys in it are W&B's
+    if "config" not in signature(tool).parameters:  # a sweep reads its file itself: the keys in it are W&B's
         parser.add_argument("--config", "-c", action="config", help="YAML file with these settings.")
-    parser.add_class_arguments(tool)
-    switches = {f"--{name}" for name, setting in settings.items() if isinstance(setting.default, bool)}
+    names = parser.add_class_arguments(tool)
+    switches = {f"--{name}" for name in names if isinstance(parser.get_defaults().get(name), bool)}
     following = [*arguments[1:], "--"]
     given = [
         f"{argument}=true" if argument in switches and after.startswith("-") else argument  # a switch alone is on
         for argument, after in zip(arguments, following, strict=True)
     ]
     config = parser.instantiate_classes(parser.parse_args(given))
-    return {name: config[name] for name in settings}, tool
+    return {name: config[name] for name in names}, tool
 
 
 def _raised_by_us(error: BaseException | None) -> BaseException | None:

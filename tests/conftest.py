@@ -176,7 +176,15 @@ def tiny_backbone(tmp_path_factory: pytest.TempPathFactory, prepared: Path) -> P
     return directory
 
 
-PRETRAIN_TINY = """# lightning fit --config experiments/pretrain_tiny.yaml
+QUIET = """trainer:
+  accelerator: cpu
+  enable_progress_bar: false
+  enable_model_summary: false"""
+IN_ROUNDS = f"""{QUIET}
+  max_epochs: -1
+  reload_dataloaders_every_n_epochs: 1
+  num_sanity_val_steps: 0"""
+PRETRAIN_TINY = f"""# lightning fit --config experiments/pretrain_tiny.yaml
 model:
   class_path: lightning_modules.ProfileSeq2Seq
   init_args:
@@ -184,67 +192,52 @@ model:
     dropout: 0.1
     optimizer:
       class_path: torch.optim.Adafactor
-      init_args: {lr: 0.03}
+      init_args: {{lr: 0.03}}
     lr_scheduler: lightning_modules.schedules.WarmupLinear
 data:
   class_path: datamodules.ReplyPairs
   init_args:
     preparation: corpora/invented.yaml
     tokens_per_batch: 1024
-trainer:
-  accelerator: cpu
+{QUIET}
   max_epochs: 2
-  enable_progress_bar: false
-  enable_model_summary: false
   callbacks:
     - callbacks.BackboneExport
 """
-LORA_TINY = """# lightning fit --config experiments/lora_tiny.yaml
+LORA_TINY = f"""# lightning fit --config experiments/lora_tiny.yaml
 model:
   class_path: lightning_modules.UserLora
   init_args:
     init_from: runs/pretrain_tiny/backbone
     rank: 3
     max_epochs: 2
-    decoding: {max_new_tokens: 5}
+    decoding: {{max_new_tokens: 5}}
 data:
   class_path: datamodules.UserSets
   init_args:
     preparation: corpora/invented.yaml
-trainer:
-  accelerator: cpu
-  max_epochs: -1
-  reload_dataloaders_every_n_epochs: 1
-  num_sanity_val_steps: 0
-  enable_progress_bar: false
-  enable_model_summary: false
+{IN_ROUNDS}
   callbacks:
     - callbacks.AdapterCheckpoint
     - callbacks.PredictionWriter
 """
-TUNING_TINY = """# lightning fit --config experiments/tuning_tiny.yaml
+TUNING_TINY = f"""# lightning fit --config experiments/tuning_tiny.yaml
 model:
   class_path: lightning_modules.UserTuning
   init_args:
     init_from: runs/pretrain_tiny/backbone
     optimizer:
       class_path: torch.optim.Adafactor
-      init_args: {lr: 0.01}
+      init_args: {{lr: 0.01}}
     lr_scheduler: lightning_modules.schedules.WarmupLinear
     max_epochs: 2
-    decoding: {max_new_tokens: 5}
+    decoding: {{max_new_tokens: 5}}
 data:
   class_path: datamodules.UserSets
   init_args:
     preparation: corpora/invented.yaml
     users_per_batch: 1
-trainer:
-  accelerator: cpu
-  max_epochs: -1
-  reload_dataloaders_every_n_epochs: 1
-  num_sanity_val_steps: 0
-  enable_progress_bar: false
-  enable_model_summary: false
+{IN_ROUNDS}
   callbacks:
     - callbacks.TunedExport
     - callbacks.PredictionWriter
@@ -260,7 +253,7 @@ vocabulary_size: 400
 
 
 @pytest.fixture(scope="session")
-def _project(tmp_path_factory: pytest.TempPathFactory, invented_jsonl: Path) -> Path:
+def _project(tmp_path_factory: pytest.TempPathFactory, invented_jsonl: Path, split_rule: SplitRule) -> Path:
     import torch
 
     from datamodules.corpora import Jsonl
@@ -273,8 +266,7 @@ def _project(tmp_path_factory: pytest.TempPathFactory, invented_jsonl: Path) -> 
     (root / "experiments" / "lora_tiny.yaml").write_text(LORA_TINY)
     (root / "experiments" / "tuning_tiny.yaml").write_text(TUNING_TINY)
     (root / "experiments" / "corpora" / "invented.yaml").write_text(INVENTED_YAML.format(path=invented_jsonl))
-    rule = SplitRule(num_target_users=4, min_turns=50, max_turns=65, min_dialogues=10, pretrain_validation_share=0.2)
-    manifest = Preparation(Jsonl(invented_jsonl), root / "data" / "invented", rule, vocabulary_size=400).run()
+    manifest = Preparation(Jsonl(invented_jsonl), root / "data" / "invented", split_rule, vocabulary_size=400).run()
     torch.manual_seed(0)
     directory = root / "runs" / "pretrain_tiny" / "backbone"
     directory.parent.mkdir(parents=True)

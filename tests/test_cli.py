@@ -248,6 +248,9 @@ def test_the_command_line_of_a_sweep_agent_trains(project):
 def test_prepare_and_table_are_subcommands(project, capsys):
     main(["prepare", "--config", "experiments/corpora/invented.yaml"])
     assert "data/invented is prepared already: 4 target users" in capsys.readouterr().out
+    main(["prepare", "--config", "experiments/corpora/invented.yaml", "--preview", "2", "--prompt.style=user"])
+    shown = capsys.readouterr().out
+    assert "row 2 of pretrain/train" in shown and "row 3" not in shown and "label ids: " in shown
     assert "no such predictions file" in said(["table", "--systems.a=no.jsonl", "--output=t"], capsys)
 
 

@@ -22,6 +22,7 @@ from datamodules.preparation.prepare import Preparation
 from datamodules.prompts import PromptTemplate
 
 USERS = ["ada", "ben", "cleo", "dan"]
+QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
 Ids = list[int]
 
 
@@ -350,9 +351,8 @@ class KillAt(Callback):
 def fit(preparation: Preparation, *callbacks: Callback, ckpt_path: Path | None = None, **settings: Any) -> Roster:
     module = Roster()
     data = UserSets(preparation, min_train_turns=1, rows_per_user=8, users_per_batch=3, **settings)
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
     trainer = Trainer(
-        **quiet,
+        **QUIET,
         max_epochs=-1,
         reload_dataloaders_every_n_epochs=1,
         num_sanity_val_steps=0,
@@ -426,8 +426,7 @@ class Tuner(Roster):
 def test_without_next_round_every_pass_is_the_next_epoch(preparation: Preparation, reload: int) -> None:
     module = Tuner()
     data = UserSets(preparation, users="cleo", rows_per_user=8)
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    trainer = Trainer(**quiet, max_epochs=3, enable_checkpointing=False, reload_dataloaders_every_n_epochs=reload)
+    trainer = Trainer(**QUIET, max_epochs=3, enable_checkpointing=False, reload_dataloaders_every_n_epochs=reload)
     trainer.fit(module, data)
     expected = []
     for epoch in range(3):
