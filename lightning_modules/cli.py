@@ -67,8 +67,8 @@ DESCRIPTION = (
     "User-specific dialogue models. Each command takes --config experiments/<name>.yaml and any flag over it. "
     "Besides the trainer's commands below: `lightning prepare` (corpus to token shards, and a preview of them), "
     "`lightning table` (predictions to a table), `lightning profile_table` (judgements of profiles to a table), "
-    "`lightning conversation_table` (long conversations to a table), `lightning sweep` (every point of a W&B sweep file, "
-    "here), `lightning forget` (takes one person out of prepared data and runs), "
+    "`lightning conversation_table` (long conversations to a table), `lightning sweep` (every point of a W&B sweep "
+    "file, here), `lightning forget` (takes one person out of prepared data and runs), "
     "`lightning human-eval export` (predictions to a page for annotators) and `lightning human-eval score` (their "
     "answers to a table)."
 )

@@ -4,11 +4,14 @@ import json
 import random
 from datetime import UTC, datetime, timedelta
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from datamodules.corpora import Jsonl, Posts
+from datamodules.corpora.profile_sources import PROFILES, ProfileSource
 from datamodules.preparation import at_scale
+from datamodules.preparation.forget import PersonInCorpus
 from datamodules.preparation.manifest import num_pairs, read_manifest, split_fingerprint
 from datamodules.preparation.prepare import Preparation
 from datamodules.preparation.splits import PRETRAIN_SPLITS, SplitRule
@@ -247,3 +250,89 @@ def test_target_users_are_refused(tmp_path):
 def test_settings_of_posts_are_refused_for_dialogues(tmp_path):
     with pytest.raises(ValueError, match="engine is for posts"):
         Preparation(Jsonl(tmp_path / "x.jsonl"), tmp_path / "out", engine="ray")
+
+
+def test_a_forgotten_person_stays_forgotten(tmp_path):
+    output = tmp_path / "out"
+    preparation = preparation_of(write(tmp_path / "in", talk()), output)
+    preparation.run()
+    before = len(rows_of(output))
+    PersonInCorpus(output, "user3").forget()
+    assert people_of(output) == {f"user{number}" for number in range(10) if number != 3}
+    assert 0 < len(rows_of(output)) < before
+    path = output / "pretrain" / "train" / "part-00000.parquet"
+    rows = rows_of(output)
+    path.unlink()
+    preparation.run()  # from pairs/, in which the person is not either
+    assert rows_of(output) == rows
+    assert preparation.run()["forgotten"] == 1
+
+
+def people_of(output):
+    return {row[name] for split in PRETRAIN_SPLITS for row in rows_of(output, split) for name in ("speaker", "partner")}
+
+
+def test_who_opted_out_is_left_at_the_door(tmp_path):
+    posts = talk()
+    (tmp_path / "opt_out.txt").write_text("user3\n")
+    corpus = write(tmp_path / "in", posts)
+    preparation = preparation_of(corpus, tmp_path / "out", opt_out=tmp_path / "opt_out.txt")
+    manifest = preparation.run()
+    assert "user3" not in people_of(tmp_path / "out")
+    assert manifest["dropped"]["opted out"] == sum(post["author"] == "user3" for post in posts)
+    (tmp_path / "opt_out.txt").write_text("user3\nuser5\n")
+    with pytest.raises(ValueError, match="1 of the people in .*opt_out.txt are in .*out: take each out"):
+        preparation.run()
+    PersonInCorpus(tmp_path / "out", "user5").forget()
+    preparation.run()
+
+
+class Recorder(ProfileSource):
+    """Keeps the posts that it sees, and knows one thing of everybody."""
+
+    def __init__(self):
+        self.seen = []
+
+    def check(self):
+        pass
+
+    def fingerprint(self):
+        return "recorder"
+
+    def infer(self, posts):
+        self.seen += posts["id"].to_pylist()
+        users = sorted(set(posts["author"].to_pylist()))
+        rows = [
+            {"user": user, "attribute": "age", "value": "20", "posterior": 0.9, "num_chunks": 1, "is_short": False}
+            for user in users
+        ]
+        return pa.Table.from_pylist(rows, schema=PROFILES)
+
+
+@pytest.mark.parametrize("num_buckets", [1, 4])
+def test_held_out_responses_are_no_evidence(tmp_path, num_buckets):
+    posts = talk()
+    corpus = write(tmp_path / "in", posts)
+    corpus.profiles = Recorder()
+    output = tmp_path / "out"
+    manifest = preparation_of(corpus, output, num_buckets=num_buckets).run()
+    assert manifest["profiles"] == 10
+    assert pq.read_table(output / "profiles.parquet")["user"].to_pylist() == sorted(f"user{n}" for n in range(10))
+    tokenizer = load_tokenizer(output / "tokenizer")
+    responses = {tokenizer.decode(row["response_ids"]) for row in rows_of(output, "pretrain/validation")}
+    hidden = {post["id"] for post in posts if post["text"] in responses}
+    assert len(hidden) > 5
+    assert sorted(corpus.profiles.seen) == sorted({post["id"] for post in posts} - hidden)
+
+
+def test_broken_lines_are_counted_up_to_a_share(tmp_path):
+    corpus = write(tmp_path / "in", talk())
+    with (tmp_path / "in" / "posts-0.jsonl").open("a") as file:
+        file.write('{"id": "x", "aut\n' * 3)
+    message = r"(?s)3 records could not be read, more than the allowed share 0.001:.*3 not JSON"
+    with pytest.raises(ValueError, match=message):
+        preparation_of(corpus, tmp_path / "out", max_dropped=0.001).run()
+    assert not (tmp_path / "out").exists()
+    manifest = preparation_of(corpus, tmp_path / "out", max_dropped=0.01).run()
+    assert manifest["dropped"]["not JSON"] == 3
+    assert manifest["num_posts"] == 300
