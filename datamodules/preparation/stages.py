@@ -206,7 +206,8 @@ def infer_profiles(job: Job, bucket: int) -> dict[str, Any]:
     names = pc.binary_join_element_wise(posts["author"], posts["id"], "\x1f")
     hidden = pc.binary_join_element_wise(held_out["author"], held_out["id"], "\x1f")
     evidence = posts.filter(pc.invert(pc.is_in(names, value_set=hidden.combine_chunks())))
-    found = job.posts.profiles.infer(evidence)
+    # What was answered is in other buckets: patterns that look at it find nothing here.
+    found = job.posts.profiles.infer(evidence.append_column("answered", pa.nulls(evidence.num_rows, pa.string())))
     _write(found, job.directory / "profiles" / f"{bucket:06d}.parquet")
     return {"posts": evidence.num_rows, "hidden": posts.num_rows - evidence.num_rows, "attributes": found.num_rows}
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from datamodules.corpora import Jsonl, Posts
+from datamodules.corpora import POSTS, Jsonl, Posts
 from datamodules.corpora.profile_sources import PROFILES, ProfileSource
 from datamodules.preparation import at_scale
 from datamodules.preparation.forget import PersonInCorpus
@@ -300,6 +300,7 @@ class Recorder(ProfileSource):
         return "recorder"
 
     def infer(self, posts):
+        assert posts.column_names == [*POSTS.names, "answered"]
         self.seen += posts["id"].to_pylist()
         users = sorted(set(posts["author"].to_pylist()))
         rows = [
