@@ -57,6 +57,7 @@ benchmarks: $(VENV)/installed-dev
 	python -m benchmarks.adapters
 	python -m benchmarks.generation
 	python -m benchmarks.reply_pairs
+	python -m benchmarks.preparation
 
 clean:
 	rm -rf data runs .pytest_cache .ruff_cache
