@@ -35,12 +35,16 @@ SILENT = {
     "DAFT_ANALYTICS_ENABLED": "0",
     "DAFT_PROGRESS_BAR": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # 15 by default: behind all else that this machine does
 }
 THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # a process for each processor, not several threads
 SECONDS_BETWEEN_LOOKS = 0.2
 SECONDS_BETWEEN_LINES = 30.0
 SECONDS_TO_END = 20.0
 MAX_TRIES = 3
+SECONDS_BETWEEN_NODES = 2.0
+MAX_PARTITIONS = 1000
+LOST_NODE = 17  # the child's exit code for it
 AGAIN = "The same command goes on where this one stopped"
 
 
@@ -108,8 +112,7 @@ class Engine:
         for left_over in results.iterdir():
             if left_over.suffix != ".json":
                 left_over.unlink()
-        missing = [number for number in range(len(tasks)) if not _result(results, number).is_file()]
-        if missing:
+        while missing := [number for number in range(len(tasks)) if not _result(results, number).is_file()]:
             self._do(name, _Stage(function, {number: tasks[number] for number in missing}, results), len(tasks))
         return [json.loads(_result(results, number).read_text(encoding="utf-8")) for number in range(len(tasks))]
 
@@ -123,6 +126,10 @@ class Engine:
         _watch(name, child, stage, num_tasks)
         if errors := sorted(stage.results.glob("*.error")):
             _raise(name, errors[0])
+        if child.poll() == LOST_NODE:
+            print(f"{name}: a machine of the Ray cluster was lost; going on without it")
+            self._end_child()
+            return
         missing = [number for number in stage.tasks if not _result(stage.results, number).is_file()]
         if missing:
             tail = log.read_text(encoding="utf-8", errors="replace")[-1500:] if log.is_file() else ""
@@ -288,10 +295,24 @@ def _choose_runner(runner: str, num_workers: int, address: str | None) -> None:
     import ray
 
     if address is None:
-        ray.init(num_cpus=num_workers, include_dashboard=False, log_to_driver=False)
+        ray.init(address="local", num_cpus=num_workers, include_dashboard=False, log_to_driver=False)
     else:
         ray.init(address=address, log_to_driver=False)
+    threading.Thread(target=_watch_nodes, daemon=True).start()
     daft.set_runner_ray()
+
+
+def _watch_nodes() -> None:
+    """Ends this process when a machine of the cluster is lost: Daft would wait for what it did, maybe for ever."""
+    import ray
+
+    before: set[str] = set()
+    while True:
+        there = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        if before - there:
+            os._exit(LOST_NODE)
+        before = there
+        time.sleep(SECONDS_BETWEEN_NODES)
 
 
 def _query(packed: Path, runner: str, num_workers: int) -> None:
@@ -300,7 +321,10 @@ def _query(packed: Path, runner: str, num_workers: int) -> None:
     stage: _Stage = pickle.loads(packed.read_bytes())
     numbers = daft.from_pydict({"number": list(stage.tasks)})
     if runner == "ray":
-        numbers = numbers.into_partitions(len(stage.tasks))
+        import ray
+
+        numbers = numbers.into_partitions(min(len(stage.tasks), MAX_PARTITIONS))
+        num_workers = min(num_workers, int(ray.cluster_resources().get("CPU", 1)))  # more would be waited for
 
     @daft.cls(use_process=True, max_concurrency=min(num_workers, len(stage.tasks)))
     class Worker:

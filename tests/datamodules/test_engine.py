@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import psutil
@@ -176,6 +177,33 @@ def test_ray_gives_the_same_and_starts_a_killed_process_again(tmp_path):
         assert [result["number"] for result in engine.run("die", die, tasks, tmp_path)] == [0, 1, 2]
         with pytest.raises(ValueError, match=r"^row 7 has no author; give it one$"):
             engine.run("refuse", refuse_three, list(range(5)), tmp_path)
+
+
+def test_a_lost_machine_ends_the_query(monkeypatch):
+    looks = [["a"], ["a", "b"], ["a", "b"], ["b"]]  # one more is welcome, one less is not
+    ray = types.SimpleNamespace(nodes=lambda: [{"NodeID": name, "Alive": True} for name in looks.pop(0)])
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setattr(engine_module, "SECONDS_BETWEEN_NODES", 0)
+    monkeypatch.setattr(os, "_exit", lambda code: (_ for _ in ()).throw(SystemExit(code)))
+    with pytest.raises(SystemExit, match=str(engine_module.LOST_NODE)):
+        engine_module._watch_nodes()
+    assert not looks
+
+
+def test_after_a_lost_machine_the_stage_goes_on(native, tmp_path, monkeypatch, capsys):
+    ends = [engine_module.LOST_NODE, None]
+    watch = engine_module._watch
+
+    def lose(name, child, stage, num_tasks):
+        if ends.pop(0) is None:
+            return watch(name, child, stage, num_tasks)
+        child.terminate()
+        child.wait()
+        child.returncode = engine_module.LOST_NODE
+
+    monkeypatch.setattr(engine_module, "_watch", lose)
+    assert [result["square"] for result in native.run("squares", square, [1, 2], tmp_path)] == [1, 4]
+    assert "a machine of the Ray cluster was lost; going on without it" in capsys.readouterr().out
 
 
 def test_settings_that_make_no_sense():
