@@ -243,7 +243,7 @@ def read_tool(name: str, arguments: Sequence[str]) -> tuple[dict[str, Any], Call
         parser.add_argument("--config", "-c", action="config", help="YAML file with these settings.")
     names = parser.add_class_arguments(tool)
     switches = {f"--{name}" for name in names if isinstance(parser.get_defaults().get(name), bool)}
-    following = [*arguments[1:], "--"]
+    following = [*arguments, "--"][1:]
     given = [
         f"{argument}=true" if argument in switches and after.startswith("-") else argument  # a switch alone is on
         for argument, after in zip(arguments, following, strict=True)

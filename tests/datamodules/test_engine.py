@@ -137,7 +137,9 @@ def test_a_task_that_kills_its_process_again_and_again_ends(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_nothing_outlives_the_command(tmp_path, number):
     script = (
-        f"import sys; sys.path.insert(0, {str(HERE)!r})\n"
+        "import signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background\n"
+        f"sys.path.insert(0, {str(HERE)!r})\n"
         "from pathlib import Path\n"
         "from test_engine import sleep\n"
         "from datamodules.preparation.engine import Engine\n"

@@ -573,7 +573,6 @@ def run_legs(
 
 LEGS = {
     "2, 2, 1 and 2 processes": [(2, 3), (2, 2), (1, 4), (2, None)],
-    "1, 2 and 1 processes": [(1, 7), (2, 12), (1, None)],
 }
 
 
