@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -168,16 +168,24 @@ class PostPreparation:
         """How many posts there are; ValueError where there is none or too many could not be read."""
         kept = _total(cleaned, "posts")
         broken = sum(self.dropped[reason] for reason in MALFORMED)
-        table = "\n".join(f"  {count:>12,} {reason}" for reason, count in self.dropped.most_common())
-        print(f"{kept:,} posts are used; dropped:\n{table or '  nothing'}")
+        examples = {reason: places for result in cleaned for reason, places in result["examples"].items()}
+        table = self._dropped_table(examples)
+        print(f"{kept:,} posts are used; dropped:\n{table}")
         if broken > self.preparation.max_dropped * (kept + sum(self.dropped.values())):
             raise ValueError(
                 f"{broken:,} records could not be read, more than the allowed share {self.preparation.max_dropped:g}:\n"
                 f"{table}\nMend the input, or raise max_dropped if this is what the data are like."
             )
         if not kept:
-            raise ValueError(f"not one usable post; dropped:\n{table or '  nothing'}")
+            raise ValueError(f"not one usable post; dropped:\n{table}")
         return kept
+
+    def _dropped_table(self, examples: Mapping[str, Sequence[str]]) -> str:
+        lines = []
+        for reason, count in self.dropped.most_common():
+            such_as = f" (such as {'; '.join(examples[reason])})" if examples.get(reason) else ""
+            lines.append(f"  {count:>12,} {reason}{such_as}")
+        return "\n".join(lines) or "  nothing"
 
     def _make_tokenizer(self) -> None:
         directory = self.directory / "tokenizer"
@@ -199,8 +207,7 @@ class PostPreparation:
     def _parts(self, num_edges: int) -> Parts:
         """As many as the pairs fill, of which there are hardly fewer than edges."""
         if not num_edges:
-            table = "\n".join(f"  {count:>12,} {reason}" for reason, count in self.dropped.most_common())
-            raise ValueError(f"not one reply whose post is there as well; dropped:\n{table}")
+            raise ValueError(f"not one reply whose post is there as well; dropped:\n{self._dropped_table({})}")
         held_out = num_edges * self.preparation.splits.pretrain_validation_share
         return Parts(*(max(1, ceil(number / ROWS_PER_PART)) for number in (num_edges - held_out, held_out)))
 

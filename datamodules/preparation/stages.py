@@ -32,6 +32,7 @@ import pyarrow.parquet as pq
 
 from datamodules.corpora.post_authors import clean_authors as clean_authors_of
 from datamodules.corpora.posts import POSTS, Posts, Unit
+from datamodules.corpora.records import EXAMPLES_PER_REASON
 
 from .shards import ROWS_PER_GROUP, part_name, schema, write_part
 from .shuffle import ShuffleWriter, hash_strings, ragged, read_bucket, share_of
@@ -113,13 +114,15 @@ class Parts:
 def clean_posts(job: Job, task: tuple[int, Unit]) -> dict[str, Any]:
     """Reads and cleans one unit of input."""
     number, unit = task
-    kept, drops = 0, Counter()
+    kept, drops, examples = 0, Counter(), {}
     with job.writer("posts", number, POSTS) as writer:
         for block, reasons in job.posts.read(unit, job.opted_out):
             drops.update(reasons)
+            for reason, places in reasons.examples.items():
+                examples[reason] = [*examples.get(reason, ()), *places][:EXAMPLES_PER_REASON]
             kept += block.num_rows
             writer.write(block, job.bucket_of(block["author"]))
-    return {"posts": kept, "dropped": drops}
+    return {"posts": kept, "dropped": drops, "examples": examples}
 
 
 def clean_authors(job: Job, sample_share: float, bucket: int) -> dict[str, Any]:
