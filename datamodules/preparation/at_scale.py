@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from datamodules.corpora.posts import MALFORMED
 
-from .manifest import MANIFEST_VERSION, write_manifest
+from .manifest import MANIFEST_VERSION, read_manifest, write_manifest
 from .opt_out import names_fingerprint
 from .shards import ROWS_PER_PART, part_name, sha256_of
 from .splits import PRETRAIN_SPLITS
@@ -86,7 +86,7 @@ class PostPreparation:
         for path in self.directory.iterdir():
             if path.name not in KEPT:
                 _remove(path)
-        return json.loads((self.directory / "manifest.json").read_text(encoding="utf-8"))
+        return read_manifest(self.directory)
 
     def _begin_or_go_on(self) -> None:
         plan = {
@@ -96,8 +96,7 @@ class PostPreparation:
             "num_buckets": self.num_buckets,
         }
         path = self.directory / "plan.json"
-        there = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-        if there == json.loads(json.dumps(plan)) or (self.directory / "manifest.json").is_file():
+        if self._planned(path) == json.loads(json.dumps(plan)):
             print(f"going on with {self.directory}, where an earlier preparation stopped")
             return
         if self.directory.exists():
@@ -106,6 +105,16 @@ class PostPreparation:
         self.directory.mkdir(parents=True)
         path.with_suffix(".partial").write_text(json.dumps(plan, indent=1), encoding="utf-8")
         path.with_suffix(".partial").replace(path)
+
+    def _planned(self, path: Path) -> dict[str, Any] | None:
+        """What an earlier run was about; of one that had only to be renamed, as its manifest says."""
+        if path.is_file():
+            return json.loads(path.read_text(encoding="utf-8"))
+        if not (self.directory / "manifest.json").is_file():
+            return None
+        manifest = read_manifest(self.directory)
+        told = {name: manifest[name] for name in ("settings", "source_fingerprint", "opted_out")}
+        return {**told, "num_buckets": self.num_buckets}
 
     def _stages(self) -> dict[str, Any]:
         preparation = self.preparation
@@ -219,23 +228,27 @@ class PostPreparation:
         return len(table["user"].unique())
 
 
-def mend_parts(output: Path, manifest: dict[str, Any], verify: bool) -> list[str]:
-    """Writes missing and truncated parts of a finished directory again, from `pairs/`; with `verify`, all that differ.
+def damaged_parts(output: Path, manifest: dict[str, Any], verify: bool) -> list[int]:
+    """The parts of a finished directory that are missing or truncated; with `verify`, all that differ."""
+    parts = Parts(*manifest["num_parts"])
+    found = []
+    for part in range(len(parts)):
+        split, number = parts.path(part)
+        if not _is_whole(output / split / part_name(number), manifest["splits"][split][number], verify):
+            found.append(part)
+    return found
 
-    Returns:
-        The parts that were written again.
+
+def mend_parts(output: Path, manifest: dict[str, Any], damaged: Iterable[int]) -> None:
+    """Writes parts of a finished directory again, from `pairs/`.
 
     Raises:
         ValueError: what is in `pairs/` does not give the part that the manifest describes.
     """
     parts = Parts(*manifest["num_parts"])
-    mended = []
-    for part in range(len(parts)):
+    for part in damaged:
         split, number = parts.path(part)
-        told = manifest["splits"][split][number]
-        path = output / split / part_name(number)
-        if _is_whole(path, told, verify):
-            continue
+        told, path = manifest["splits"][split][number], output / split / part_name(number)
         print(f"{path} is missing or damaged: writing it again")
         found = write_shard(output, parts, part)["part"]
         # Where somebody was forgotten, rows are packed into other groups than they were.
@@ -247,8 +260,6 @@ def mend_parts(output: Path, manifest: dict[str, Any], verify: bool) -> list[str
                 f"{path} cannot be written again: pairs/ gives {found['sha256'][:16]}, the manifest says "
                 f"{told['sha256'][:16]}; delete {output} and prepare it anew"
             )
-        mended.append(str(path))
-    return mended
 
 
 def _is_whole(path: Path, told: dict[str, Any], verify: bool) -> bool:

@@ -37,7 +37,7 @@ from tokenizers import Tokenizer
 from datamodules.corpora.posts import Posts
 from datamodules.corpora.records import OPTED_OUT, Corpus, Dialogue, Drops, Profile
 
-from .at_scale import PostPreparation, mend_parts
+from .at_scale import PostPreparation, damaged_parts, mend_parts
 from .engine import Engine
 from .manifest import MANIFEST_VERSION, num_pairs, read_manifest, write_manifest
 from .opt_out import names_fingerprint, read_opt_out
@@ -162,9 +162,9 @@ class Preparation:
             manifest = read_manifest(self.output)
             self._refuse_other_settings(manifest["settings"])
             self._refuse_other_source(manifest["source_fingerprint"])
-            if self._is_at_scale:
+            if self._is_at_scale and (damaged := damaged_parts(self.output, manifest, self.verify)):
                 with alone(self.output):
-                    mend_parts(self.output, manifest, self.verify)
+                    mend_parts(self.output, manifest, damaged)
             self._refuse_opted_out(manifest)
             print(f"{self.output} is prepared already: {_summary(manifest)}")
             return manifest
@@ -218,7 +218,9 @@ class Preparation:
     def _refuse_opted_out(self, manifest: dict[str, Any]) -> None:
         """Looks at who is in the shards, once for each state of the list."""
         opted_out = self.opted_out
-        if names_fingerprint(opted_out) == manifest.get("opted_out", names_fingerprint(frozenset())):
+        now, looked_at = names_fingerprint(opted_out), self.output / "opt_out.looked_at"  # no change of the manifest
+        made_with = manifest.get("opted_out", names_fingerprint(frozenset()))
+        if now == made_with or (looked_at.is_file() and looked_at.read_text() == now):
             return
         present: set[str] = set()
         for split, parts in manifest["splits"].items():
@@ -230,8 +232,7 @@ class Preparation:
                 f"{count} of the people in {self.opt_out} are in {self.output}: take each out with `lightning forget "
                 "--user <id>`, or delete that directory to prepare it anew without them"
             )
-        manifest["opted_out"] = names_fingerprint(opted_out)
-        write_manifest(self.output, manifest)
+        looked_at.write_text(now)
 
     @property
     def opted_out(self) -> frozenset[str]:

@@ -145,10 +145,9 @@ def tokenise(job: Job, bucket: int) -> dict[str, Any]:
     posts = read_bucket([job.directory / "authors" / f"{bucket:06d}.arrow"], 0, 1, POSTS)
     columns, encode = _tokens(job)
     counts = {"posts": posts.num_rows, "turns cut": 0}
-    replies = pa.schema(list(columns))
     with (
         job.writer("by_id", bucket, _without(columns, "in_reply_to")) as by_id,
-        job.writer("replies", bucket, replies) as answers,
+        job.writer("replies", bucket, columns) as answers,
     ):
         for start in range(0, posts.num_rows, TEXTS_AT_ONCE):
             block = posts.slice(start, TEXTS_AT_ONCE)

@@ -13,7 +13,7 @@ from datamodules.corpora.profile_sources import PROFILES, ProfileSource
 from datamodules.preparation import at_scale
 from datamodules.preparation.forget import PersonInCorpus
 from datamodules.preparation.manifest import num_pairs, read_manifest, split_fingerprint
-from datamodules.preparation.prepare import Preparation
+from datamodules.preparation.prepare import Preparation, alone
 from datamodules.preparation.splits import PRETRAIN_SPLITS, SplitRule
 from datamodules.preparation.tokenizer import load_tokenizer
 
@@ -284,7 +284,19 @@ def test_who_opted_out_is_left_at_the_door(tmp_path):
     with pytest.raises(ValueError, match="1 of the people in .*opt_out.txt are in .*out: take each out"):
         preparation.run()
     PersonInCorpus(tmp_path / "out", "user5").forget()
+    manifest = (tmp_path / "out" / "manifest.json").read_bytes()
     preparation.run()
+    assert (tmp_path / "out" / "manifest.json").read_bytes() == manifest  # runs know their data by it
+
+
+def test_two_runs_may_look_at_a_finished_directory_at_once(tmp_path):
+    preparation = preparation_of(write(tmp_path / "in", talk()), tmp_path / "out")
+    preparation.run()
+    with alone(tmp_path / "out"):
+        preparation.run()
+        (tmp_path / "out" / "pretrain" / "train" / "part-00000.parquet").unlink()
+        with pytest.raises(ValueError, match="another preparation is at work"):
+            preparation.run()
 
 
 class Recorder(ProfileSource):
