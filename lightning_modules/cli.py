@@ -18,7 +18,9 @@ import signal
 import sys
 import traceback
 import warnings
+from argparse import ArgumentError
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
@@ -105,6 +107,17 @@ class UserDialogueCLI(LightningCLI):
         parser = self._parser(self.subcommand)
         return json.loads(parser.dump(config[self.subcommand], format="json", skip_none=False))
 
+    def _read_again(self, config: dict[str, Any]) -> dict[str, Any]:
+        """An earlier configuration with today's defaults for what it lacks; as it is if it cannot be read today."""
+        parser = self._parser(self.subcommand)
+        exits, parser.exit_on_error = parser.exit_on_error, False
+        try:
+            return json.loads(parser.dump(parser.parse_object(deepcopy(config)), format="json", skip_none=False))
+        except (ArgumentError, TypeError, ValueError):
+            return config
+        finally:
+            parser.exit_on_error = exits
+
     def _run_name(self) -> str:
         files = experiment_files(self.arguments[self.arguments.index(self.subcommand) + 1 :])
         if not files:
@@ -128,7 +141,7 @@ class UserDialogueCLI(LightningCLI):
         _send_logs_to(self.run_directory, config.trainer.logger)
         if config.trainer.fast_dev_run:
             return
-        earlier = EarlierRun(self.run_directory, self.subcommand, self.settings)
+        earlier = EarlierRun(self.run_directory, self.subcommand, self.settings, self._read_again)
         if self.subcommand == "fit":  # Lightning ends it behind the batch when it is told to
             checkpoint = earlier.checkpoint_of_a_fit()
             if checkpoint is not None and config.ckpt_path is None:

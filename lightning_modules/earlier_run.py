@@ -7,6 +7,7 @@ Not its job: which of the settings count (`run_settings.py`). As a part of the c
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,14 @@ class EarlierRun:
         directory: of the run; it may be missing.
         subcommand: of the trainer.
         settings: the resolved configuration of the command, as plain values.
+        read_again: gives an earlier configuration as it would be read now: a setting that there was not then has its
+            default, so that a new version finds the runs of the one before.
     """
 
     directory: Path
     subcommand: str
     settings: dict[str, Any]
+    read_again: Callable[[dict[str, Any]], dict[str, Any]]
 
     @property
     def checkpoint(self) -> Path:
@@ -59,7 +63,7 @@ class EarlierRun:
         anything = any(any(self.directory.glob(pattern)) for pattern in ARTEFACTS)
         if card["status"] != "finished" and not self.checkpoint.is_file() and not anything:
             return None  # it was stopped before there was anything to go on from
-        if differing := differences(card["config"], self.settings):
+        if differing := differences(self.read_again(card["config"]), self.settings):
             raise ValueError(
                 f"{self.directory} was trained with other settings ({'; '.join(differing)}); "
                 "give another --run, or delete that directory"
@@ -99,7 +103,7 @@ class EarlierRun:
         card = json.loads(path.read_text())
         if (
             card["status"] == "finished"
-            and same_settings(card["config"], self.settings, self.subcommand)
+            and same_settings(self.read_again(card["config"]), self.settings, self.subcommand)
             and self._backbone_now(self.directory / "backbone") in (None, card["backbone"])
             and self._prepared_now() in (None, card["prepared"])
             and self._profiles_now() == card.get("profiles")

@@ -131,6 +131,21 @@ def test_other_settings_are_refused_in_the_same_run(project, capsys):
     assert "give another --run, or delete that directory" in text
 
 
+def test_a_run_of_an_earlier_version_is_found_when_what_is_new_has_its_default(project, capsys):
+    main(PRETRAIN)
+    path = Path("runs/again/fit.card.json")
+    card = json.loads(path.read_text())
+    del card["config"]["data"]["init_args"]["passes"]  # as if this version were the first to have it
+    path.write_text(json.dumps(card))
+    with pytest.raises(SystemExit) as stop:
+        main(PRETRAIN)
+    assert stop.value.code == 0
+    assert "data.init_args.passes was 1, now 2" in said([*PRETRAIN, "--data.passes=2"], capsys)
+    card["config"]["data"]["init_args"]["long_gone"] = 3  # and one that this version has no more
+    path.write_text(json.dumps(card))
+    assert "data.init_args.long_gone was 3, now None" in said(PRETRAIN, capsys)
+
+
 def test_a_stopped_run_goes_on_and_comes_out_the_same(project, monkeypatch, capsys):
     from callbacks import BackboneExport
 
