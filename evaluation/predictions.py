@@ -90,8 +90,8 @@ def read_card(path: Path) -> dict[str, Any]:
         path: The predictions file (not the card).
 
     Returns:
-        The card, with keys such as system, model, prompt, split, backbone, commit, decoding, data; empty if there is
-        none.
+        The card, with keys such as system, model, prompt, split, backbone, decoding, data, and from the cards of the
+        run, if it is in one, commit and fit_commit; empty if there is none.
 
     Raises:
         ValueError: If the card is not a JSON object.
@@ -105,16 +105,20 @@ def read_card(path: Path) -> dict[str, Any]:
         raise ValueError(f"{card_path}: not valid JSON: {error}") from error
     if not isinstance(card, dict):
         raise ValueError(f"{card_path}: expected a JSON object, got {type(card).__name__}")
+    for key, command in (("commit", "predict"), ("fit_commit", "fit")):
+        run_card = path.with_name(f"{command}.card.json")
+        if run_card.is_file() and (commit := json.loads(run_card.read_bytes()).get("commit")):
+            card.setdefault(key, commit)
     return card
 
 
 def card_facts(card: dict[str, Any]) -> list[str]:
     """What a caption says of a card, one phrase per key that is there; fingerprints are cut to 12 characters."""
     facts = []
-    for key in ("system", "model", "prompt", "backbone", "commit", "split", "data", "decoding"):
+    for key in ("system", "model", "prompt", "backbone", "commit", "fit_commit", "split", "data", "decoding"):
         if card.get(key):
             text = card[key] if isinstance(card[key], str) else json.dumps(card[key], ensure_ascii=False)
-            facts.append(f"{key} {text[:12] if key in ('backbone', 'commit', 'split') else text}")
+            facts.append(f"{key.replace('_', ' ')} {text[:12] if key in ('backbone', 'split') else text}")
     return facts
 
 

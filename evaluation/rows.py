@@ -13,14 +13,16 @@ import json
 import math
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
-from evaluation.runs import run_lightning
+from evaluation.runs import all_of, run_lightning, threads_of
 
 INIT_FROM = "model.init_from"
 
@@ -74,34 +76,36 @@ class Experiment:
         """The same on another backbone."""
         return replace(self, overrides={**self.overrides, INIT_FROM: str(backbone)})
 
-    def predictions(self, name: str, logs: Path) -> Iterator[Path | str]:
-        """Runs the commands; yields a line on each that is done, and last the path of the predictions.
+    async def predictions(self, say: Callable[[str], None], log: Path, environment: Mapping[str, str]) -> Path:
+        """Runs the commands, and gives the path of the predictions.
 
         Args:
-            name: of the row.
-            logs: directory for what the commands say.
+            say: is called with a line on each command that begins or is done.
+            log: file for what a command says, its suffix replaced by the command's name.
+            environment: variables for the commands.
 
         Raises:
             RowFailedError: a command has failed.
         """
         directory = None
         for command in self.commands:
-            log = logs / f"{re.sub(r'[^A-Za-z0-9=_-]+', '-', name)}.{command}.log"
-            run = run_lightning([command, *self.flags(command)], log)
+            file = log.with_suffix(f".{command}.log")
+            say(f"{command} ({file})")
+            run = await run_lightning([command, *self.flags(command)], file, environment)
             if run.error is not None:
-                raise RowFailedError(f"lightning {command}: {run.error} (all of it: {log})")
+                raise RowFailedError(f"lightning {command}: {run.error} (all of it: {file})")
             directory = run.directory
-            yield f"{command} {run.seconds:.0f} s"
+            say(f"{command} {run.seconds:.0f} s")
         if directory is None or not (directory / "predictions.jsonl").is_file():
             raise RowFailedError(
                 f"lightning predict has written no predictions.jsonl in {directory}; does {self.experiment} have the "
                 "callback callbacks.PredictionWriter?"
             )
-        yield directory / "predictions.jsonl"
+        return directory / "predictions.jsonl"
 
 
 def run_before(commands: Sequence[str], logs: Path) -> None:
-    """Runs commands of `lightning` that all rows need.
+    """Runs commands of `lightning` that all rows need, one after the other.
 
     Args:
         commands: each as on the command line, without `lightning`.
@@ -113,37 +117,56 @@ def run_before(commands: Sequence[str], logs: Path) -> None:
     for number, command in enumerate(commands, start=1):
         print(f"[before, {number} of {len(commands)}] {command}:", end=" ", flush=True)
         log = logs / f"before-{number}.log"
-        run = run_lightning(shlex.split(command), log)
+        (run,) = all_of([partial(run_lightning, shlex.split(command), log)])
         print(f"failed: {run.error}" if run.error else f"{run.seconds:.0f} s", flush=True)
         if run.error is not None:
             raise ValueError(f"before: lightning {command}: {run.error} (all of it: {log})")
 
 
-def collect(systems: Mapping[str, Path | Experiment], logs: Path) -> tuple[dict[str, Path], dict[str, str]]:
+def collect(
+    systems: Mapping[str, Path | Experiment], logs: Path, jobs: int = 1
+) -> tuple[dict[str, Path], dict[str, str]]:
     """Predictions of every system, making those that are experiments; and the reasons of those that have failed.
 
-    Says on the screen what is under way, because a row may take hours.
+    Says on the screen what is under way, because a row may take hours. Of several rows at once, those that begin with
+    no backbone go first, because they may make the backbones of the others.
 
     Args:
         systems: name → predictions, or the experiment that makes them.
         logs: directory for what the commands say.
+        jobs: most rows under way at once.
     """
-    paths: dict[str, Path] = {}
-    failed: dict[str, str] = {}
-    for number, (name, system) in enumerate(systems.items(), start=1):
-        if isinstance(system, Path):
-            paths[name] = system
-            continue
-        print(f"[{number} of {len(systems)}] {name}:", end=" ", flush=True)
+    made: dict[str, Path | str] = {name: one for name, one in systems.items() if isinstance(one, Path)}
+    places = {name: f"[{number} of {len(systems)}] {name}:" for number, name in enumerate(systems, start=1)}
+    environment = threads_of(jobs)
+
+    async def make(name: str, experiment: Experiment) -> None:
+        def say(what: str) -> None:
+            print(places[name], what, flush=True)
+
+        log = logs / f"{re.sub(r'[^A-Za-z0-9=_-]+', '-', name)}.log"
         try:
-            for made in system.predictions(name, logs):
-                if isinstance(made, Path):
-                    paths[name] = made
-                print(made, end="\n" if isinstance(made, Path) else ", ", flush=True)
+            path = await experiment.predictions(say, log, environment)
+            made[name] = path
+            say(str(path))
         except RowFailedError as error:
-            failed[name] = str(error)
-            print(f"failed: {error}", flush=True)
-    return paths, failed
+            made[name] = str(error)
+            say(f"failed: {error}")
+
+    experiments = {name: one for name, one in systems.items() if isinstance(one, Experiment)}
+    first = {name: one for name, one in experiments.items() if jobs > 1 and one.backbone is None}
+    for group in (first, {name: one for name, one in experiments.items() if name not in first}):
+        all_of([partial(make, name, one) for name, one in group.items()], jobs)
+    files = Counter(made.values())
+    for name, path in made.items():
+        if name in experiments and isinstance(path, Path) and files[path] > 1:
+            made[name] = (
+                f"another system has written {path} too: what they differ in makes no other run; give one of them a "
+                "run of its own, `overrides: {run: <name>}`"
+            )
+            print(places[name], f"failed: {made[name]}", flush=True)
+    paths = {name: path for name in systems if isinstance(path := made[name], Path)}
+    return paths, {name: why for name in systems if isinstance(why := made[name], str)}
 
 
 def adapter_size(run: Path) -> tuple[int, int] | None:

@@ -5,20 +5,22 @@ A process of its own, so that a run that fails or is killed takes nothing with i
 Not its job: what is run, and what is made of it.
 """
 
+import asyncio
 import ctypes
 import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+T = TypeVar("T")
 DIRECTORY = "run directory: "  # what the command prints in front of it
 ERROR = "error: "  # what it says in front of the reason
 TRACEBACK = "Traceback (most recent call last):"
+THREADS = "OMP_NUM_THREADS"
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
@@ -37,11 +39,10 @@ class Run:
     seconds: float
 
 
-def run_lightning(arguments: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> Run:
+async def run_lightning(arguments: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> Run:
     """Runs `lightning <arguments>` and waits for it; shows nothing.
 
-    If this process is interrupted or told to end, the child is told to, waited for, and then the exception goes on.
-    Call it from the main thread: it listens for signals.
+    When it is cancelled, the child is told to end, and waited for.
 
     Args:
         arguments: The subcommand and its flags.
@@ -53,25 +54,81 @@ def run_lightning(arguments: Sequence[str], log: Path, environment: Mapping[str,
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    with log.open("w", encoding="utf-8") as output, _signals_as_exceptions():
-        process = subprocess.Popen(
-            [sys.executable, "-m", "lightning_modules.cli", *arguments],
-            stdin=subprocess.DEVNULL,
+    with log.open("w", encoding="utf-8") as output:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "lightning_modules.cli",
+            *arguments,
+            stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
-            stderr=subprocess.STDOUT,
+            stderr=asyncio.subprocess.STDOUT,
             # Unbuffered, so that the log can be followed and its lines are in the order they were printed in.
             env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
             preexec_fn=_end_with_parent,
         )
         try:
-            code = process.wait()
-        except BaseException:
+            code = await process.wait()
+        except asyncio.CancelledError:
             process.terminate()
-            process.wait()
+            await process.wait()
             raise
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     directories = [Path(line.removeprefix(DIRECTORY)) for line in lines if line.startswith(DIRECTORY)]
     return Run(directories[0] if directories else None, _reason(code, lines), time.monotonic() - started)
+
+
+def all_of(works: Sequence[Callable[[], Awaitable[T]]], jobs: int = 1) -> list[T]:
+    """Does works that wait for child processes, and begins them in their order.
+
+    A signal that ends this process, or an interrupt from the keyboard, first ends what is under way. Call it from the
+    main thread: it listens for signals.
+
+    Args:
+        works: What is to be done.
+        jobs: Most that are under way at once.
+
+    Returns:
+        Their results, in the order of `works`.
+
+    Raises:
+        SystemExit: This process was told to end.
+        Exception: The first that a work has raised; the others are cancelled.
+    """
+    told: list[int] = []
+
+    async def begin() -> list[T]:
+        loop, task, places = asyncio.get_running_loop(), asyncio.current_task(), asyncio.Semaphore(jobs)
+        assert task is not None, "this is a coroutine of asyncio.run"
+
+        def end(number: int) -> None:
+            told.append(number)
+            task.cancel()
+
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, end, number)
+
+        async def in_turn(work: Callable[[], Awaitable[T]]) -> T:
+            async with places:
+                return await work()
+
+        async with asyncio.TaskGroup() as group:  # unlike `gather`, it waits for all when it is cancelled
+            tasks = [group.create_task(in_turn(work)) for work in works]
+        return [task.result() for task in tasks]
+
+    try:
+        return asyncio.run(begin())
+    except asyncio.CancelledError:
+        sys.exit(128 + told[0])
+    except ExceptionGroup as error:
+        raise error.exceptions[0] from None
+
+
+def threads_of(jobs: int) -> dict[str, str]:
+    """The environment of a child that has this machine's cores with others; its own choice of threads stays."""
+    if jobs == 1 or THREADS in os.environ:
+        return {}
+    return {THREADS: str(max(1, len(os.sched_getaffinity(0)) // jobs))}
 
 
 def _reason(code: int, lines: Sequence[str]) -> str | None:
@@ -87,21 +144,6 @@ def _reason(code: int, lines: Sequence[str]) -> str | None:
         if raised := [line for line in after if line and not line[0].isspace()]:
             return raised[0]
     return next((line.strip() for line in reversed(lines) if line.strip()), f"exit code {code}")
-
-
-@contextmanager
-def _signals_as_exceptions() -> Iterator[None]:
-    """Lets a signal that ends a process unwind it as an interrupt from the keyboard does."""
-
-    def end(number: int, _: object) -> None:
-        sys.exit(128 + number)
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _end_with_parent() -> None:

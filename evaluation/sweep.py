@@ -10,12 +10,13 @@ import io
 import json
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from evaluation.plots import draw_curves, save_png
-from evaluation.runs import run_lightning
+from evaluation.runs import all_of, run_lightning, threads_of
 from evaluation.sweep_file import Point, SweepFile, read_sweep
 from evaluation.table import align, replace_file
 
@@ -46,23 +47,27 @@ class Outcome:
 class Sweep:
     """Runs every point of a W&B sweep file here and tabulates its metric; the same command again goes on."""
 
-    def __init__(self, config: Path, count: int | None = None, seed: int = 0) -> None:
+    def __init__(self, config: Path, count: int | None = None, seed: int = 0, jobs: int = 1) -> None:
         """Takes the settings; nothing is read before `run`.
 
         Args:
             config: The sweep file, the same that `wandb sweep` takes; method grid or random.
             count: Most points to run; a random sweep needs it, or `run_cap` in the file.
             seed: Seed of a random sweep's draws.
+            jobs: Most points that are run at once, each with its share of the cores (or OMP_NUM_THREADS).
         """
+        if jobs < 1:
+            raise ValueError(f"jobs must be at least 1, got {jobs}")
         if count is not None and count < 1:
             raise ValueError(f"count must be at least 1, got {count}")
         self.config = Path(config)
         self.count = count
         self.seed = seed
+        self.jobs = jobs
         self.output = RUNS / f"sweep-{self.config.stem}"
 
     def run(self) -> None:
-        """Runs the points one after the other, prints the table and writes the files.
+        """Runs the points in their order, prints the table and writes the files.
 
         Raises:
             ValueError: If no point has a metric.
@@ -70,20 +75,24 @@ class Sweep:
         sweep = read_sweep(self.config)
         points = sweep.points(self.count, self.seed)
         arguments = [sweep.arguments(point) for point in points]  # all, so that a mistake shows before the first run
-        outcomes = []
-        for number, point in enumerate(points):
-            print(f"[{number + 1}/{len(points)}] {_label(point)}", flush=True)
-            outcome = self._run_point(point, arguments[number], number, sweep.metric)
+
+        async def run(number: int) -> Outcome:
+            place = f"[{number + 1}/{len(points)}] {_label(points[number])}"
+            print(place, flush=True)
+            outcome = await self._run_point(points[number], arguments[number], number, sweep.metric)
             result = f"{sweep.metric} {outcome.value:.6g} in {outcome.run}"
-            print(f"    {f'failed: {outcome.error}' if outcome.error else result}", flush=True)
-            outcomes.append(outcome)
+            print(f"{place}: {f'failed: {outcome.error}' if outcome.error else result}", flush=True)
+            return outcome
+
+        outcomes = all_of([partial(run, number) for number in range(len(points))], self.jobs)
         self._write(sweep, outcomes)
         if all(outcome.error for outcome in outcomes):
             raise ValueError(f"none of {len(outcomes)} points has a result; the first: {outcomes[0].error}")
 
-    def _run_point(self, point: Point, arguments: list[str], number: int, metric: str) -> Outcome:
+    async def _run_point(self, point: Point, arguments: list[str], number: int, metric: str) -> Outcome:
         # Not WANDB_SWEEP_ID: W&B would look for a sweep of that name on its server.
-        run = run_lightning(arguments, self.output / "logs" / f"{number + 1}.txt", {"LOCAL_SWEEP": self.config.stem})
+        environment = {"LOCAL_SWEEP": self.config.stem, **threads_of(self.jobs)}
+        run = await run_lightning(arguments, self.output / "logs" / f"{number + 1}.txt", environment)
         if run.error is not None:
             return Outcome(point, run.directory, error=run.error)
         assert run.directory is not None, "a fit that succeeded has told its directory"

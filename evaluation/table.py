@@ -57,6 +57,7 @@ class Table:
         mauve: bool = False,
         wandb_project: str | None = None,
         cache: Path | None = Path("runs/.cache/embeddings"),
+        jobs: int = 1,
     ) -> None:
         """Takes the settings; nothing is read before `run`.
 
@@ -85,11 +86,15 @@ class Table:
                 otherwise.
             cache: Directory in which sentence embeddings are kept for the next table; it can be deleted at any time,
                 and None keeps none.
+            jobs: Most systems that are made at once, each with its share of the cores (or OMP_NUM_THREADS); they need
+                the memory of as many trainings, and all use the same GPU.
         """
         if not systems:
             raise ValueError("systems: expected at least one `name: path/to/predictions.jsonl`, got none")
         if num_resamples < 1:
             raise ValueError(f"num_resamples must be at least 1, got {num_resamples}")
+        if jobs < 1:
+            raise ValueError(f"jobs must be at least 1, got {jobs}")
         if encoder is None and (per_user or prepared or mauve):
             raise ValueError(
                 "without an encoder there is no similarity to show; set per_user=false, prepared=null and mauve=false"
@@ -115,6 +120,7 @@ class Table:
         self.mauve = mauve
         self.wandb_project = wandb_project
         self.cache = cache
+        self.jobs = jobs
 
     def run(self) -> None:
         """Makes what is missing, reads, scores, prints the table and writes its files.
@@ -123,7 +129,7 @@ class Table:
             ValueError: A system has failed; the table of the others is written before.
         """
         run_before(self.before, self.output / "logs")
-        paths, failed = collect(self.systems, self.output / "logs")
+        paths, failed = collect(self.systems, self.output / "logs", self.jobs)
         predictions, cards = self._read(paths, failed)
         if not predictions:
             raise ValueError("every system has failed: " + "; ".join(f"{n}: {why}" for n, why in failed.items()))

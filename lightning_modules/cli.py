@@ -20,6 +20,7 @@ import traceback
 import warnings
 from argparse import ArgumentError
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from copy import deepcopy
 from importlib import import_module
 from inspect import signature
@@ -39,7 +40,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf.errors import OmegaConfBaseException
 
-from lightning_modules.earlier_run import CHECKPOINT, EarlierRun
+from lightning_modules.earlier_run import CHECKPOINT, EarlierRun, one_at_a_time
 from lightning_modules.run_settings import experiment_files, run_name
 
 OUR_PACKAGES = ("callbacks", "datamodules", "evaluation", "lightning_modules")
@@ -81,16 +82,17 @@ class UserDialogueCLI(LightningCLI):
 
     def __init__(self, args: Sequence[str]) -> None:
         self.arguments = list(args)
-        super().__init__(
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            auto_configure_optimizers=False,  # built too early: before an adapter is attached
-            load_from_checkpoint_support=False,
-            save_config_callback=None,  # the run card keeps the configuration
-            seed_everything_default=0,
-            parser_kwargs={"description": DESCRIPTION, **PARSER_SETTINGS, **_for_each_subcommand(PARSER_SETTINGS)},
-            args=self.arguments,
-        )
+        with ExitStack() as self.held:  # everything is run in here
+            super().__init__(
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                auto_configure_optimizers=False,  # built too early: before an adapter is attached
+                load_from_checkpoint_support=False,
+                save_config_callback=None,  # the run card keeps the configuration
+                seed_everything_default=0,
+                parser_kwargs={"description": DESCRIPTION, **PARSER_SETTINGS, **_for_each_subcommand(PARSER_SETTINGS)},
+                args=self.arguments,
+            )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--run", type=str | None, default=None, help="Name of the run directory below runs/.")
@@ -132,10 +134,13 @@ class UserDialogueCLI(LightningCLI):
         sweep = os.environ.get("WANDB_SWEEP_ID") or os.environ.get("LOCAL_SWEEP")  # of W&B, or of `lightning sweep`
         runs = RUNS / f"sweep-{sweep}" if sweep else RUNS
         self.run_directory = runs / (config.run or self._run_name())
-        if config.trainer.fast_dev_run and self.subcommand == "fit":
+        trial = config.trainer.fast_dev_run and self.subcommand == "fit"
+        if trial:
             self.run_directory = RUNS / "fast_dev_run"
+        print(f"run directory: {self.run_directory}", flush=True)  # read by evaluation/runs.py
+        self.held.enter_context(one_at_a_time(self.run_directory, self.subcommand))
+        if trial:
             shutil.rmtree(self.run_directory, ignore_errors=True)
-        print(f"run directory: {self.run_directory}")  # read by evaluation/runs.py
         _prefer_fast_precision(config.trainer)
         config.trainer.default_root_dir = str(self.run_directory)
         _send_logs_to(self.run_directory, config.trainer.logger)

@@ -6,11 +6,15 @@ Not its job: which of the settings count (`run_settings.py`). As a part of the c
 
 from __future__ import annotations
 
+import fcntl
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_modules.run_settings import differences, same_settings
 
@@ -25,6 +29,26 @@ WRITTEN = {  # by a command that is finished, one of them
     "test": ("test_users.csv", "judgements.parquet"),
     "predict": ("predictions.jsonl", "profiles.parquet", "conversations.jsonl"),
 }
+
+
+@contextmanager
+def one_at_a_time(directory: Path, subcommand: str) -> Iterator[None]:
+    """Waits while another process does the same with a run: it goes on behind it, and finds what it has made.
+
+    The further processes of a distributed run do not wait for their first.
+    """
+    if rank_zero_only.rank:
+        yield
+        return
+    locks = directory.parent / ".locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with (locks / f"{directory.name}.{subcommand}").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"another process is at `lightning {subcommand}` of {directory}; waiting for it", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @dataclass(frozen=True)

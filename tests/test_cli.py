@@ -1,9 +1,12 @@
 """The command line, in this process: run names, going on, leaving alone, and messages for a person."""
 
+import fcntl
 import json
 import math
 import shutil
+import time
 from pathlib import Path
+from threading import Timer
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,7 +32,7 @@ def said(arguments, capsys):
 
 
 def runs(project):
-    return sorted(path.name for path in (project / "runs").iterdir())
+    return sorted(path.name for path in (project / "runs").iterdir() if path.name != ".locks")
 
 
 def card(run, stage="fit"):
@@ -144,6 +147,18 @@ def test_a_run_of_an_earlier_version_is_found_when_what_is_new_has_its_default(p
     card["config"]["data"]["init_args"]["long_gone"] = 3  # and one that this version has no more
     path.write_text(json.dumps(card))
     assert "data.init_args.long_gone was 3, now None" in said(PRETRAIN, capsys)
+
+
+def test_a_second_process_of_the_same_run_waits_and_finds_it_finished(project, capsys):
+    Path("runs/.locks").mkdir()
+    with Path("runs/.locks/again.fit").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as if another one were at work
+        Timer(1.0, fcntl.flock, [lock, fcntl.LOCK_UN]).start()
+        started = time.monotonic()
+        main(PRETRAIN)
+        assert time.monotonic() - started > 1.0
+    assert "another process is at `lightning fit` of runs/again; waiting for it" in capsys.readouterr().out
+    main(["validate", *PRETRAIN[1:]])  # another command does not wait
 
 
 def test_a_stopped_run_goes_on_and_comes_out_the_same(project, monkeypatch, capsys):

@@ -88,7 +88,8 @@ def test_rows_that_fail_are_in_the_table_and_the_command_fails(systems, tmp_path
     short = write(tmp_path / "other", 0)
     short.write_text(short.read_text().splitlines()[0] + "\n")
 
-    def collect(wanted, logs):
+    def collect(wanted, logs, jobs):
+        assert jobs == 1
         paths = {n: results[n] / "predictions.jsonl" if n in results else path for n, path in wanted.items()}
         return paths, {}
 
@@ -143,7 +144,10 @@ def test_settings_that_do_not_go_together(systems, tmp_path):
 def test_a_command_before_that_fails_stops_the_table(systems, tmp_path, monkeypatch, capsys):
     from evaluation.runs import Run
 
-    monkeypatch.setattr("evaluation.rows.run_lightning", lambda arguments, log: Run(None, f"no {arguments[1]}", 1.0))
+    async def fail(arguments, log):
+        return Run(None, f"no {arguments[1]}", 1.0)
+
+    monkeypatch.setattr("evaluation.rows.run_lightning", fail)
     with pytest.raises(ValueError, match="before: lightning prepare corpus: no corpus"):
         run(systems, tmp_path / "out", before=["prepare corpus"])
     assert not (tmp_path / "out" / "table.md").exists()

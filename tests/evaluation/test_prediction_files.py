@@ -96,8 +96,13 @@ def test_cards(tmp_path):
     """A card is optional; a broken one is not ignored; different split fingerprints are refused."""
     path = tmp_path / "predictions.jsonl"
     assert read_card(path) == {}
-    (tmp_path / "predictions.card.json").write_text('{"commit": "0123456789abcdef", "decoding": {"top_p": 0.9}}')
-    assert card_facts(read_card(path)) == ["commit 0123456789ab", 'decoding {"top_p": 0.9}']
+    (tmp_path / "predictions.card.json").write_text('{"split": "0123456789abcdef", "decoding": {"top_p": 0.9}}')
+    assert card_facts(read_card(path)) == ["split 0123456789ab", 'decoding {"top_p": 0.9}']
+    (tmp_path / "predict.card.json").write_text('{"commit": "0123456789ab-dirty"}')  # the run's
+    (tmp_path / "fit.card.json").write_text('{"commit": null}')
+    assert card_facts(read_card(path))[0] == "commit 0123456789ab-dirty"
+    (tmp_path / "fit.card.json").write_text('{"commit": "89ab01234567"}')
+    assert card_facts(read_card(path))[1] == "fit commit 89ab01234567"
     (tmp_path / "predictions.card.json").write_text("[]")
     with pytest.raises(ValueError, match=r"predictions\.card\.json: expected a JSON object, got list"):
         read_card(path)

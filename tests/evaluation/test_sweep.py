@@ -106,7 +106,7 @@ def invented(tmp_path, monkeypatch):
         Path("ranks.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
         remaining = iter(results)
 
-        def run_lightning(arguments, log, environment):
+        async def run_lightning(arguments, log, environment):
             assert environment == {"LOCAL_SWEEP": "ranks"}
             result = next(remaining)
             if isinstance(result, str):

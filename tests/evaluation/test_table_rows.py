@@ -1,5 +1,6 @@
 """Rows that are experiments: commands and flags, reuse, failures that take nothing else with them; LaTeX."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -12,19 +13,24 @@ from evaluation.latex import latex
 from evaluation.rows import Experiment, adapter_size, collect, on_backbone, validation_perplexity
 from evaluation.runs import Run
 
+WHAT = ("fit", "predict")
+
 
 @pytest.fixture
 def commands(monkeypatch, tmp_path):
-    """What would have been run; the experiment `broken.yaml` fails when it is fitted."""
+    """What would have been run, in a directory for each experiment; `broken.yaml` fails when it is fitted."""
     seen = []
 
-    def run(arguments, log, environment=None):
+    async def run(arguments, log, environment):
         seen.append(arguments)
+        await asyncio.sleep(0.01)
+        directory = tmp_path / "runs" / Path(arguments[2]).stem
         if "broken.yaml" in arguments:
-            return Run(tmp_path, "out of luck", 1.0)
+            return Run(directory, "out of luck", 1.0)
         if arguments[0] == "predict":
-            (tmp_path / "predictions.jsonl").touch()
-        return Run(tmp_path, None, 2.0)
+            directory.mkdir(parents=True, exist_ok=True)
+            (directory / "predictions.jsonl").touch()
+        return Run(directory, None, 2.0)
 
     monkeypatch.setattr(rows, "run_lightning", run)
     return seen
@@ -37,9 +43,40 @@ def test_commands_of_a_row(commands, tmp_path, capsys):
     flags = ["--config", "a.yaml", "--config", "b.yaml", "--model.rank=4", '--data.users=["ada", "ben"]']
     flags += ["--model.use_rslora=true", "--data.control=null"]
     assert commands == [["fit", *flags], ["predict", *flags]]
-    assert (paths, failed) == ({"LoRA r=4": tmp_path / "predictions.jsonl"}, {})
-    printed = capsys.readouterr().out
-    assert printed.startswith("[1 of 1] LoRA r=4: fit 2 s, predict 2 s, ")
+    assert (paths, failed) == ({"LoRA r=4": tmp_path / "runs/a/predictions.jsonl"}, {})
+    assert capsys.readouterr().out.splitlines() == [
+        f"[1 of 1] LoRA r=4: fit ({tmp_path}/logs/LoRA-r=4.fit.log)",
+        "[1 of 1] LoRA r=4: fit 2 s",
+        f"[1 of 1] LoRA r=4: predict ({tmp_path}/logs/LoRA-r=4.predict.log)",
+        "[1 of 1] LoRA r=4: predict 2 s",
+        f"[1 of 1] LoRA r=4: {tmp_path}/runs/a/predictions.jsonl",
+    ]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_rows_at_once_begin_with_those_that_make_backbones(commands, tmp_path, monkeypatch, jobs):
+    monkeypatch.setattr(Experiment, "backbone", property(lambda one: None if one.experiment == "psp.yaml" else "b"))
+    systems = {name: Experiment(f"{name}.yaml") for name in ("lora", "broken", "psp", "lora_psp")}
+    paths, failed = collect(systems, tmp_path, jobs)
+    begun = [(command[0], Path(command[2]).stem) for command in commands]
+    fit, predict = ({name: begun.index((what, name)) for _, name in begun if (what, name) in begun} for what in WHAT)
+    if jobs == 1:
+        assert [name for _, name in begun] == ["lora", "lora", "broken", "psp", "psp", "lora_psp", "lora_psp"]
+    else:
+        assert begun[:2] == [("fit", "psp"), ("predict", "psp")]
+        assert begun[2:4] == [("fit", "lora"), ("fit", "broken")]
+        assert begun[4:6] == [("predict", "lora"), ("fit", "lora_psp")]  # in the place of the one that has failed
+    assert all(fit[name] < predict[name] for name in predict)
+    assert list(paths) == ["lora", "psp", "lora_psp"]  # in the table's order
+    assert list(failed) == ["broken"]
+
+
+def test_two_rows_that_write_the_same_predictions_both_fail(commands, tmp_path):
+    systems = {"one": Experiment("a.yaml"), "ten": Experiment("a.yaml", {"n": 10}), "b": Experiment("b.yaml")}
+    paths, failed = collect(systems, tmp_path)
+    assert list(paths) == ["b"]
+    assert list(failed) == ["one", "ten"]
+    assert "runs/a/predictions.jsonl too: what they differ in makes no other run" in failed["one"]
 
 
 def test_settings_of_a_test_are_of_no_other_command(commands, tmp_path):
@@ -65,7 +102,10 @@ def test_a_row_that_fails_takes_nothing_with_it(commands, tmp_path):
 
 
 def test_an_experiment_that_writes_no_predictions(monkeypatch, tmp_path):
-    monkeypatch.setattr(rows, "run_lightning", lambda *_: Run(tmp_path, None, 1.0))
+    async def run(*_):
+        return Run(tmp_path, None, 1.0)
+
+    monkeypatch.setattr(rows, "run_lightning", run)
     _, failed = collect({"a": Experiment("a.yaml", {}, ["predict"])}, tmp_path)
     assert "has written no predictions.jsonl" in failed["a"]
     assert "callbacks.PredictionWriter" in failed["a"]
