@@ -11,9 +11,9 @@
 Both read the same test turns with the same prompts, and decode greedily with `no_repeat_ngram_size` and
 `max_new_tokens` of the experiment, in 32 bits. Every reply must be the same, or the benchmark ends with an error.
 Each is a process of its own, started anew in every repetition, in changing order. The figure is that of generation
-alone: from the moment at which model and data are loaded, in PEFT's case the adapters too, to the last reply. Time and
-memory of the whole process, start, imports and reading included, stand beside it; the start weighs the less the more
-is generated.
+alone: from the moment at which model and data are loaded, in PEFT's case the adapters too, to the last reply; in time
+of all threads too, which other work on the machine changes least. Time and memory of the whole process, start, imports
+and reading included, stand beside it; the start weighs the less the more is generated.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lightning import Callback, LightningModule, Trainer
 
 from benchmarks.adapters import run
@@ -41,10 +42,15 @@ class GenerationTimer(Callback):
     """Writes to the run directory how long a prediction takes, without what comes before it."""
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.began = time.perf_counter()
+        self.began = clocks()
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        Path(trainer.default_root_dir, SECONDS).write_text(str(time.perf_counter() - self.began))
+        Path(trainer.default_root_dir, SECONDS).write_text(json.dumps((clocks() - self.began).tolist()))
+
+
+def clocks() -> np.ndarray:
+    """Wall and processor time so far, s."""
+    return np.array([time.perf_counter(), time.process_time()])
 
 
 def main() -> None:
@@ -91,14 +97,15 @@ def compare(arguments: argparse.Namespace, directory: Path) -> None:
             if name == "switching":
                 job = {"experiment": str(arguments.experiment), "flags": flags, "output": str(output)}
                 command = [sys.executable, "-m", "benchmarks.generation", "worker", json.dumps(job)]
-            wall, cores, peak = run(command, directory / f"{name}.log", {**os.environ, "PYTHONPATH": root})
-            alone[name].append(float((output / SECONDS).read_text()))
+            wall, _, peak = run(command, directory / f"{name}.log", {**os.environ, "PYTHONPATH": root})
+            generation, worked = json.loads((output / SECONDS).read_text())
+            alone[name].append(generation)
+            work[name].append(worked)
             seconds[name].append(wall)
-            work[name].append(cores)
             memory[name].append(peak)
             lines = map(json.loads, (output / "predictions.jsonl").read_text().splitlines())
             replies[name] = {(line["user"], line["pair_id"]): line["candidates"][0] for line in lines}
-            print(f"{name}: {wall:.1f} s, of it generation {alone[name][-1]:.1f} s, CPU {cores:.1f} s", file=sys.stderr)
+            print(f"{name}: {wall:.1f} s, of it generation {generation:.1f} s, CPU {worked:.1f} s", file=sys.stderr)
         ours, theirs = replies["ours"], replies["switching"]
         if differing := [pair for pair in ours.keys() | theirs.keys() if ours.get(pair) != theirs.get(pair)]:
             raise ValueError(f"{len(differing)} of {len(ours)} replies differ, such as that to pair {differing[0]}")
@@ -108,15 +115,17 @@ def compare(arguments: argparse.Namespace, directory: Path) -> None:
             label,
             spread([len(ours) / wall for wall in alone[name]], 1),
             "" if name == "ours" else spread(ratios(alone[name], alone["ours"]), 2),
+            spread(work[name], 1),
+            "" if name == "ours" else spread(ratios(work[name], work["ours"]), 2),
             spread(seconds[name], 1),
             "" if name == "ours" else spread(ratios(seconds[name], seconds["ours"]), 2),
-            spread(work[name], 1),
             spread(memory[name]),
         ]
         for name, label in NAMES.items()
     ]
-    heading = ["", "replies/s (generation alone)", "ours is faster by", "whole process, s", "ours is faster by"]
-    print(table([*heading, "CPU time, s", "memory, MB"], rows))
+    faster = "ours is faster by"
+    heading = ["", "replies/s (generation alone)", faster, "its CPU time, s", faster, "whole process, s", faster]
+    print(table([*heading, "memory, MB"], rows))
 
 
 def switch(job: dict[str, Any]) -> None:
@@ -142,7 +151,7 @@ def switch(job: dict[str, Any]) -> None:
     loaded = data.splits["test"].load(data.users, data.prompts, data.max_context_tokens)
     output = Path(job["output"])
     output.mkdir()
-    began = time.perf_counter()
+    began = clocks()
     with (output / "predictions.jsonl").open("w") as file, torch.no_grad():
         for user in data.users:
             for row in loaded.rows[user].tolist():
@@ -161,7 +170,7 @@ def switch(job: dict[str, Any]) -> None:
                 reply = tokenizer.decode(tokens[0], skip_special_tokens=True)
                 line = {"user": user, "pair_id": int(loaded.rendered.pair_id[row]), "candidates": [reply]}
                 file.write(json.dumps(line) + "\n")
-    (output / SECONDS).write_text(str(time.perf_counter() - began))
+    (output / SECONDS).write_text(json.dumps((clocks() - began).tolist()))
 
 
 if __name__ == "__main__":
