@@ -10,13 +10,15 @@ smaller test set is another test set. Messages name keys and pairs and never quo
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 ROLES = ("speaker", "partner")
 FIRST_FEW = 3
+UNTUNED = "ProfileSeq2Seq"  # systems, as cards name them
+TUNED = ("UserLora", "UserTuning")
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,31 @@ def check_same_split(name: str, ours: dict[str, Any], other_name: str, others: d
             f"systems {name!r} and {other_name!r} cannot be compared, their cards name different test splits: "
             f"{left} and {right}. Predict with both on the same test split."
         )
+
+
+def on_other_backbones(cards: Mapping[str, dict[str, Any]]) -> dict[str, str]:
+    """Tuned systems that were not tuned from the backbone they stand beside, and why they do not compare.
+
+    That is the one with the same prompt; a table may have several of those, if each tuned system is on one of them.
+
+    Args:
+        cards: of each system.
+    """
+
+    def prompt(card: dict[str, Any]) -> dict[str, Any]:
+        return {key: fact for key, fact in (card.get("data") or {}).items() if key != "retrieved"}
+
+    plain = {name: card for name, card in cards.items() if card.get("system") == UNTUNED and card.get("backbone")}
+    refused = {}
+    for name, card in cards.items():
+        beside = {n: one["backbone"] for n, one in plain.items() if prompt(one) == prompt(card)}
+        if card.get("system") in TUNED and beside and card.get("backbone") not in (None, *beside.values()):
+            refused[name] = (
+                f"system {name!r} was tuned from another backbone ({card['backbone'][:12]}) than those beside it: "
+                + ", ".join(f"{n!r} ({one[:12]})" for n, one in beside.items())
+                + "; make it from that one, or give the table its own backbone's predictions too"
+            )
+    return refused
 
 
 def by_user(predictions: Sequence[Prediction]) -> dict[str, list[Prediction]]:

@@ -23,6 +23,7 @@ from evaluation.predictions import (
     Prediction,
     check_same_pairs,
     check_same_split,
+    on_other_backbones,
     read_card,
     read_predictions,
 )
@@ -188,6 +189,11 @@ class Table:
                 failed[name] = str(error)
                 continue
             predictions[name], cards[name] = found, card
+        for name, reason in on_other_backbones(cards).items():
+            if not isinstance(self.systems[name], Experiment):
+                raise ValueError(reason)
+            failed[name] = reason
+            del predictions[name], cards[name]
         return predictions, cards
 
     def _read_tests(

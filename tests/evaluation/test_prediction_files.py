@@ -4,7 +4,14 @@ import json
 
 import pytest
 
-from evaluation.predictions import Prediction, card_facts, check_same_pairs, check_same_split, read_card
+from evaluation.predictions import (
+    Prediction,
+    card_facts,
+    check_same_pairs,
+    check_same_split,
+    on_other_backbones,
+    read_card,
+)
 from evaluation.predictions import read_predictions as read
 
 GOOD = {
@@ -109,3 +116,29 @@ def test_cards(tmp_path):
     check_same_split("base", {"split": "aa"}, "lora", {})
     with pytest.raises(ValueError, match="different test splits: aa and bb"):
         check_same_split("base", {"split": "aa"}, "lora", {"split": "bb"})
+
+
+def test_a_tuned_system_stands_beside_the_backbone_it_was_tuned_from():
+    def card(system, backbone, **data):
+        return (
+            {"system": system, "backbone": backbone, "data": data} if data else {"system": system, "backbone": backbone}
+        )
+
+    cards = {
+        "base": card("ProfileSeq2Seq", "aaa"),
+        "LoRA": card("UserLora", "aaa"),
+        "retrieval + LoRA": card("UserLora", "aaa", retrieved={"num_replies": 2}),
+        "joint": card("JointTuning", "jjj"),  # a backbone of its own
+        "retrieval": {"system": "RetrievedReply"},
+        "LoRA psp": card("UserLora", "bbb", profiles="p.parquet"),  # no backbone with this prompt is in the table
+        "no card": {},
+    }
+    assert on_other_backbones(cards) == {}
+    cards["stale"] = card("UserTuning", "old")
+    refused = on_other_backbones(cards)
+    assert list(refused) == ["stale"]
+    assert "another backbone (old) than those beside it: 'base' (aaa);" in refused["stale"]
+    cards["base psp"] = card("ProfileSeq2Seq", "new", profiles="p.parquet")
+    assert list(on_other_backbones(cards)) == ["LoRA psp", "stale"]
+    cards["another base"] = card("ProfileSeq2Seq", "old")
+    assert list(on_other_backbones(cards)) == ["LoRA psp"]

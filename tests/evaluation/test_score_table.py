@@ -223,10 +223,19 @@ def test_other_tokenizer_gives_no_perplexity_ratio(systems, tmp_path):
 
 
 def test_systems_that_do_not_compare_are_refused(systems, tmp_path):
-    """Other pairs, other split, no system at all; nothing is written."""
+    """Other pairs, another backbone, another split, no system at all; nothing is written."""
     fewer = write_system(tmp_path / "f", BASE[:4], lambda u: ["drums"])
     with pytest.raises(ValueError, match=r"5 only in 'base' \(first: 4444-long-name/0"):
         run({"base": systems["base"], "fewer": fewer}, tmp_path / "out")
+    cards = {"old": ("UserLora", "0123456789abcdef"), "new": ("ProfileSeq2Seq", "fedcba9876543210")}
+    tuned, plain = (
+        write_system(tmp_path / name, BASE, lambda u: ["drums"], card={"system": system, "backbone": backbone})
+        for name, (system, backbone) in cards.items()
+    )
+    with pytest.raises(
+        ValueError, match=r"'LoRA' was tuned from another backbone \(0123456789ab\) than those beside it"
+    ):
+        run({"LoRA": tuned, "base": plain}, tmp_path / "out")
     split = write_system(tmp_path / "s", BASE, lambda u: ["drums"], card={"split": "s2"})
     with pytest.raises(ValueError, match="different test splits: s1 and s2"):
         run({"base": systems["base"], "split": split}, tmp_path / "out")
