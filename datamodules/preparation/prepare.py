@@ -11,9 +11,10 @@ In: a `Corpus`. Out, below `output`:
 Everything is written to `<output>.partial` and renamed when it is complete, so that a killed
 preparation leaves nothing that looks finished.
 
-Dialogues take the light path: they are held in memory, which is good for some millions of turns, and a preparation that
-was killed starts anew. Posts take the path at scale (`at_scale.py`): there are no target users then, so no `users/`,
-but `pairs/`, from which a damaged part is written again; and a preparation that was killed goes on.
+Dialogues take the light path (`in_memory.py`): a preparation that was killed starts anew. Posts take the path at scale
+(`at_scale.py`): there are no target users then, so no `users/`, but `pairs/`, from which a damaged part is written
+again; and a preparation that was killed goes on. Here are the settings of both, and what is done with a directory that
+is there already.
 """
 
 from __future__ import annotations
@@ -21,37 +22,25 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 import unicodedata
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow as pa
 import pyarrow.parquet as pq
-from tokenizers import Tokenizer
 
 from datamodules.corpora.posts import Posts
-from datamodules.corpora.records import OPTED_OUT, Corpus, Dialogue, Drops, Profile
+from datamodules.corpora.records import Corpus, Dialogue, Drops, Profile
 
 from .at_scale import PostPreparation, damaged_parts, mend_parts
 from .engine import Engine
-from .manifest import MANIFEST_VERSION, num_pairs, read_manifest, write_manifest
+from .in_memory import DialoguePreparation
+from .manifest import num_pairs, read_manifest
 from .opt_out import names_fingerprint, read_opt_out
-from .pairs import reply_pairs
-from .shards import schema, shard_row, write_shards
-from .splits import SplitRule, split_dialogues, stable_hash
-from .tokenizer import (
-    convert,
-    copy_tokenizer,
-    harmless,
-    save_tokenizer,
-    tokenizer_fingerprint,
-    train_sentencepiece,
-)
+from .splits import SplitRule
+from .tokenizer import harmless, tokenizer_fingerprint
 
 OF_POSTS = (
     "max_tokenizer_texts",
@@ -179,9 +168,7 @@ class Preparation:
             if self._is_at_scale:
                 manifest = PostPreparation(self, partial).write()
             else:
-                shutil.rmtree(partial, ignore_errors=True)
-                partial.mkdir(parents=True)
-                manifest = self._write(partial)
+                manifest = DialoguePreparation(self, partial).write()
             partial.rename(self.output)
             print(f"{self.output} is prepared: {_summary(manifest)}")
             return manifest
@@ -253,78 +240,14 @@ class Preparation:
         opted_out = self.opted_out
         return (profile for profile in self.corpus.profiles() if profile.user.strip() not in opted_out)
 
-    def _write(self, directory: Path) -> dict[str, Any]:
-        drops = Drops()
-        print("reading dialogues ...")
-        dialogues = list(self.dialogues(drops))
-        print(f"{len(dialogues):,} of {drops.num_seen:,} dialogues are used; dropped:\n{drops}")
-        drops.stop_above(self.max_dropped)
-        if not dialogues:
-            raise ValueError(f"{', '.join(str(path) for path in self.corpus.files)}: not one usable dialogue")
-        targets, splits = split_dialogues(dialogues, self.splits)
-        if self.tokenizer is None:
-            print("training the tokenizer ...")
-            # Where every person is a target user there is no pre-training split; then their training turns serve.
-            learnt_from = splits["pretrain/train"] or splits["users/train"]
-            texts = (turn.text for dialogue, _ in learnt_from for turn in dialogue.turns)
-            tokenizer = convert(train_sentencepiece(texts, self.vocabulary_size))
-            save_tokenizer(tokenizer, directory / "tokenizer")
-        else:
-            tokenizer = copy_tokenizer(self.tokenizer, directory / "tokenizer")
-        fingerprint = tokenizer_fingerprint(directory / "tokenizer")
-        columns = schema(tokenizer.get_vocab_size(), fingerprint)
-        counts: Counter[str] = Counter()
-        parts = {}
-        for name, members in splits.items():
-            print(f"writing {name} ...")
-            rows = (row for dialogue, author in members for row in self._rows(dialogue, author, tokenizer, counts))
-            if name == "pretrain/train":  # shuffled once and for all, so that a window of it is a fair sample
-                rows = iter(sorted(rows, key=lambda row: stable_hash(self.splits.seed, row["pair_id"])))
-            parts[name] = write_shards(rows, directory / name, columns)
-        manifest = {
-            "version": MANIFEST_VERSION,
-            "settings": self.settings(),
-            "source_fingerprint": self.corpus.fingerprint(),
-            "tokenizer_fingerprint": fingerprint,
-            "vocabulary_size": tokenizer.get_vocab_size(),
-            "target_users": targets,
-            "opted_out": names_fingerprint(self.opted_out),
-            "num_dialogues": len(dialogues),
-            "dropped": {**drops.reasons, **({OPTED_OUT: drops.num_opted_out} if drops.num_opted_out else {})},
-            "turns_cut": counts["turns cut"],
-            "profiles": self._write_profiles(directory / "profiles.parquet"),
-            "splits": parts,
-        }
-        write_manifest(directory, manifest)
-        return manifest
-
     def normalised(self, dialogue: Dialogue) -> Dialogue:
         """The dialogue with its texts in the Unicode form of all text, and single blanks."""
-        turns = tuple(replace(turn, text=self._normalise(turn.text)) for turn in dialogue.turns)
+        turns = tuple(replace(turn, text=self.normalised_text(turn.text)) for turn in dialogue.turns)
         return replace(dialogue, turns=turns)
 
-    def _normalise(self, text: str) -> str:
+    def normalised_text(self, text: str) -> str:
+        """A text in the Unicode form of all text, with single blanks."""
         return harmless(" ".join(unicodedata.normalize(self.normalisation, text).split()))
-
-    def _rows(
-        self, dialogue: Dialogue, author: str | None, tokenizer: Tokenizer, counts: Counter[str]
-    ) -> Iterator[dict[str, Any]]:
-        encodings = tokenizer.encode_batch([turn.text for turn in dialogue.turns])
-        counts["turns cut"] += sum(len(encoding.ids) > self.max_turn_tokens for encoding in encodings)
-        ids = [encoding.ids[: self.max_turn_tokens] for encoding in encodings]
-        speakers = [turn.speaker for turn in dialogue.turns]
-        for pair in reply_pairs(dialogue, author, self.max_context_turns):
-            yield shard_row(pair, ids, speakers)
-
-    def _write_profiles(self, path: Path) -> int:
-        rows = [
-            {"user": profile.user, "attribute": attribute, "value": self._normalise(value), "origin": profile.origin}
-            for profile in self.profiles()
-            for attribute, value in profile.attributes.items()
-        ]
-        if rows:
-            pq.write_table(pa.Table.from_pylist(rows), path)
-        return len({row["user"] for row in rows})
 
 
 def _is_default(preparation: Preparation, setting: Field) -> bool:

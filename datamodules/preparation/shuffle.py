@@ -11,7 +11,7 @@ computed from a bucket may depend on the order of its rows, which is that of the
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -155,17 +155,3 @@ def read_bucket(paths: Iterable[Path], bucket: int, num_buckets: int, schema: pa
         except (pa.ArrowInvalid, OSError) as error:
             raise ValueError(f"{path} is damaged or truncated ({error}); delete it and prepare again") from None
     return pa.Table.from_batches([batch for batch in batches if batch.num_rows], schema=schema)
-
-
-def ragged(lists: Sequence[Sequence[int]], type: pa.DataType) -> pa.ListArray:
-    """An Arrow list column from rows of numbers."""
-    lengths = np.fromiter(map(len, lists), dtype=np.int64, count=len(lists))
-    values = np.fromiter((value for row in lists for value in row), dtype=np.int64, count=int(lengths.sum()))
-    return list_column(lengths, values, type)
-
-
-def list_column(lengths: np.ndarray, values: np.ndarray | pa.Array, type: pa.DataType) -> pa.ListArray:
-    """An Arrow list column of rows that follow each other in `values`."""
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    numbers = values if isinstance(values, pa.Array) else pa.array(values)
-    return pa.ListArray.from_arrays(pa.array(offsets), numbers.cast(type))

@@ -281,19 +281,20 @@ def test_a_missing_manifest_says_how_to_make_one(tmp_path: Path) -> None:
 STOPPING_PLACES = {
     "after the tokenizer": "save_tokenizer",
     "between two splits": "write_shards",
-    "before the manifest": "Preparation._write_profiles",
+    "before the manifest": "DialoguePreparation._write_profiles",
 }
 SCRIPT = """
 import sys, time
 from pathlib import Path
-import datamodules.preparation.prepare as prepare
 from datamodules.corpora import Jsonl
+from datamodules.preparation import in_memory
+from datamodules.preparation.prepare import Preparation
 from datamodules.preparation.splits import SplitRule
 
 source, output, rule, place = Path(sys.argv[1]), Path(sys.argv[2]), eval(sys.argv[3]), sys.argv[4]
 if place:
     owner, _, name = place.rpartition(".")
-    owner = getattr(prepare, owner) if owner else prepare
+    owner = getattr(in_memory, owner) if owner else in_memory
     original = getattr(owner, name)
     def stop_here(*arguments):
         result = original(*arguments)
@@ -301,7 +302,7 @@ if place:
         time.sleep(60)
         return result
     setattr(owner, name, stop_here)
-prepare.Preparation(Jsonl(source), output, rule, vocabulary_size=400).run()
+Preparation(Jsonl(source), output, rule, vocabulary_size=400).run()
 """
 
 

@@ -11,8 +11,6 @@ from datamodules.preparation.shuffle import (
     ShuffleWriter,
     hash_of_both,
     hash_strings,
-    list_column,
-    ragged,
     read_bucket,
     share_of,
 )
@@ -115,8 +113,3 @@ def test_a_truncated_file_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(ValueError, match=r"0\.arrow is damaged or truncated"):
         read_bucket([path], 0, 1, SCHEMA)
-
-
-def test_list_columns():
-    assert ragged([[1, 2], [], [3]], pa.uint16()).to_pylist() == [[1, 2], [], [3]]
-    assert list_column(np.array([0, 2]), np.array([7, 8]), pa.uint8()).to_pylist() == [[], [7, 8]]

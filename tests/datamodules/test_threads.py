@@ -13,6 +13,8 @@ from datamodules.preparation.threads import (
     edge_columns,
     first_of_each,
     join_replies,
+    list_column,
+    ragged,
     reply_rows,
     token_columns,
 )
@@ -178,3 +180,8 @@ def test_first_of_each_leaves_what_nobody_shares():
         {"key": "b", "time": 1},
         {"key": "c", "time": 0},
     ]
+
+
+def test_list_columns():
+    assert ragged([[1, 2], [], [3]], pa.uint16()).to_pylist() == [[1, 2], [], [3]]
+    assert list_column(np.array([0, 2]), np.array([7, 8]), pa.uint8()).to_pylist() == [[], [7, 8]]
