@@ -17,6 +17,7 @@ from evaluation.scores import same_tokens
 from evaluation.significance import ALPHA
 
 if TYPE_CHECKING:
+    from evaluation.similarity import TextEncoder
     from evaluation.table import Table
 
 MANY_USERS = 20
@@ -28,9 +29,9 @@ def caption_of(
     predictions: dict[str, list[Prediction]],
     cards: dict[str, dict[str, Any]],
     users: dict[str, np.ndarray],
-    encoder_name: str,
+    encoder: TextEncoder | None,
     failed: dict[str, str],
-) -> str:
+) -> list[str]:
     """The caption, a line for each thing that a reader has to know.
 
     Args:
@@ -38,10 +39,11 @@ def caption_of(
         predictions: Of every system that was scored; the first is the reference.
         cards: Beside them.
         users: From `items_of_users`.
-        encoder_name: Of the similarities.
+        encoder: Of the similarities, if there are any.
         failed: System and reason.
     """
     reference = next(iter(predictions))
+    encoder_name = "none" if encoder is None else encoder.name
     few_users = ""
     if len(users) < MIN_UNITS:
         few_users = f" Only {len(users)} users, fewer than {MIN_UNITS}: no overall intervals, and no tests."
@@ -55,7 +57,7 @@ def caption_of(
         "draw the user's turns, overall rows draw users, then turns within users (errs on the wide side); ratios "
         f"and changes are paired. No interval for a user with fewer than {MIN_UNITS} turns." + few_users,
         f"distinct-n and length ratio count {table.unit}s over all candidates. distinct-n falls with more replies, "
-        "is no sum over turns, and has no interval.",
+        "is no sum over turns, and has no interval; nor have counts of users, nor what is said of a run.",
     ]
     if table.mauve:
         lines.append(
@@ -90,4 +92,4 @@ def caption_of(
             facts.append(f"not the label tokens of {reference}, so no perplexity ratio")
         lines.append(f"{name}: {'; '.join(facts)}.")
     lines += [f"{name} failed: {reason}" for name, reason in failed.items()]
-    return "\n".join(f"- {line}" for line in lines)
+    return lines

@@ -28,6 +28,12 @@ def latex(rows: Sequence[Sequence[str]], caption: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def latex_notes(lines: Sequence[str]) -> str:
+    """What a reader has to know, as a list below the tables."""
+    items = "".join(rf"\item {_cell(line)}" + "\n" for line in lines)
+    return "{\\footnotesize\n\\begin{itemize}\n" + items + "\\end{itemize}}\n"
+
+
 def _cell(text: str) -> str:
     escaped = "".join(SPECIAL.get(character, character) for character in text)
     return BOLD.sub(r"\\textbf{\1}", escaped)

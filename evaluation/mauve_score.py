@@ -11,6 +11,7 @@ paper has no such score.
 """
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 
 import numpy as np
 
@@ -35,21 +36,26 @@ def mauve(generated: Sequence[str], references: Sequence[str], encoder: TextEnco
 
     Raises:
         ValueError: If a side has fewer than `MIN_TEXTS` replies.
-        ImportError: If mauve-text is not installed; says how to install it.
+        ValueError: If mauve-text is not installed; says how to install it.
     """
     if min(len(generated), len(references)) < MIN_TEXTS:
         raise ValueError(
             f"MAUVE needs at least {MIN_TEXTS} replies a side, got {len(generated)} generated and "
             f"{len(references)} real ones"
         )
-    try:
-        from mauve import compute_mauve
-    except ImportError:
-        raise ImportError("MAUVE needs the package mauve-text: pip install -e '.[mauve]'") from None
+    require_mauve()
+    from mauve import compute_mauve
+
     result = compute_mauve(encoder.vectors(references), encoder.vectors(generated), seed=seed)
     # Its own `.mauve` sorts the curve by one coordinate, and ties make it 0.75 where the two corpora are the same.
     x, y = result.divergence_curve.T
     return float(abs(np.trapezoid(y, x)))
+
+
+def require_mauve() -> None:
+    """Raises ValueError if mauve-text is not installed; says how to install it."""
+    if find_spec("mauve") is None:
+        raise ValueError("MAUVE needs the package mauve-text: pip install -e '.[mauve]'; or set mauve=false")
 
 
 def mauve_scores(predictions: Mapping[str, Sequence[Prediction]], encoder: TextEncoder, seed: int) -> list[Score]:

@@ -1,8 +1,9 @@
 """How far a system speaks like the person, in figures that can be read: each stands between what chance and what the
 person themselves would get.
 
-In: predictions of several systems over the same reply pairs, the users' training turns, a sentence encoder. Out: rows
-of cells. Not its job: the single scores (`calibration.py`, `identification.py`, `memorisation.py`).
+In: predictions of several systems over the same reply pairs, the users' training turns, a sentence encoder. Out:
+`Score` records, and rows of cells. Not its job: the single scores (`calibration.py`, `identification.py`,
+`memorisation.py`).
 
     others' replies    floor of similarity: real replies of other users to the same type of context
     own other replies  ceiling of similarity: real replies of the same user to other contexts of that type
@@ -20,20 +21,24 @@ from evaluation.identification import UserClassifier
 from evaluation.intervals import bca, jackknife_users, resample_users
 from evaluation.memorisation import copied
 from evaluation.predictions import Prediction, by_user
+from evaluation.rendering import cell, marked
+from evaluation.scores import MACRO, Score
+from evaluation.significance import Column, Standing, against_best
 from evaluation.similarity import TextEncoder
 from evaluation.text_metrics import Unit
 
-HEADING = [
-    "system",
-    "sim",
-    "best of n",
-    "coverage",
-    "recognised",
-    "in first 5",
-    "MRR",
-    "copied 5-grams",
-    "whole replies",
-]
+FIGURES = {  # metric: heading, form of its numbers
+    "similarity": ("sim", ".3f"),
+    "best_of_n": ("best of n", ".3f"),
+    "coverage": ("coverage", ".3f"),
+    "recognised": ("recognised", ".3f"),
+    "in_first_5": ("in first 5", ".3f"),
+    "MRR": ("MRR", ".3f"),
+    "copied_5-grams": ("copied 5-grams", ".1%"),
+    "copied_replies": ("whole replies", ".1%"),
+}
+MARKED = tuple(FIGURES)[:6]  # more of them is better
+SIMILARITIES, COVERAGE, RECOGNITION, COPIES = MARKED[:2], MARKED[2:3], MARKED[3:], tuple(FIGURES)[6:]
 COVERED_FROM = 0.5
 OTHERS, OWN, REAL = "others' real replies (floor)", "own other replies (ceiling)", "real replies"
 
@@ -61,52 +66,104 @@ class PersonTable:
         self.num_resamples = num_resamples
         self.seed = seed
 
-    def rows(self, predictions: Mapping[str, Sequence[Prediction]]) -> list[list[str]]:
-        """The heading, a row a system, and the three rows to read them by."""
+    def scores(self, predictions: Mapping[str, Sequence[Prediction]]) -> list[Score]:
+        """The figures of all systems and of the three to read them by, for every user and as means over users.
+
+        Raises:
+            ValueError: there is one user only, or one without training turns.
+        """
         first = next(iter(predictions.values()))
         users = by_user(first)
+        if missing := sorted(users.keys() - self.training.keys()):
+            raise ValueError(f"{len(missing)} of {len(users)} users have no training turns, such as {missing[0]!r}")
         classifier = UserClassifier({user: self.training[user] for user in users}, seed=self.seed)
         num_draws = max(len(p.candidates) for p in first)
-        rows = [HEADING]
+        scores = []
         for name, records in predictions.items():
-            own = by_user(records)
-            similar = self._cells(_means(achieved(records, self.encoder)))
-            reached = self._cells(_means(covered(records, self.encoder, COVERED_FROM)))
-            rows.append([name, *similar, *reached, *self._texts(classifier, own, lambda p: p.candidates)])
+            scores += self._scored(name, SIMILARITIES, _means(achieved(records, self.encoder)))
+            scores += self._scored(name, COVERAGE, _means(covered(records, self.encoder, COVERED_FROM)))
+            scores += self._texts(name, classifier, by_user(records), lambda p: p.candidates)
         for name, compare in ((OTHERS, floor), (OWN, ceiling)):
-            similar = self._cells(_means(compare(first, self.encoder, num_draws, self.seed)))
-            rows.append([name, *similar, *[""] * (len(HEADING) - 3)])
-        return [*rows, [REAL, "", "", "", *self._texts(classifier, users, lambda p: (p.reference,))]]
+            scores += self._scored(name, SIMILARITIES, _means(compare(first, self.encoder, num_draws, self.seed)))
+        return scores + self._texts(REAL, classifier, users, lambda p: (p.reference,))
 
     def _texts(
         self,
+        name: str,
         classifier: UserClassifier,
         users: Mapping[str, Sequence[Prediction]],
         texts: Callable[[Prediction], Sequence[str]],
-    ) -> list[str]:
+    ) -> list[Score]:
         """Recognition by the first text of each item, and what all texts copy."""
         judged = classifier.judge({user: [texts(p)[0] for p in items] for user, items in users.items()})
         replies = {user: [text for p in items for text in texts(p)] for user, items in users.items()}
         counts = {  # copied n-grams, copied replies; then what there are of both
             user: found[:, [0, 2, 1, 3]] for user, found in copied(replies, self.training, self.unit).items()
         }
-        return self._cells(_means(judged)) + self._cells(counts, ".1%")
+        return self._scored(name, RECOGNITION, _means(judged)) + self._scored(name, COPIES, counts)
 
-    def _cells(self, sums: Sums, form: str = ".3f") -> list[str]:
-        """Mean over users of each figure, with its interval."""
-
-        def figures(totals: np.ndarray) -> np.ndarray:  # (..., users, 2 * figures)
-            above, below = np.split(totals, 2, axis=-1)
-            shares = np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 0)
-            return np.nanmean(shares, axis=-2)
-
+    def _scored(self, name: str, metrics: Sequence[str], sums: Sums) -> list[Score]:
+        """Each figure of every user, and its mean over users with its interval."""
         everyone = list(sums.values())
-        values = figures(np.stack([items.sum(axis=0) for items in everyone]))
-        drawn = resample_users(everyone, figures, self.num_resamples, self.seed)
-        if drawn is None:
-            return [format(value, form) for value in values]
-        low, high = bca(drawn, values, jackknife_users(everyone, figures))
-        return [f"{v:{form}} [{a:{form}}, {b:{form}}]" for v, a, b in zip(values, low, high, strict=True)]
+        totals = np.stack([items.sum(axis=0) for items in everyone])  # (users, 2 * figures)
+        values = _over_users(totals)
+        drawn = resample_users(everyone, _over_users, self.num_resamples, self.seed)
+        ends = None if drawn is None else bca(drawn, values, jackknife_users(everyone, _over_users))
+        scores = []
+        for place, metric in enumerate(metrics):
+            for (user, items), own in zip(sums.items(), _shares(totals)[:, place], strict=True):
+                scores.append(Score(name, user, metric, float(own), None, None, len(items)))
+            low, high = (None, None) if ends is None else (float(ends[0][place]), float(ends[1][place]))
+            scores.append(Score(name, MACRO, metric, float(values[place]), low, high, len(sums)))
+        return scores
+
+
+def person_rows(scores: Sequence[Score], systems: Sequence[str]) -> list[list[str]]:
+    """The heading, a row a system, and the three rows to read them by.
+
+    Args:
+        scores: from `PersonTable.scores`.
+        systems: their names, in order.
+    """
+    found = {(score.system, score.metric): score for score in scores if score.user == MACRO}
+    standings = _standings(scores, systems)
+    rows = [["system", *(heading for heading, _ in FIGURES.values())]]
+    for name in (*systems, OTHERS, OWN, REAL):
+        cells = []
+        for metric, (_, form) in FIGURES.items():
+            score = found.get((name, metric))
+            standing = standings.get(metric) if name in systems else None
+            cells.append("" if score is None else marked(cell(score, form), name, standing))
+        rows.append([name, *cells])
+    return rows
+
+
+def _standings(scores: Sequence[Score], systems: Sequence[str]) -> dict[str, Standing]:
+    """How the systems stand in what more is better of, where every user has a figure."""
+    users: dict[str, dict[str, list[float]]] = {metric: {name: [] for name in systems} for metric in MARKED}
+    for score in scores:
+        if score.user != MACRO and score.system in systems and score.metric in users:
+            users[score.metric][score.system].append(score.value)
+    columns = {
+        metric: Column(values, lower_is_better=False)
+        for metric, values in users.items()
+        if not any(np.isnan(own).any() for own in values.values())
+    }
+    return against_best(columns)
+
+
+def _shares(totals: np.ndarray) -> np.ndarray:
+    """Sums `(..., 2 * figures)` to figures `(..., figures)`; not a number where there is nothing to divide by."""
+    above, below = np.split(totals, 2, axis=-1)
+    return np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 0)
+
+
+def _over_users(totals: np.ndarray) -> np.ndarray:
+    """Sums `(..., users, 2 * figures)` to the means over users that have a figure, `(..., figures)`."""
+    shares = _shares(totals)
+    has = ~np.isnan(shares)
+    count = has.sum(axis=-2)
+    return np.divide(np.nansum(shares, axis=-2), count, out=np.full(count.shape, np.nan), where=count > 0)
 
 
 def _means(items: Mapping[str, np.ndarray]) -> Sums:

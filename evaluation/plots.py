@@ -1,7 +1,7 @@
-"""The picture of a table: what every single user gained; and the curves of a sweep.
+"""The picture of a table: what every single user gained, or all systems side by side; and the curves of a sweep.
 
-In: values that are already computed, users as rows. Out: a matplotlib `Figure` (no pyplot, no global state, any
-thread). Left: perplexity of the reference system and of the others, joined by a line. Right: similarity, with
+In: values that are already computed. Out: a matplotlib `Figure` (no pyplot, no global state, any
+thread). Of users, left: perplexity of the reference system and of the others, joined by a line. Right: similarity, with
 intervals. Users are sorted by their gain in perplexity, best on top. Labels are made ASCII, because matplotlib ships
 no Japanese font.
 """
@@ -81,6 +81,38 @@ def draw_users(panels: UserPanels, title: str) -> Figure:
     figure.suptitle(ascii_label(title), fontsize=13, fontweight="bold")
     handles, names = left.get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
+    return figure
+
+
+def draw_systems(panels: Mapping[str, Mapping[str, np.ndarray]], title: str) -> Figure:
+    """Draws a panel for each figure, one row per system, the first on top.
+
+    Args:
+        panels: What a panel shows, and which way is better -> system -> `(3,)`: value, low, high; low and high may be
+            NaN. All panels have the same systems; a value that is NaN is not drawn.
+        title: Headline of the figure.
+
+    Returns:
+        The figure; `save_png` writes it.
+    """
+    names = list(next(iter(panels.values())))
+    rows = np.arange(len(names))[::-1]
+    figure = Figure(figsize=(3.0 + 4.0 * len(panels), 1.6 + 0.32 * len(names)), layout="constrained")
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axis, (label, values) in zip(axes, panels.items(), strict=True):
+        table = np.stack([values[name] for name in names])  # (systems, 3)
+        axis.axvline(table[0, 0], color=REFERENCE_COLOR, linestyle=":", linewidth=1.2)
+        axis.hlines(rows, table[:, 1], table[:, 2], color=COLORS[0], alpha=0.35, linewidth=3)
+        axis.plot(table[1:, 0], rows[1:], "o", color=COLORS[0], markersize=6)
+        axis.plot(table[0, 0], rows[0], "o", color=REFERENCE_COLOR, markersize=6)
+        axis.set_yticks(rows, [ascii_label(name) for name in names])
+        axis.set_ylim(-0.7, len(names) - 0.3)
+        axis.set_xlabel(ascii_label(label))
+        axis.grid(axis="both", color="#e5e7eb", linewidth=0.7)
+        axis.set_axisbelow(True)
+        axis.spines[["top", "right", "left"]].set_visible(False)
+        axis.tick_params(axis="y", length=0)
+    figure.suptitle(ascii_label(title), fontsize=13, fontweight="bold")
     return figure
 
 

@@ -93,7 +93,7 @@ def read_card(path: Path) -> dict[str, Any]:
 
     Returns:
         The card, with keys such as system, model, prompt, split, backbone, decoding, data, and from the cards of the
-        run, if it is in one, commit and fit_commit; empty if there is none.
+        run, if it is in one, commit, fit_commit and corpus; empty if there is none.
 
     Raises:
         ValueError: If the card is not a JSON object.
@@ -109,15 +109,20 @@ def read_card(path: Path) -> dict[str, Any]:
         raise ValueError(f"{card_path}: expected a JSON object, got {type(card).__name__}")
     for key, command in (("commit", "predict"), ("fit_commit", "fit")):
         run_card = path.with_name(f"{command}.card.json")
-        if run_card.is_file() and (commit := json.loads(run_card.read_bytes()).get("commit")):
-            card.setdefault(key, commit)
+        if run_card.is_file():
+            about = json.loads(run_card.read_bytes())
+            preparation = about.get("config", {}).get("data", {}).get("init_args", {}).get("preparation") or {}
+            corpus = preparation.get("corpus", {}).get("class_path", "").rpartition(".")[2]
+            for name, fact in ((key, about.get("commit")), ("corpus", corpus)):
+                if fact:
+                    card.setdefault(name, fact)
     return card
 
 
 def card_facts(card: dict[str, Any]) -> list[str]:
     """What a caption says of a card, one phrase per key that is there; fingerprints are cut to 12 characters."""
     facts = []
-    for key in ("system", "model", "prompt", "backbone", "commit", "fit_commit", "split", "data", "decoding"):
+    for key in ("system", "model", "prompt", "corpus", "backbone", "commit", "fit_commit", "split", "data", "decoding"):
         if card.get(key):
             text = card[key] if isinstance(card[key], str) else json.dumps(card[key], ensure_ascii=False)
             facts.append(f"{key.replace('_', ' ')} {text[:12] if key in ('backbone', 'split') else text}")

@@ -7,16 +7,22 @@ figures (`scores.py`), files (`table.py`), LaTeX (`latex.py`).
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import astuple, fields, replace
 
 import numpy as np
 
 from evaluation.plots import UserPanels
-from evaluation.scores import COMPARISONS, CORPUS, MACRO, METRICS, MICRO, Score
+from evaluation.scores import COMPARISONS, CORPUS, MACRO, METRICS, MICRO, RUN, Score
 from evaluation.significance import Standing, overall_standings
 
 LABEL_LENGTH = 8
+OF_A_RUN = {  # metric: heading, what it is divided by, form
+    "paper_similarity": ("sim in the paper", 1, ".2f"),
+    "validation_perplexity": ("macro ppl in validation", 1, ".2f"),
+    "adapter_parameters": ("parameters of an adapter", 1, ",.0f"),
+    "adapter_bytes": ("kB on disk", 1000, ",.0f"),
+}
 
 
 def user_labels(users: Sequence[str]) -> dict[str, str]:
@@ -41,26 +47,53 @@ def main_rows(scores: list[Score], systems: list[str], labels: dict[str, str]) -
     standings = overall_standings(scores)
     turns = {user: str(found[systems[0], user, "similarity"].n) for user in [*labels, MICRO]} | {MACRO: ""}
     for user, label in {**labels, MICRO: "**micro**", MACRO: "**macro**"}.items():
-        cells = (_marked(found.get((name, user, metric)), standings.get((user, metric))) for name, metric in columns)
+        cells = (
+            marked(cell(found.get((name, user, metric))), name, standings.get((user, metric)))
+            for name, metric in columns
+        )
         rows.append([label, turns[user], *cells])
     if len(systems) > 1:
         rows.append(["**better**", "", *(_improved(found, name, metric, labels) for name, metric in columns)])
     return rows
 
 
-def overall_rows(scores: list[Score], systems: list[str], labels: dict[str, str]) -> list[list[str]]:
-    """A system a row: over all turns, and how many users have a lower perplexity than with the first system."""
+def overall_rows(
+    scores: list[Score], systems: Sequence[str], labels: dict[str, str], failed: Collection[str] = ()
+) -> list[list[str]]:
+    """A system a row: over all turns, and how many users have a lower perplexity than with the first system.
+
+    Args:
+        scores: of the systems; those of a run have a column where there are any.
+        systems: all of the table, with those that were not scored.
+        labels: of the users.
+        failed: systems of which this is said.
+    """
     found = {(s.system, s.user, s.metric): s for s in scores}
+    first = next(name for name in systems if any((name, MICRO, metric) in found for metric in METRICS))
     standings = overall_standings(scores)
-    rows = [["system", "ppl", f"% of {systems[0]}", "macro %", "better for", "sim", "change of sim"]]
-
-    def cells(name: str, *columns: tuple[str, str]) -> list[str]:
-        return [_marked(found.get((name, row, metric)), standings.get((row, metric))) for row, metric in columns]
-
+    columns = [
+        ("ppl", MICRO, "perplexity"),
+        (f"% of {first}", MICRO, "perplexity_ratio"),
+        ("macro ppl", MACRO, "perplexity"),
+        ("macro %", MACRO, "perplexity_ratio"),
+        ("better for", "", ""),
+        ("sim", MICRO, "similarity"),
+        ("change of sim", MICRO, "similarity_change"),
+    ]
+    of_runs = {metric for _, user, metric in found if user == RUN}
+    columns += [(heading, RUN, metric) for metric, (heading, _, _) in OF_A_RUN.items() if metric in of_runs]
+    rows = [[heading for heading, _, _ in columns]]
+    rows[0].insert(0, "system")
     for name in systems:
-        perplexities = cells(name, (MICRO, "perplexity"), (MICRO, "perplexity_ratio"), (MACRO, "perplexity_ratio"))
-        similarities = cells(name, (MICRO, "similarity"), (MICRO, "similarity_change"))
-        rows.append([name, *perplexities, _improved(found, name, "perplexity_ratio", labels), *similarities])
+        cells = []
+        for heading, user, metric in columns:
+            if heading == "better for":
+                cells.append(_improved(found, name, "perplexity_ratio", labels))
+            elif user == RUN:
+                cells.append(cell(found[name, user, metric]) if (name, user, metric) in found else "")
+            else:
+                cells.append(marked(cell(found.get((name, user, metric))), name, standings.get((user, metric))))
+        rows.append([name, *(["failed", *cells[1:]] if name in failed else cells)])
     return rows
 
 
@@ -80,36 +113,39 @@ def corpus_rows(scores: list[Score], systems: list[str]) -> list[list[str]]:
     rows = [["system", *(metric.replace("_", " ") for metric in metrics), "replies"]]
     for name in systems:
         replies = found[name, "distinct-1"].n
-        rows.append([name, *(_cell(found.get((name, metric))) for metric in metrics), f"{replies:,}"])
+        rows.append([name, *(cell(found.get((name, metric))) for metric in metrics), f"{replies:,}"])
     return rows
 
 
-def _cell(score: Score | None) -> str:
-    if score is None:
+FORMS = {
+    "perplexity": ".2f",
+    "perplexity_ratio": ".1f",
+    "similarity_change": "+.3f",
+    "chrF": ".1f",
+    "sacreBLEU": ".1f",
+    "self-BLEU": ".1f",
+    **{metric: form for metric, (_, _, form) in OF_A_RUN.items()},
+}
+
+
+def cell(score: Score | None, form: str | None = None) -> str:
+    """A figure with its interval, in the form of its metric; a dash where there is none, or nothing to divide by."""
+    if score is None or math.isnan(score.value):
         return "-"
-    scale = 100.0 if score.metric == "perplexity_ratio" else 1.0
-    form = {
-        "perplexity": ".2f",
-        "perplexity_ratio": ".1f",
-        "similarity_change": "+.3f",
-        "chrF": ".1f",
-        "sacreBLEU": ".1f",
-        "self-BLEU": ".1f",
-    }
-    numbers = [x * scale for x in (score.value, score.low, score.high) if x is not None]
-    value, *ends = (format(number, form.get(score.metric, ".3f")) for number in numbers)
-    return f"{value} [{', '.join(ends)}]" if ends else value
+    scale = 100.0 if score.metric == "perplexity_ratio" else 1 / OF_A_RUN.get(score.metric, ("", 1, ""))[1]
+    numbers = [x * scale for x in (score.value, score.low, score.high) if x is not None and not math.isnan(x)]
+    value, *ends = (format(number, form or FORMS.get(score.metric, ".3f")) for number in numbers)
+    return f"{value} [{', '.join(ends)}]" if len(ends) == 2 else value
 
 
-def _marked(score: Score | None, standing: Standing | None) -> str:
+def marked(text: str, system: str, standing: Standing | None) -> str:
     """A cell with its mark: the best bold, = behind what is not significantly worse."""
-    cell = _cell(score)
-    if score is None or standing is None:
-        return cell
-    value, *ends = cell.split(" ", 1)
-    if score.system == standing.best:
+    if standing is None:
+        return text
+    value, *ends = text.split(" ", 1)
+    if system == standing.best:
         return " ".join([f"**{value}**", *ends])
-    return f"{cell} =" if score.system in standing.not_worse else cell
+    return f"{text} =" if system in standing.not_worse else text
 
 
 def _value(score: Score | None) -> float:
@@ -135,7 +171,7 @@ def panels(scores: list[Score], systems: list[str], labels: dict[str, str], enco
         if (name, MICRO, metric) not in found:
             return f"{name[:24]}: no likelihoods, or of other tokens; not comparable"
         better = _improved(found, name, metric, labels)
-        return f"{name[:24]}: {_cell(found[name, MICRO, metric])}{what}{better and ', better for ' + better}"
+        return f"{name[:24]}: {cell(found[name, MICRO, metric])}{what}{better and ', better for ' + better}"
 
     percent = f" % of {reference[:24]}" if others else ""
     axis = f"change from {reference[:24]}" if others else "cosine with the reference reply"
@@ -153,6 +189,25 @@ def panels(scores: list[Score], systems: list[str], labels: dict[str, str], enco
         similarity_title="\n".join(["Similarity over all turns", *(overall(n, sim, "") for n in shown)]),
         similarity_label=f"{axis} (higher is better; bars: 95 % interval)\nencoder {encoder_name}",
     )
+
+
+def system_panels(scores: list[Score], systems: Sequence[str], encoder_name: str) -> dict[str, dict[str, np.ndarray]]:
+    """What the picture of systems shows: over all turns, the figures that any of them has."""
+    found = {(s.system, s.metric): s for s in scores if s.user == MICRO}
+    shown = {
+        "perplexity": "perplexity (lower is better; bars: 95 % interval)",
+        "similarity": f"similarity (higher is better)\nencoder {encoder_name}",
+    }
+    nothing = Score("", MICRO, "", math.nan, None, None, 0)
+    return {
+        label: {
+            # None becomes NaN, which is not drawn
+            name: np.array(astuple(found.get((name, metric), nothing))[3:6], dtype=np.float64)
+            for name in systems
+        }
+        for metric, label in shown.items()
+        if any((name, metric) in found for name in systems)
+    }
 
 
 def csv_of(scores: list[Score], encoder_name: str) -> str:

@@ -10,7 +10,6 @@ again goes on with the row that was not finished.
 from __future__ import annotations
 
 import json
-import math
 import re
 import shlex
 from collections import Counter
@@ -167,24 +166,6 @@ def collect(
             print(places[name], f"failed: {made[name]}", flush=True)
     paths = {name: path for name in systems if isinstance(path := made[name], Path)}
     return paths, {name: why for name in systems if isinstance(why := made[name], str)}
-
-
-def adapter_size(run: Path) -> tuple[int, int] | None:
-    """Parameters and bytes on disk of one user's adapter, the largest in a run; None where there are none."""
-    found = []
-    for path in run.glob("adapters/*/adapter_model.safetensors"):
-        with path.open("rb") as file:  # eight bytes with the length of a header, then the header, then numbers
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
-        found.append((sum(math.prod(shape) for shape in shapes), path.stat().st_size))
-    return max(found, default=None)
-
-
-def validation_perplexity(run: Path) -> float | None:
-    """Mean over users of the perplexity of their validation turns, each at their best epoch; None where unknown."""
-    card = run / "fit.card.json"
-    metrics = json.loads(card.read_text(encoding="utf-8")).get("metrics", {}) if card.is_file() else {}
-    return metrics.get("val/best_macro_perplexity")
 
 
 def _written(value: Any) -> str:

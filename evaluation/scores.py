@@ -22,7 +22,8 @@ from evaluation.similarity import TextEncoder
 
 METRICS = ("perplexity", "similarity", "perplexity_ratio", "similarity_change")
 COMPARISONS = METRICS[2:]
-MICRO, MACRO, CORPUS = "(micro)", "(macro)", "(corpus)"
+MICRO, MACRO, CORPUS, RUN = "(micro)", "(macro)", "(corpus)", "(run)"
+OVERALL = (MICRO, MACRO, CORPUS, RUN)
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,12 @@ class Score:
 
     Attributes:
         system: Name of the system.
-        user: Full name of the user, or (micro), (macro), (corpus).
+        user: Full name of the user, or (micro), (macro), (corpus), (run).
         metric: Name of the figure; in the file similarities carry their encoder: "similarity:all-MiniLM-L6-v2".
         value: The figure.
         low: Lower end of the 95 % interval, None without interval.
         high: Upper end.
-        n: What was averaged: turns of the user or of all users, users for (macro), replies for (corpus).
+        n: What was averaged: turns of the user or of all users, users for (macro), replies for (corpus), 1 for (run).
     """
 
     system: str

@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import wilcoxon
 
 from evaluation.intervals import MIN_UNITS
-from evaluation.scores import CORPUS, MACRO, MICRO, Score
+from evaluation.scores import MACRO, MICRO, OVERALL, Score
 
 ALPHA = 0.05
 LOWER_IS_BETTER = {"perplexity": True, "similarity": False}
@@ -143,7 +143,7 @@ def overall_standings(scores: Sequence[Score]) -> dict[tuple[str, str], Standing
     """
     found = {(s.system, s.user, s.metric): s.value for s in scores}
     systems = list(dict.fromkeys(s.system for s in scores))
-    users = list(dict.fromkeys(s.user for s in scores if s.user not in (MICRO, MACRO, CORPUS)))
+    users = list(dict.fromkeys(s.user for s in scores if s.user not in OVERALL))
 
     def column(row: str, metric: str) -> Column:
         names = [name for name in systems if (name, row, metric) in found]

@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 from evaluation.captions import caption_of
 from evaluation.corpus_scores import corpus_scores
 from evaluation.curves import curve_figure
-from evaluation.latex import latex
-from evaluation.mauve_score import mauve_scores
-from evaluation.person import PersonTable
-from evaluation.plots import draw_users, save_png
+from evaluation.latex import latex, latex_notes
+from evaluation.mauve_score import mauve_scores, require_mauve
+from evaluation.person import PersonTable, person_rows
+from evaluation.plots import draw_systems, draw_users, save_png
 from evaluation.predictions import (
     Prediction,
     check_same_pairs,
@@ -27,8 +27,18 @@ from evaluation.predictions import (
     read_card,
     read_predictions,
 )
-from evaluation.rendering import align, corpus_rows, csv_of, main_rows, overall_rows, panels, user_labels
-from evaluation.rows import Experiment, adapter_size, collect, on_backbone, run_before, validation_perplexity
+from evaluation.rendering import (
+    align,
+    corpus_rows,
+    csv_of,
+    main_rows,
+    overall_rows,
+    panels,
+    system_panels,
+    user_labels,
+)
+from evaluation.rows import Experiment, collect, on_backbone, run_before
+from evaluation.run_facts import run_facts
 from evaluation.scores import MICRO, Score, items_of_users, user_scores
 from evaluation.similarity import DEFAULT_ENCODER, TextEncoder
 from evaluation.text_metrics import Unit
@@ -129,39 +139,48 @@ class Table:
         Raises:
             ValueError: A system has failed; the table of the others is written before.
         """
+        # What is not installed shows before anything is trained.
+        text_encoder = None if self.encoder is None else TextEncoder(self.encoder, self.cache)
+        if self.mauve:
+            require_mauve()
         run_before(self.before, self.output / "logs")
         paths, failed = collect(self.systems, self.output / "logs", self.jobs)
         predictions, cards = self._read(paths, failed)
         if not predictions:
             raise ValueError("every system has failed: " + "; ".join(f"{n}: {why}" for n, why in failed.items()))
-        text_encoder = None if self.encoder is None else TextEncoder(self.encoder, self.cache)
+        names, runs = list(predictions), {name: paths[name].parent for name in predictions}
         users = items_of_users(predictions, text_encoder)
-        scores = user_scores(list(predictions), users, self.num_resamples, self.seed)
+        scores = user_scores(names, users, self.num_resamples, self.seed)
         scores += corpus_scores(predictions, self.unit, self.num_resamples, self.seed)
         if self.mauve:
             scores += mauve_scores(predictions, text_encoder, self.seed)
         if text_encoder is None:
             scores = [score for score in scores if not score.metric.startswith("similarity")]
-        name = "none" if text_encoder is None else text_encoder.name
         labels = user_labels(list(users))
-        rows = (
-            main_rows(scores, list(predictions), labels)
-            if self.per_user
-            else self._system_rows(scores, labels, paths, failed)
-        )
-        tables = [rows, corpus_rows(scores, list(predictions))]
+        if self.per_user:
+            tables = [main_rows(scores, names, labels)]
+        else:
+            scores += run_facts(runs, self.paper)
+            tables = [overall_rows(scores, list(self.systems), labels, failed)]
+        tables.append(corpus_rows(scores, names))
+        notes = caption_of(self, predictions, cards, users, text_encoder, failed)
         if self.prepared:
-            training = training_turns(self.prepared)
-            person = PersonTable(training, text_encoder, self.unit, self.num_resamples, self.seed)
-            tables.append(person.rows(predictions))
-        caption = caption_of(self, predictions, cards, users, name, failed)
-        tests, stale = self._read_tests({name: paths[name] for name in predictions}, cards)
+            try:
+                persons = PersonTable(
+                    training_turns(self.prepared), text_encoder, self.unit, self.num_resamples, self.seed
+                ).scores(predictions)
+            except ValueError as error:
+                notes.append(f"The table with the persons is left out: {error}.")
+            else:
+                tables.append(person_rows(persons, names))
+                scores += [one for one in persons if one.metric != "similarity" or one.system not in names]
+        tests, stale = self._read_tests(runs, cards)
         if tests:
-            weights = weight_scores(tests, next(iter(predictions)), self.num_resamples, self.seed)
-            tables.append(weight_rows(weights, list(predictions)))
+            weights = weight_scores(tests, names[0], self.num_resamples, self.seed)
+            tables.append(weight_rows(weights, names))
             scores += weights
-            caption += "\n" + "\n".join(f"- {line}" for line in [WEIGHTS_CAPTION, *stale])
-        self._write(tables, scores, labels, caption, name)
+            notes += [WEIGHTS_CAPTION, *stale]
+        self._write(tables, scores, labels, notes, "none" if text_encoder is None else text_encoder.name)
         if failed:
             raise ValueError(f"{len(failed)} of {len(self.systems)} systems failed, the others are in the table")
 
@@ -197,73 +216,48 @@ class Table:
         return predictions, cards
 
     def _read_tests(
-        self, paths: dict[str, Path], cards: dict[str, dict[str, Any]]
+        self, runs: dict[str, Path], cards: dict[str, dict[str, Any]]
     ) -> tuple[dict[str, TestSums], list[str]]:
         """What `lightning test` left beside the predictions, and why some of it is not used."""
         tests, stale = {}, []
-        for name, path in paths.items():
+        for name, run in runs.items():
             try:
-                if (found := read_test(path.parent, cards[name])) is not None:
+                if (found := read_test(run, cards[name])) is not None:
                     tests[name] = found
             except ValueError as error:
                 stale.append(f"{name}: its test is left out: {error}")
         return tests, stale
 
-    def _system_rows(
-        self, scores: list[Score], labels: dict[str, str], paths: dict[str, Path], failed: dict[str, str]
-    ) -> list[list[str]]:
-        """A system a row; with the paper's similarity, with the size of adapters, and those that failed, if any."""
-        scored = [name for name in self.systems if any(score.system == name for score in scores)]
-        heading, *rows = overall_rows(scores, scored, labels)
-        by_name = {row[0]: row for row in rows}
-        rows = [by_name.get(name) or [name, *["-"] * (len(heading) - 1)] for name in self.systems]
-        if self.paper:
-            heading.append("sim in the paper")
-            for row in rows:
-                row.append(f"{self.paper[row[0]]:.2f}" if row[0] in self.paper else "")
-        sizes = {name: adapter_size(path.parent) for name, path in paths.items()}
-        if any(sizes.values()):
-            heading += ["macro ppl in validation", "parameters of an adapter", "kB on disk"]
-            for row in rows:
-                row += _adapter_cells(paths.get(row[0]), sizes.get(row[0]))
-        for row in rows:
-            if row[0] in failed:
-                row[1] = "failed"
-        return [heading, *rows]
-
     def _write(
-        self, tables: list[list[list[str]]], scores: list[Score], labels: dict[str, str], caption: str, encoder: str
+        self, tables: list[list[list[str]]], scores: list[Score], labels: dict[str, str], notes: list[str], encoder: str
     ) -> None:
         figure = self._figure(scores, labels, encoder)
         if not self.per_user:
             scores = [score for score in scores if score.user not in labels]
+        caption = "\n".join(f"- {line}" for line in notes)
         markdown = "\n\n".join([f"# {self.title}", *map(align, tables), caption]) + "\n"
         print(markdown)
         self.output.mkdir(parents=True, exist_ok=True)
         for name, text in (
             ("table.md", markdown),
-            ("table.tex", "\n".join(latex(rows, self.title) for rows in tables)),
+            ("table.tex", "\n".join([*(latex(rows, self.title) for rows in tables), latex_notes(notes)])),
             ("table.csv", csv_of(scores, encoder)),
         ):
             replace_file(
                 self.output / name, lambda path, text=text: path.write_text(text, encoding="utf-8", newline="")
             )
-        picture = self.output / "table.png"
-        if figure is None:
-            picture.unlink(missing_ok=True)  # an older table's
-        else:
-            replace_file(picture, lambda path: save_png(figure, path))
+        replace_file(self.output / "table.png", lambda path: save_png(figure, path))
         if self.wandb_project:
             self._log(scores)
 
-    def _figure(self, scores: list[Score], labels: dict[str, str], encoder: str) -> Figure | None:
-        """Single users, or perplexity over the setting of the curve; None where neither is asked for."""
+    def _figure(self, scores: list[Score], labels: dict[str, str], encoder: str) -> Figure:
+        """Single users; or all systems; or perplexity over the setting of the curve."""
         found = {score.system: score.value for score in scores if (score.user, score.metric) == (MICRO, "perplexity")}
+        scored = [name for name in self.systems if any((s.system, s.user) == (name, MICRO) for s in scores)]
         if self.per_user:
-            scored = [name for name in self.systems if any(score.system == name for score in scores)]
             return draw_users(panels(scores, scored, labels, encoder), self.title)
         if not self.curve:
-            return None
+            return draw_systems(system_panels(scores, scored, encoder), self.title)
         return curve_figure(
             self.systems, found, [self.curve] if isinstance(self.curve, str) else self.curve, self.title
         )
@@ -278,13 +272,6 @@ class Table:
             data = [[getattr(score, column) for column in columns] for score in scores]
             run.log({"table": wandb.Table(columns=columns, data=data)})
         wandb.teardown()  # else later child processes of this one would log through its service
-
-
-def _adapter_cells(predictions: Path | None, size: tuple[int, int] | None) -> list[str]:
-    if predictions is None or size is None:
-        return ["", "", ""]
-    validated = validation_perplexity(predictions.parent)
-    return ["" if validated is None else f"{validated:.2f}", f"{size[0]:,}", f"{size[1] / 1000:,.0f}"]
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:

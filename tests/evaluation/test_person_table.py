@@ -5,14 +5,18 @@ Five people, four turns each, all of one type of context. Each has a word of the
 the good system's replies consist of that word, the bad system says the next person's.
 """
 
+import csv
 import json
 import math
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from evaluation.person import OTHERS, OWN, REAL, PersonTable
+from evaluation.person import OTHERS, OWN, REAL, PersonTable, person_rows
 from evaluation.predictions import read_predictions
 from evaluation.rows import Experiment
 from evaluation.similarity import TextEncoder
@@ -65,8 +69,9 @@ def systems(tmp_path):
 def test_every_figure_by_hand(systems):
     training = {user: [said(word)] * 3 for user, word in zip(PEOPLE, WORDS, strict=True)}
     table = PersonTable(training, TextEncoder(OneDirectionEach()), "word", num_resamples=200, seed=0)
-    heading, *rows = table.rows({name: read_predictions(path) for name, path in systems.items()})
-    found = {row[0]: [cell.split(" ")[0] for cell in row[1:]] for row in rows}
+    scores = table.scores({name: read_predictions(path) for name, path in systems.items()})
+    heading, *rows = person_rows(scores, list(systems))
+    found = {row[0]: [cell.split(" ")[0].strip("*") for cell in row[1:]] for row in rows}
     assert len(heading) == 9
     # All 20 turns of "good" are right, recognised, and stand word for word in training: two of two 5-grams each.
     assert found["good"] == ["1.000"] * 6 + ["100.0%"] * 2
@@ -77,6 +82,67 @@ def test_every_figure_by_hand(systems):
     assert found[OWN] == ["1.000"] * 2 + [""] * 6
     assert found[REAL] == [""] * 3 + ["1.000"] * 3 + ["100.0%"] * 2
     assert all("[" in cell for cell in rows[0][1:])
+
+
+def test_marks_and_what_there_is_nothing_of(systems):
+    """Every user's figure of "good" is the higher one: p is 1/32 and, times the six figures, no longer significant."""
+    training = {user: [said(word)] * 3 for user, word in zip(PEOPLE, WORDS, strict=True)}
+    predictions = {name: read_predictions(path) for name, path in systems.items()}
+    short = [replace(p, candidates=[p.candidates[0].split()[0]], reference="amber") for p in predictions["good"]]
+    table = PersonTable(training, TextEncoder(OneDirectionEach()), "word", num_resamples=200, seed=0)
+    _, good, bad, *_ = person_rows(table.scores(predictions), ["good", "bad"])
+    assert good[1].startswith("**1.000**") and bad[1].endswith(" =")
+    assert not good[7].startswith("**")  # copying is neither better nor worse
+    _, row, *_ = person_rows(table.scores({"short": short}), ["short"])
+    assert row[7] == "-"  # not one 5-gram
+    assert row[8].startswith("0.0%")
+
+
+def test_persons_that_cannot_be_compared_are_left_out_with_the_reason(systems, tmp_path, monkeypatch):
+    training = {user: [said(word)] * 3 for user, word in zip(PEOPLE[1:], WORDS[1:], strict=True)}
+    monkeypatch.setattr("evaluation.table.training_turns", lambda _: training)
+    monkeypatch.setattr("evaluation.table.check_corpus", lambda *_: None)
+    run(systems, tmp_path / "out", prepared=tmp_path)
+    markdown = (tmp_path / "out" / "table.md").read_text()
+    assert (
+        "- The table with the persons is left out: 1 of 5 users have no training turns, such as 'person amber'."
+        in markdown
+    )
+    one = {}
+    for name, path in systems.items():
+        one[name] = path.with_name(f"{name}_one.jsonl")
+        one[name].write_text("".join(path.read_text().splitlines(keepends=True)[4:8]))
+    run(one, tmp_path / "one", prepared=tmp_path)
+    assert "is left out: a user is told from other users" in (tmp_path / "one" / "table.md").read_text()
+
+
+def test_figures_of_persons_and_runs_are_in_the_file_for_machines(systems, tmp_path, monkeypatch):
+    training = {user: [said(word)] * 3 for user, word in zip(PEOPLE, WORDS, strict=True)}
+    monkeypatch.setattr("evaluation.table.training_turns", lambda _: training)
+    monkeypatch.setattr("evaluation.table.check_corpus", lambda *_: None)
+    adapter = systems["good"].parent / "adapters" / "ann"
+    adapter.mkdir(parents=True)
+    save_file({"A": torch.zeros(3, 4)}, adapter / "adapter_model.safetensors")
+    (systems["good"].parent / "fit.card.json").write_text('{"metrics": {"val/best_macro_perplexity": 84.5}}')
+    run(systems, tmp_path / "out", prepared=tmp_path, paper={"good": 0.57})
+    with (tmp_path / "out" / "table.csv").open(newline="") as file:
+        found = {(row["system"], row["user"], row["metric"]): row["value"] for row in csv.DictReader(file)}
+    assert len({user for _, user, _ in found}) == 4  # nobody by name
+    assert float(found["good", "(run)", "paper_similarity"]) == 0.57
+    assert float(found["good", "(run)", "adapter_parameters"]) == 12
+    assert float(found["good", "(run)", "validation_perplexity"]) == 84.5
+    for metric in ("best_of_n", "coverage", "recognised", "in_first_5", "MRR", "copied_5-grams", "copied_replies"):
+        assert float(found["good", "(macro)", metric]) == 1.0
+    assert float(found["bad", "(macro)", "MRR"]) < 0.6
+    assert float(found[OWN, "(macro)", "similarity:one-direction-each"]) == 1.0
+    assert float(found[OTHERS, "(macro)", "similarity:one-direction-each"]) == 0.0
+    markdown = (tmp_path / "out" / "table.md").read_text()
+    heading, _, good, bad = ([c.strip() for c in line.split("|")[1:-1]] for line in markdown.splitlines()[2:6])
+    assert heading[-4:] == ["sim in the paper", "macro ppl in validation", "parameters of an adapter", "kB on disk"]
+    assert good[-4:-1] == ["0.57", "84.50", "12"]
+    assert bad[-4:] == [""] * 4
+    assert "sim in the paper (Otsuka et al. 2024): of 222M parameters, Japanese, other people" in markdown
+    assert "it does not compare." in markdown
 
 
 def run(systems, output, **settings):

@@ -18,7 +18,11 @@ import numpy as np
 import pytest
 
 from evaluation.perplexity import macro_perplexity, micro_perplexity
-from evaluation.predictions import read_predictions
+from evaluation.plots import draw_systems
+from evaluation.predictions import Prediction, read_predictions
+from evaluation.rendering import system_panels
+from evaluation.scores import MICRO, Score, items_of_users, user_scores
+from evaluation.similarity import TextEncoder
 from evaluation.table import Table, user_labels
 
 BASE, LORA = (2, 4, 8, 16, 32), (1, 2, 4, 8, 64)
@@ -112,16 +116,79 @@ def test_markdown_holds_the_figures_worked_out_by_hand(systems, tmp_path, capsys
 
 
 def test_without_single_users_a_system_is_a_row(systems, tmp_path):
-    """The same overall figures; no user in any file, and the picture of an earlier table goes."""
+    """The same overall figures; no user in any file, and the picture is of systems."""
     run(systems, tmp_path / "out")
+    of_users = (tmp_path / "out" / "table.png").read_bytes()
     markdown = run(systems, tmp_path / "out", per_user=False)
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"table.md", "table.tex", "table.csv"}
+    assert (tmp_path / "out" / "table.png").read_bytes() != of_users
     table = markdown.split("\n\n")[1]
     values = {name: [without_interval(cell) for cell in cells(table, name)] for name in systems}
-    assert values["base"] == ["base", "8.00 =", "-", "-", "", "**0.500**", "-"]
-    assert values["LoRA"] == ["LoRA", "**5.28**", "66.0", "127.4", "4 of 5 users", "0.480 =", "-0.020"]
+    assert values["base"] == ["base", "8.00 =", "-", "**12.40**", "-", "", "**0.500**", "-"]
+    assert values["LoRA"] == ["LoRA", "**5.28**", "66.0", "15.80 =", "127.4", "4 of 5 users", "0.480 =", "-0.020"]
     with (tmp_path / "out" / "table.csv").open(encoding="utf-8", newline="") as lines:
         assert {row["user"] for row in csv.DictReader(lines)} == {"(micro)", "(macro)", "(corpus)"}
+
+
+def test_the_picture_of_systems_shows_what_the_table_says():
+    """A dot for each figure that there is, a line over its interval, the first system on top."""
+    scores = [
+        Score("base", MICRO, "perplexity", 80.0, 70.0, 90.0, 5),
+        Score("LoRA", MICRO, "perplexity", 75.0, 66.0, 85.0, 5),
+        Score("LoRA", MICRO, "similarity", 0.2, None, None, 5),
+    ]
+    panels = system_panels(scores, ["base", "LoRA", "lookup"], "mini")
+    perplexity, similarity = panels.values()
+    assert [label.split()[0] for label in panels] == ["perplexity", "similarity"]
+    np.testing.assert_equal(perplexity, {"base": [80, 70, 90], "LoRA": [75, 66, 85], "lookup": [np.nan] * 3})
+    np.testing.assert_equal(similarity["LoRA"], [0.2, np.nan, np.nan])
+    left, right = draw_systems(panels, "Systems").axes
+    assert [tick.get_text() for tick in left.get_yticklabels()] == ["base", "LoRA", "lookup"]
+    others, base = left.lines[1:]
+    assert (base.get_xdata()[0], base.get_ydata()[0]) == (80.0, 2)
+    np.testing.assert_equal(others.get_xydata(), [[75.0, 1], [np.nan, 0]])
+    assert left.collections[0].get_segments()[1].tolist() == [[66.0, 1.0], [85.0, 1.0]]
+
+
+def test_perplexity_and_similarity_with_unequal_turns_and_tokens(tmp_path):
+    """Ann: 1 nat over 1 token, 2 nats over 3; cosines 1 and 0. Bob: 6 nats over 2 tokens; cosine 0.6.
+
+    All turns: exp(9 / 6) and 1.6 / 3. Users: exp(3 / 4) and exp(3), 0.5 and 0.6; their means.
+    """
+    lines = [("ann", 1.0, 1, "guitar"), ("ann", 2.0, 3, "violin"), ("bob", 6.0, 2, "drums")]
+    predictions = [
+        Prediction(user, place, [("partner", "so")], "guitar", [reply], nll, tokens)
+        for place, (user, nll, tokens, reply) in enumerate(lines)
+    ]
+    users = items_of_users({"one": predictions}, TextEncoder(FakeEncoder()))
+    found = {(score.user, score.metric): score.value for score in user_scores(["one"], users, 10, 0)}
+    assert found == {
+        ("ann", "perplexity"): pytest.approx(math.exp(0.75)),
+        ("ann", "similarity"): pytest.approx(0.5),
+        ("bob", "perplexity"): pytest.approx(math.exp(3)),
+        ("bob", "similarity"): pytest.approx(0.6),
+        ("(micro)", "perplexity"): pytest.approx(math.exp(1.5)),
+        ("(micro)", "similarity"): pytest.approx(1.6 / 3),
+        ("(macro)", "perplexity"): pytest.approx((math.exp(0.75) + math.exp(3)) / 2),
+        ("(macro)", "similarity"): pytest.approx(0.55),
+    }
+
+
+def test_what_is_not_installed_shows_before_anything_is_run(systems, tmp_path, monkeypatch):
+    monkeypatch.setattr("evaluation.table.run_before", lambda *_: pytest.fail("something was run"))
+    with pytest.raises(FileNotFoundError, match="sentence encoder 'nowhere'"):
+        Table(systems, tmp_path / "out", encoder="nowhere", before=["fit"]).run()
+    monkeypatch.setattr("evaluation.mauve_score.find_spec", lambda _: None)
+    with pytest.raises(ValueError, match=r"pip install -e '.\[mauve\]'; or set mauve=false"):
+        run(systems, tmp_path / "out", mauve=True)
+
+
+def test_latex_says_what_the_caption_says(systems, tmp_path):
+    run(systems, tmp_path / "out")
+    text = (tmp_path / "out" / "table.tex").read_text(encoding="utf-8")
+    assert text.count(r"\begin{table}") == 2
+    assert r"\item 5 users, 25 test turns." in text
+    assert r"\item base: 50 label tokens; commit abc; split s1." in text
+    assert text.endswith("\\end{itemize}}\n")
 
 
 def test_without_an_encoder_there_is_no_similarity(systems, tmp_path):

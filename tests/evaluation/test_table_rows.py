@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 
 from evaluation import rows
 from evaluation.latex import latex
-from evaluation.rows import Experiment, adapter_size, collect, on_backbone, validation_perplexity
+from evaluation.rows import Experiment, collect, on_backbone
+from evaluation.run_facts import adapter_size, validation_perplexity
 from evaluation.runs import Run
 
 WHAT = ("fit", "predict")
