@@ -77,7 +77,7 @@ def caption_of(
             f"share of the user's real replies that some candidate comes near to (cosine from {COVERED_FROM}). "
             "recognised, in first 5, MRR: by a classifier of the users' training turns, of about ten turns "
             "together; real replies are its ceiling. copied: share of 5-grams, and of whole replies, that stand in "
-            "the user's training turns."
+            "the user's training turns. Marks as above, of the systems, over the six figures of which more is better."
         )
     if table.paper:
         lines.append(

@@ -71,9 +71,22 @@ class Experiment:
         found = [(one.get("model") or {}).get("init_args", {}).get("init_from") for one in named]
         return next((one for one in [self.overrides.get(INIT_FROM), *reversed(found)] if one), None)
 
-    def on(self, backbone: Path) -> Experiment:
-        """The same on another backbone."""
-        return replace(self, overrides={**self.overrides, INIT_FROM: str(backbone)})
+    @property
+    def makes(self) -> str | None:
+        """The backbone that it trains, or how it is told from others; None where it trains none of its own."""
+        if "fit" not in self.commands or self.backbone is not None:
+            return None
+        name = self.overrides.get("run") or "+".join(Path(file).stem for file in self.files)
+        changes = {key: value for key, value in self.overrides.items() if key != "run"}
+        return f"runs/{name}/backbone" + (f" with {changes}" if changes else "")
+
+    def on(self, backbones: Mapping[str, Path]) -> Experiment:
+        """The same with backbones in the place of those that are named here; one that is there is not trained."""
+        old = self.makes or self.backbone
+        if old not in backbones:
+            return self
+        commands = [command for command in self.commands if command != "fit" or self.makes is None]
+        return replace(self, overrides={**self.overrides, INIT_FROM: str(backbones[old])}, commands=commands)
 
     async def predictions(self, say: Callable[[str], None], log: Path, environment: Mapping[str, str]) -> Path:
         """Runs the commands, and gives the path of the predictions.
@@ -175,14 +188,39 @@ def _written(value: Any) -> str:
     )
 
 
-def on_backbone(systems: Mapping[str, Path | Experiment], backbone: Path) -> dict[str, Path | Experiment]:
-    """The systems with this backbone in the place of the first experiment's that names one, wherever it is named.
+def on_backbones(
+    systems: Mapping[str, Path | Experiment], before: Sequence[str], backbone: Path | Mapping[str, Path]
+) -> tuple[dict[str, Path | Experiment], list[str]]:
+    """The systems, and the commands before them, with other backbones in the place of theirs.
+
+    Args:
+        systems: of the table.
+        before: commands; those that would train a backbone that is replaced are left out.
+        backbone: for all that name the first one that is named; or directory that is named -> directory that takes
+            its place.
 
     Raises:
-        ValueError: no experiment names a backbone.
+        ValueError: no experiment names such a backbone, or some would stay on another one.
     """
-    named = {name: one.backbone for name, one in systems.items() if isinstance(one, Experiment)}
-    replaced = next((one for one in named.values() if one), None)
-    if replaced is None:
+    experiments = {name: one for name, one in systems.items() if isinstance(one, Experiment)}
+    named = {name: old for name, one in experiments.items() if (old := one.makes or one.backbone)}
+    if not named:
         raise ValueError(f"backbone {backbone}: no experiment of this table names a backbone (model.init_from)")
-    return {n: one.on(backbone) if named.get(n) == replaced else one for n, one in systems.items()}
+    replaced = dict(backbone) if isinstance(backbone, Mapping) else {next(iter(named.values())): backbone}
+    if unknown := sorted(replaced.keys() - set(named.values())):
+        raise ValueError(f"no experiment of this table is on {unknown[0]}; they are on {sorted(set(named.values()))}")
+    if left := {name: old for name, old in named.items() if old not in replaced}:
+        raise ValueError(
+            f"systems {sorted(left)} would stay on {sorted(set(left.values()))}: say what takes the place of every "
+            "backbone, as in --backbone='{<directory>: <directory>, ...}'"
+        )
+    kept = []
+    for command in before:
+        subcommand, *flags = shlex.split(command)
+        files = [flags[at + 1] for at, flag in enumerate(flags) if flag == "--config"]
+        one = Experiment(files, commands=["fit", "predict"])
+        if subcommand != "fit" or one.on(replaced) is one:
+            kept.append(command)
+        elif one.makes is None:
+            kept.append(f"{command} --{INIT_FROM}={shlex.quote(str(replaced[one.backbone]))}")
+    return {name: one.on(replaced) if isinstance(one, Experiment) else one for name, one in systems.items()}, kept

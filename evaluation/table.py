@@ -7,6 +7,7 @@ a run is (`rows.py`). No text of a reply or context is written anywhere.
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from evaluation.rendering import (
     system_panels,
     user_labels,
 )
-from evaluation.rows import Experiment, collect, on_backbone, run_before
+from evaluation.rows import Experiment, collect, on_backbones, run_before
 from evaluation.run_facts import run_facts
 from evaluation.scores import MICRO, Score, items_of_users, user_scores
 from evaluation.similarity import DEFAULT_ENCODER, TextEncoder
@@ -55,7 +56,8 @@ class Table:
         systems: dict[str, Path | Experiment],
         output: Path,
         before: list[str] | None = None,
-        backbone: Path | None = None,
+        backbone: Path | dict[str, Path] | None = None,
+        overrides: dict[str, Any] | None = None,
         prepared: Path | None = None,
         encoder: str | None = DEFAULT_ENCODER,
         num_resamples: int = 10_000,
@@ -78,8 +80,9 @@ class Table:
             output: Directory for table.md, .tex, .csv and .png, and for the logs of what was run; made if missing,
                 older tables are replaced.
             before: Commands of `lightning` that are run first, such as `fit --config experiments/pretrain_small.yaml`.
-            backbone: Takes the place of the first experiment's backbone, for all that name that one: the same table at
-                another scale. It is not trained by `before`.
+            backbone: Takes the place of the experiments' backbone: the same table at another scale. Where they have
+                several, each one that they name and what takes its place. It is there already, and not trained.
+            overrides: Settings of all systems that are experiments, over their own, such as another seed.
             prepared: The prepared corpus. With it a second table says how far each system speaks like the person.
             encoder: Sentence encoder for similarity, a name or a directory (not stated in the paper); None leaves
                 similarity out, and needs `per_user` false.
@@ -115,10 +118,15 @@ class Table:
         if unknown := sorted((paper or {}).keys() - systems.keys()):
             raise ValueError(f"paper: there is no system {unknown[0]!r}; there are {list(systems)}")
         self.systems = {n: one if isinstance(one, Experiment) else Path(one) for n, one in systems.items()}
-        if backbone:
-            self.systems = on_backbone(self.systems, backbone)
-        self.output = Path(output)
         self.before = before or []
+        if backbone:
+            self.systems, self.before = on_backbones(self.systems, self.before, backbone)
+        if overrides:
+            self.systems = {
+                name: replace(one, overrides={**one.overrides, **overrides}) if isinstance(one, Experiment) else one
+                for name, one in self.systems.items()
+            }
+        self.output = Path(output)
         self.prepared = prepared
         self.encoder = encoder
         self.num_resamples = num_resamples

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from evaluation.rows import Experiment, on_backbones
 from lightning_modules import cli
 from lightning_modules.cli import UserDialogueCLI, main
 
@@ -166,6 +167,23 @@ def test_a_tool_is_built(path):
     subcommand, flags = split(command(path))
     settings, _ = cli.read_tool(subcommand, flags)
     assert settings["output"]
+
+
+@of_kind("tables", "paper")
+def test_a_table_moves_to_other_backbones_as_a_whole(path):
+    subcommand, flags = split(command(path))
+    settings, _ = cli.read_tool(subcommand, flags)
+    experiments = {n: one for n, one in settings.get("systems", {}).items() if isinstance(one, Experiment)}
+    old = {name for one in experiments.values() if (name := one.makes or one.backbone)}
+    if not old:
+        return
+    new = {name: Path(f"other/{number}") for number, name in enumerate(sorted(old))}
+    found, before = on_backbones(experiments, settings["before"] or [], new)
+    assert {one.backbone for one in found.values()} - {None} == {str(directory) for directory in new.values()}
+    assert all(one.makes is None for one in found.values())
+    assert not any("pretrain" in line for line in before)
+    if kind(path) == "tables":  # nor does a row name what a command before has made from the old backbone
+        assert not any("adapters" in key for one in experiments.values() for key in one.overrides)
 
 
 @of_kind("sweeps")

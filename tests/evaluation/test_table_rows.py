@@ -10,9 +10,10 @@ from safetensors.torch import save_file
 
 from evaluation import rows
 from evaluation.latex import latex
-from evaluation.rows import Experiment, collect, on_backbone
+from evaluation.rows import Experiment, collect, on_backbones
 from evaluation.run_facts import adapter_size, validation_perplexity
 from evaluation.runs import Run
+from evaluation.table import Table
 
 WHAT = ("fit", "predict")
 
@@ -139,27 +140,51 @@ def test_latex():
     assert r"\caption{50 \% better}" in text
 
 
-def test_another_backbone_takes_the_place_of_the_first_one_named(tmp_path):
+def test_other_backbones_take_the_place_of_those_that_are_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
     def file(name, backbone):
         model = {"class_path": "M", "init_args": {"init_from": backbone} if backbone else {}}
-        (tmp_path / name).write_text(yaml.safe_dump({"model": model}))
-        return str(tmp_path / name)
+        Path(name).write_text(yaml.safe_dump({"model": model}))
+        return name
 
-    small, psp, none = file("small.yaml", "runs/small"), file("psp.yaml", "runs/psp"), file("none.yaml", None)
+    small, on_psp = file("lora.yaml", "runs/small/backbone"), file("on_psp.yaml", "runs/psp/backbone")
+    pretraining, none = file("psp.yaml", None), file("none.yaml", None)
     systems = {
         "file": Path("predictions.jsonl"),
-        "lookup": Experiment(none),
-        "base": Experiment(small),
-        "psp": Experiment([small, psp]),
-        "named": Experiment(none, {"model.init_from": "runs/small", "n": 1}),
+        "lookup": Experiment(none, commands=["predict"]),
+        "base": Experiment(small, commands=["predict"]),
+        "named": Experiment(none, {"model.init_from": "runs/small/backbone", "n": 1}),
     }
-    found = on_backbone(systems, Path("runs/large"))
+    before = ["prepare --config corpus.yaml", "fit --config small.yaml", "fit --config lora.yaml"]
+    file("small.yaml", None)
+    found, commands = on_backbones(systems, before, Path("runs/large"))
     assert {name: one for name, one in found.items() if one != systems[name]} == {
-        "base": Experiment(small, {"model.init_from": "runs/large"}),
+        "base": Experiment(small, {"model.init_from": "runs/large"}, ["predict"]),
         "named": Experiment(none, {"model.init_from": "runs/large", "n": 1}),
     }
+    assert commands == ["prepare --config corpus.yaml", "fit --config lora.yaml --model.init_from=runs/large"]
     with pytest.raises(ValueError, match="runs/large: no experiment of this table names a backbone"):
-        on_backbone({"lookup": Experiment(none)}, Path("runs/large"))
+        on_backbones({"lookup": Experiment(none, commands=["predict"])}, [], Path("runs/large"))
+    systems |= {"base psp": Experiment(pretraining), "LoRA psp": Experiment([small, on_psp])}
+    with pytest.raises(ValueError, match=r"\['LoRA psp', 'base psp'\] would stay on \['runs/psp/backbone'\]"):
+        on_backbones(systems, before, Path("runs/large"))
+    with pytest.raises(ValueError, match="no experiment of this table is on runs/ppp/backbone"):
+        on_backbones(systems, before, {"runs/ppp/backbone": Path("x")})
+    assert Experiment(pretraining, {"seed_everything": 1}).makes == "runs/psp/backbone with {'seed_everything': 1}"
+    mapping = {"runs/small/backbone": Path("runs/large"), "runs/psp/backbone": Path("runs/large_psp")}
+    found, _ = on_backbones(systems, before, mapping)
+    assert found["base psp"] == Experiment(pretraining, {"model.init_from": "runs/large_psp"}, ["predict"])
+    assert found["LoRA psp"] == Experiment([small, on_psp], {"model.init_from": "runs/large_psp"})
+
+
+def test_settings_of_all_systems(tmp_path):
+    systems = {"a": Experiment("a.yaml", {"seed_everything": 1, "model.rank": 4}), "file": Path("predictions.jsonl")}
+    table = Table(systems, tmp_path, per_user=False, encoder=None, overrides={"seed_everything": 2})
+    assert table.systems == {
+        "a": Experiment("a.yaml", {"seed_everything": 2, "model.rank": 4}),
+        "file": Path("predictions.jsonl"),
+    }
 
 
 def test_the_validation_of_a_row_stands_in_its_run_card(tmp_path):
