@@ -93,7 +93,7 @@ def read_card(path: Path) -> dict[str, Any]:
 
     Returns:
         The card, with keys such as system, model, prompt, split, backbone, decoding, data, and from the cards of the
-        run, if it is in one, commit, fit_commit and corpus; empty if there is none.
+        run, if it is in one, commit, fit_commit, corpus and tuned_from; empty if there is none.
 
     Raises:
         ValueError: If the card is not a JSON object.
@@ -113,7 +113,10 @@ def read_card(path: Path) -> dict[str, Any]:
             about = json.loads(run_card.read_bytes())
             preparation = about.get("config", {}).get("data", {}).get("init_args", {}).get("preparation") or {}
             corpus = preparation.get("corpus", {}).get("class_path", "").rpartition(".")[2]
-            for name, fact in ((key, about.get("commit")), ("corpus", corpus)):
+            facts = {key: about.get("commit"), "corpus": corpus}
+            if command == "fit":
+                facts["tuned_from"] = about.get("backbone")
+            for name, fact in facts.items():
                 if fact:
                     card.setdefault(name, fact)
     return card
@@ -122,7 +125,19 @@ def read_card(path: Path) -> dict[str, Any]:
 def card_facts(card: dict[str, Any]) -> list[str]:
     """What a caption says of a card, one phrase per key that is there; fingerprints are cut to 12 characters."""
     facts = []
-    for key in ("system", "model", "prompt", "corpus", "backbone", "commit", "fit_commit", "split", "data", "decoding"):
+    for key in (
+        "system",
+        "model",
+        "prompt",
+        "corpus",
+        "backbone",
+        "commit",
+        "fit_commit",
+        "split",
+        "data",
+        "decoding",
+        "usage",
+    ):
         if card.get(key):
             text = card[key] if isinstance(card[key], str) else json.dumps(card[key], ensure_ascii=False)
             facts.append(f"{key.replace('_', ' ')} {text[:12] if key in ('backbone', 'split') else text}")
@@ -147,6 +162,7 @@ def on_other_backbones(cards: Mapping[str, dict[str, Any]]) -> dict[str, str]:
     """Tuned systems that were not tuned from the backbone they stand beside, and why they do not compare.
 
     That is the one with the same prompt; a table may have several of those, if each tuned system is on one of them.
+    Without one, the first tuned system with that prompt says which backbone it is.
 
     Args:
         cards: of each system.
@@ -155,13 +171,17 @@ def on_other_backbones(cards: Mapping[str, dict[str, Any]]) -> dict[str, str]:
     def prompt(card: dict[str, Any]) -> dict[str, Any]:
         return {key: fact for key, fact in (card.get("data") or {}).items() if key != "retrieved"}
 
-    plain = {name: card for name, card in cards.items() if card.get("system") == UNTUNED and card.get("backbone")}
+    def begun_with(card: dict[str, Any]) -> str | None:
+        return card.get("backbone") if card.get("system") in (UNTUNED, *TUNED) else card.get("tuned_from")
+
     refused = {}
     for name, card in cards.items():
-        beside = {n: one["backbone"] for n, one in plain.items() if prompt(one) == prompt(card)}
-        if card.get("system") in TUNED and beside and card.get("backbone") not in (None, *beside.values()):
+        alike = {n: one for n, one in cards.items() if prompt(one) == prompt(card) and begun_with(one)}
+        plain = [n for n, one in alike.items() if one.get("system") == UNTUNED] or list(alike)[:1]
+        beside = {n: begun_with(cards[n]) for n in plain}
+        if name in alike and card.get("system") != UNTUNED and begun_with(card) not in beside.values():
             refused[name] = (
-                f"system {name!r} was tuned from another backbone ({card['backbone'][:12]}) than those beside it: "
+                f"system {name!r} was tuned from another backbone ({begun_with(card)[:12]}) than those beside it: "
                 + ", ".join(f"{n!r} ({one[:12]})" for n, one in beside.items())
                 + "; make it from that one, or give the table its own backbone's predictions too"
             )

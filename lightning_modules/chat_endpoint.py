@@ -10,8 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -21,6 +23,11 @@ from urllib.parse import urlsplit
 import torch
 
 from .chat_models import ChatDecoding, ChatModel, Message
+
+FIRST_WAIT, LONGEST_WAIT = (
+    0.5,
+    8.0,
+)  # before an empty answer is asked for again, s; as the client waits for a busy server
 
 
 @dataclass(frozen=True)
@@ -141,7 +148,7 @@ class ChatEndpoint(ChatModel):
     def _answer(self, key: str, body: dict[str, Any], next_seed: int) -> tuple[Answer, bool]:
         """The answer, and whether it was kept already."""
         path = self.cache / key[:2] / f"{key}.json"
-        if path.is_file():
+        with suppress(FileNotFoundError, ValueError, TypeError):  # one that cannot be read is asked for again
             return Answer(**json.loads(path.read_bytes())), True
         answer = self._ask(body, next_seed)
         path.parent.mkdir(exist_ok=True)
@@ -151,9 +158,11 @@ class ChatEndpoint(ChatModel):
         return answer, False
 
     def _ask(self, body: dict[str, Any], next_seed: int) -> Answer:
-        """Asks until there is something in the answer; each time with a seed that no other candidate has."""
+        """Asks until there is something in the answer; each time later, and with a seed that no other candidate has."""
         prompt_tokens = completion_tokens = 0
-        for _ in range(self.max_retries + 1):
+        for attempt in range(self.max_retries + 1):
+            if attempt:
+                time.sleep(min(LONGEST_WAIT, FIRST_WAIT * 2 ** (attempt - 1)))
             completion = self._complete(body)
             if completion.usage is not None:
                 prompt_tokens += completion.usage.prompt_tokens

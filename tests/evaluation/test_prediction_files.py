@@ -128,7 +128,8 @@ def test_a_tuned_system_stands_beside_the_backbone_it_was_tuned_from():
         "base": card("ProfileSeq2Seq", "aaa"),
         "LoRA": card("UserLora", "aaa"),
         "retrieval + LoRA": card("UserLora", "aaa", retrieved={"num_replies": 2}),
-        "joint": card("JointTuning", "jjj"),  # a backbone of its own
+        "joint": card("JointTuning", "jjj") | {"tuned_from": "aaa"},  # a backbone of its own
+        "joint, of which nothing is known": card("JointTuning", "kkk"),
         "retrieval": {"system": "RetrievedReply"},
         "LoRA psp": card("UserLora", "bbb", profiles="p.parquet"),  # no backbone with this prompt is in the table
         "no card": {},
@@ -142,3 +143,7 @@ def test_a_tuned_system_stands_beside_the_backbone_it_was_tuned_from():
     assert list(on_other_backbones(cards)) == ["LoRA psp", "stale"]
     cards["another base"] = card("ProfileSeq2Seq", "old")
     assert list(on_other_backbones(cards)) == ["LoRA psp"]
+    cards["other joint"] = card("JointTuning", "jjj") | {"tuned_from": "ooo"}
+    assert list(on_other_backbones(cards)) == ["LoRA psp", "other joint"]
+    tuned = {"one": card("UserLora", "aaa"), "two": card("UserLora", "bbb"), "three": card("UserTuning", "aaa")}
+    assert list(on_other_backbones(tuned)) == ["two"]

@@ -257,15 +257,35 @@ def test_what_a_status_means_is_said_and_nobody_is_quoted(
     assert SECRET not in str(refused.value) + caplog.text + "".join(capsys.readouterr())
 
 
-def test_an_empty_answer_is_asked_for_again_with_another_seed(server, opened):
+@pytest.fixture
+def waits(monkeypatch):
+    """How long the endpoint would have waited, s."""
+    found = []
+    monkeypatch.setattr("lightning_modules.chat_endpoint.time.sleep", found.append)
+    return found
+
+
+def test_an_empty_answer_is_asked_for_again_later_and_with_another_seed(server, opened, waits):
     server.script = ["", " \n", "at last"]
     endpoint = opened(server.url)
     assert endpoint.replies(asked("a"), GREEDY) == [["at last"]]
     assert [body["seed"] for body in server.requests] == [0, 1, 2]
     assert (endpoint.usage.prompt_tokens, endpoint.usage.completion_tokens) == (300, 30)  # all of it was paid
+    assert [seconds for seconds in waits if seconds] == [0.5, 1.0]  # the server waits for no time
 
 
-def test_nothing_but_empty_answers(server, opened, tmp_path):
+def test_a_kept_answer_that_cannot_be_read_is_asked_for_again(server, opened, tmp_path):
+    assert opened(server.url).replies(asked("a"), GREEDY) == [["so, a"]]
+    (kept,) = (tmp_path / "answers").rglob("*.json")
+    for damage in ("", '{"text": "so', '{"other": 1}', "[]"):
+        kept.write_text(damage)
+        assert opened(server.url).replies(asked("a"), GREEDY) == [["so, a"]]
+    assert len(server.requests) == 5
+    assert opened(server.url).replies(asked("a"), GREEDY) == [["so, a"]]
+    assert len(server.requests) == 5  # it is mended
+
+
+def test_nothing_but_empty_answers(server, opened, tmp_path, waits):
     server.script = [""] * 9
     with pytest.raises(ValueError, match=r"an empty answer 3 times \(finish_reason 'length'\).*max_new_tokens"):
         opened(server.url).replies(asked("a"), GREEDY)
