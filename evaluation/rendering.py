@@ -17,6 +17,7 @@ from evaluation.scores import COMPARISONS, CORPUS, MACRO, METRICS, MICRO, RUN, S
 from evaluation.significance import Standing, overall_standings
 
 LABEL_LENGTH = 8
+REFERENCES = {"perplexity_ratio": 1.0, "similarity_change": 0.0}  # of the first system against itself
 OF_A_RUN = {  # metric: heading, what it is divided by, form
     "paper_similarity": ("sim in the paper", 1, ".2f"),
     "validation_perplexity": ("macro ppl in validation", 1, ".2f"),
@@ -192,21 +193,32 @@ def panels(scores: list[Score], systems: list[str], labels: dict[str, str], enco
 
 
 def system_panels(scores: list[Score], systems: Sequence[str], encoder_name: str) -> dict[str, dict[str, np.ndarray]]:
-    """What the picture of systems shows: over all turns, the figures that any of them has."""
+    """What the picture of systems shows: over all turns, against the first one where there are several.
+
+    Paired figures, because users differ more than systems do.
+    """
     found = {(s.system, s.metric): s for s in scores if s.user == MICRO}
+    first = systems[0]
     shown = {
         "perplexity": "perplexity (lower is better; bars: 95 % interval)",
         "similarity": f"similarity (higher is better)\nencoder {encoder_name}",
     }
-    nothing = Score("", MICRO, "", math.nan, None, None, 0)
-    return {
-        label: {
-            # None becomes NaN, which is not drawn
-            name: np.array(astuple(found.get((name, metric), nothing))[3:6], dtype=np.float64)
-            for name in systems
+    if len(systems) > 1:
+        shown = {
+            "perplexity_ratio": f"perplexity, % of {first} (lower is better; bars: 95 % interval)",
+            "similarity_change": f"similarity, change from {first} (higher is better)\nencoder {encoder_name}",
         }
+        found |= {(first, metric): Score(first, MICRO, metric, at, None, None, 1) for metric, at in REFERENCES.items()}
+    nothing = Score("", MICRO, "", math.nan, None, None, 0)
+
+    def ends(name: str, metric: str) -> np.ndarray:  # (3,); None becomes NaN, which is not drawn
+        scale = 100.0 if metric == "perplexity_ratio" else 1.0
+        return scale * np.array(astuple(found.get((name, metric), nothing))[3:6], dtype=np.float64)
+
+    return {
+        label: {name: ends(name, metric) for name in systems}
         for metric, label in shown.items()
-        if any((name, metric) in found for name in systems)
+        if any((name, metric) in found for name in systems[len(systems) > 1 :])
     }
 
 
