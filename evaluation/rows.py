@@ -21,9 +21,10 @@ from typing import Any, Literal
 
 import yaml
 
-from evaluation.runs import all_of, run_lightning, threads_of
+from evaluation.runs import Finished, all_of, finished, run_lightning, threads_of
 
 INIT_FROM = "model.init_from"
+OF_THE_TRAINER = ("fit", "test", "predict")
 
 
 class RowFailedError(Exception):
@@ -67,8 +68,7 @@ class Experiment:
     @property
     def backbone(self) -> str | None:
         """The backbone that it begins with, by its last file or override that names one; None where none does."""
-        named = [yaml.safe_load(Path(file).read_text(encoding="utf-8")) or {} for file in self.files]
-        found = [(one.get("model") or {}).get("init_args", {}).get("init_from") for one in named]
+        found = [(one.get("model") or {}).get("init_args", {}).get("init_from") for one in map(_settings, self.files)]
         return next((one for one in [self.overrides.get(INIT_FROM), *reversed(found)] if one), None)
 
     @property
@@ -88,26 +88,42 @@ class Experiment:
         commands = [command for command in self.commands if command != "fit" or self.makes is None]
         return replace(self, overrides={**self.overrides, INIT_FROM: str(backbones[old])}, commands=commands)
 
-    async def predictions(self, say: Callable[[str], None], log: Path, environment: Mapping[str, str]) -> Path:
+    def arguments(self) -> list[list[str]]:
+        """Of all its commands, in order."""
+        return [[command, *self.flags(command)] for command in self.commands]
+
+    async def predictions(
+        self,
+        say: Callable[[str], None],
+        log: Path,
+        environment: Mapping[str, str],
+        done: Mapping[tuple[str, ...], Path],
+    ) -> Path:
         """Runs the commands, and gives the path of the predictions.
 
         Args:
             say: is called with a line on each command that begins or is done.
             log: file for what a command says, its suffix replaced by the command's name.
             environment: variables for the commands.
+            done: what has nothing to do, as far as no command before it is run.
 
         Raises:
             RowFailedError: a command has failed.
         """
         directory = None
-        for command in self.commands:
-            file = log.with_suffix(f".{command}.log")
-            say(f"{command} ({file})")
-            run = await run_lightning([command, *self.flags(command)], file, environment)
+        for arguments in self.arguments():
+            if tuple(arguments) in done:
+                directory = done[tuple(arguments)]
+                say(f"{arguments[0]} is done")
+                continue
+            done = {}
+            file = log.with_suffix(f".{arguments[0]}.log")
+            say(f"{arguments[0]} ({file})")
+            run = await run_lightning(arguments, file, environment)
             if run.error is not None:
-                raise RowFailedError(f"lightning {command}: {run.error} (all of it: {file})")
+                raise RowFailedError(f"lightning {arguments[0]}: {run.error} (all of it: {file})")
             directory = run.directory
-            say(f"{command} {run.seconds:.0f} s")
+            say(f"{arguments[0]} {run.seconds:.0f} s")
         if directory is None or not (directory / "predictions.jsonl").is_file():
             raise RowFailedError(
                 f"lightning predict has written no predictions.jsonl in {directory}; does {self.experiment} have the "
@@ -126,13 +142,22 @@ def run_before(commands: Sequence[str], logs: Path) -> None:
     Raises:
         ValueError: one has failed, and so would the rows.
     """
-    for number, command in enumerate(commands, start=1):
+    done: Finished | None = None
+    split = [shlex.split(command) for command in commands]
+    for number, (command, arguments) in enumerate(zip(commands, split, strict=True), start=1):
         print(f"[before, {number} of {len(commands)}] {command}:", end=" ", flush=True)
+        if done is None and arguments[0] in OF_THE_TRAINER:  # behind the preparation, which they look at
+            done = finished([one for one in split if one[0] in OF_THE_TRAINER])
+        if done and tuple(arguments) in done:
+            print("is done", flush=True)
+            continue
         log = logs / f"before-{number}.log"
-        (run,) = all_of([partial(run_lightning, shlex.split(command), log)])
+        (run,) = all_of([partial(run_lightning, arguments, log)])
         print(f"failed: {run.error}" if run.error else f"{run.seconds:.0f} s", flush=True)
         if run.error is not None:
             raise ValueError(f"before: lightning {command}: {run.error} (all of it: {log})")
+        if arguments[0] in OF_THE_TRAINER:
+            done = {}  # what comes behind it may not be done any more
 
 
 def collect(
@@ -140,8 +165,8 @@ def collect(
 ) -> tuple[dict[str, Path], dict[str, str]]:
     """Predictions of every system, making those that are experiments; and the reasons of those that have failed.
 
-    Says on the screen what is under way, because a row may take hours. Of several rows at once, those that begin with
-    no backbone go first, because they may make the backbones of the others.
+    Says on the screen what is under way, because a row may take hours. Rows that begin with no backbone go first,
+    because they may make the backbones of the others.
 
     Args:
         systems: name → predictions, or the experiment that makes them.
@@ -152,13 +177,13 @@ def collect(
     places = {name: f"[{number} of {len(systems)}] {name}:" for number, name in enumerate(systems, start=1)}
     environment = threads_of(jobs)
 
-    async def make(name: str, experiment: Experiment) -> None:
+    async def make(name: str, experiment: Experiment, done: Finished) -> None:
         def say(what: str) -> None:
             print(places[name], what, flush=True)
 
         log = logs / f"{re.sub(r'[^A-Za-z0-9=_-]+', '-', name)}.log"
         try:
-            path = await experiment.predictions(say, log, environment)
+            path = await experiment.predictions(say, log, environment, done)
             made[name] = path
             say(str(path))
         except RowFailedError as error:
@@ -166,9 +191,11 @@ def collect(
             say(f"failed: {error}")
 
     experiments = {name: one for name, one in systems.items() if isinstance(one, Experiment)}
-    first = {name: one for name, one in experiments.items() if jobs > 1 and one.backbone is None}
+    first = {name: one for name, one in experiments.items() if one.backbone is None}
     for group in (first, {name: one for name, one in experiments.items() if name not in first}):
-        all_of([partial(make, name, one) for name, one in group.items()], jobs)
+        if group:
+            done = finished([arguments for one in group.values() for arguments in one.arguments()])
+            all_of([partial(make, name, one, done) for name, one in group.items()], jobs)
     files = Counter(made.values())
     for name, path in made.items():
         if name in experiments and isinstance(path, Path) and files[path] > 1:
@@ -179,6 +206,15 @@ def collect(
             print(places[name], f"failed: {made[name]}", flush=True)
     paths = {name: path for name in systems if isinstance(path := made[name], Path)}
     return paths, {name: why for name in systems if isinstance(why := made[name], str)}
+
+
+def _settings(file: str) -> dict[str, Any]:
+    """What stands in an experiment file; nothing where it cannot be read, which its command says itself."""
+    try:
+        found = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _written(value: Any) -> str:

@@ -7,8 +7,10 @@ Not its job: what is run, and what is made of it.
 
 import asyncio
 import ctypes
+import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -17,6 +19,8 @@ from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
+Finished = Mapping[tuple[str, ...], Path]
+"""Arguments of commands that have nothing to do -> their run directories."""
 DIRECTORY = "run directory: "  # what the command prints in front of it
 ERROR = "error: "  # what it says in front of the reason
 TRACEBACK = "Traceback (most recent call last):"
@@ -76,6 +80,25 @@ async def run_lightning(arguments: Sequence[str], log: Path, environment: Mappin
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     directories = [Path(line.removeprefix(DIRECTORY)) for line in lines if line.startswith(DIRECTORY)]
     return Run(directories[0] if directories else None, _reason(code, lines), time.monotonic() - started)
+
+
+def finished(commands: Sequence[Sequence[str]]) -> Finished:
+    """Those of the commands that have nothing to do, with their run directories.
+
+    Args:
+        commands: arguments of `lightning fit`, `test` or `predict`.
+    """
+    asked = subprocess.run(
+        [sys.executable, "-m", "lightning_modules.finished"],
+        input=json.dumps([list(command) for command in commands]),
+        capture_output=True,
+        text=True,
+        preexec_fn=_end_with_parent,
+    )
+    if asked.returncode:  # then each command is run, and finds out itself
+        return {}
+    answers = zip(commands, json.loads(asked.stdout), strict=True)
+    return {tuple(command): Path(run) for command, run in answers if run is not None}
 
 
 def all_of(works: Sequence[Callable[[], Awaitable[T]]], jobs: int = 1) -> list[T]:

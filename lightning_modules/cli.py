@@ -44,7 +44,7 @@ from lightning_modules.earlier_run import CHECKPOINT, EarlierRun, one_at_a_time
 from lightning_modules.run_settings import experiment_files, run_name
 
 OUR_PACKAGES = ("callbacks", "datamodules", "evaluation", "lightning_modules")
-RUNS = Path("runs")
+RUNS, TRIAL = Path("runs"), "fast_dev_run"
 TOOLS = {
     "prepare": "datamodules.preview.PrepareAndPreview",
     "table": "evaluation.table.Table",
@@ -128,25 +128,32 @@ class UserDialogueCLI(LightningCLI):
         without_flags = self._plain(self.parser.parse_args([self.subcommand, *only_files]))
         return run_name(files, without_flags, self.settings)
 
-    def before_instantiate_classes(self) -> None:
+    def _directory(self) -> Path:
+        """Of the run. A sweep has its runs to itself; a trial run (fast_dev_run) never looks like a real one."""
         config = self.config[self.subcommand]
-        # A sweep has its runs to itself; a trial run (fast_dev_run) never looks like a real one.
+        if config.trainer.fast_dev_run and self.subcommand == "fit":
+            return RUNS / TRIAL
         sweep = os.environ.get("WANDB_SWEEP_ID") or os.environ.get("LOCAL_SWEEP")  # of W&B, or of `lightning sweep`
-        runs = RUNS / f"sweep-{sweep}" if sweep else RUNS
-        self.run_directory = runs / (config.run or self._run_name())
-        trial = config.trainer.fast_dev_run and self.subcommand == "fit"
-        if trial:
-            self.run_directory = RUNS / "fast_dev_run"
-        print(f"run directory: {self.run_directory}", flush=True)  # read by evaluation/runs.py
-        self.held.enter_context(one_at_a_time(self.run_directory, self.subcommand))
-        if trial:
-            shutil.rmtree(self.run_directory, ignore_errors=True)
+        return (RUNS / f"sweep-{sweep}" if sweep else RUNS) / (config.run or self._run_name())
+
+    def earlier_run(self) -> EarlierRun:
+        """What is in the run's directory already, for settings as they will be."""
+        config = self.config[self.subcommand]
         _prefer_fast_precision(config.trainer)
         config.trainer.default_root_dir = str(self.run_directory)
         _send_logs_to(self.run_directory, config.trainer.logger)
+        return EarlierRun(self.run_directory, self.subcommand, self.settings, self._read_again)
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
+        self.run_directory = self._directory()
+        print(f"run directory: {self.run_directory}", flush=True)  # read by evaluation/runs.py
+        self.held.enter_context(one_at_a_time(self.run_directory, self.subcommand))
+        if self.run_directory == RUNS / TRIAL:
+            shutil.rmtree(self.run_directory, ignore_errors=True)
+        earlier = self.earlier_run()
         if config.trainer.fast_dev_run:
             return
-        earlier = EarlierRun(self.run_directory, self.subcommand, self.settings, self._read_again)
         if self.subcommand == "fit":  # Lightning ends it behind the batch when it is told to
             checkpoint = earlier.checkpoint_of_a_fit()
             if checkpoint is not None and config.ckpt_path is None:

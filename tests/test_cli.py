@@ -15,6 +15,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from evaluation.runs import finished
 from lightning_modules.cli import main
 
 LORA = ["fit", "--config", "experiments/lora_tiny.yaml"]
@@ -147,6 +148,22 @@ def test_a_run_of_an_earlier_version_is_found_when_what_is_new_has_its_default(p
     card["config"]["data"]["init_args"]["long_gone"] = 3  # and one that this version has no more
     path.write_text(json.dumps(card))
     assert "data.init_args.long_gone was 3, now None" in said(PRETRAIN, capsys)
+
+
+def test_what_is_finished_is_found_without_running_it(project, monkeypatch):
+    """In a process of its own; what cannot be read, or has another backbone by now, is not finished."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    main([*LORA, "--model.max_epochs=1"])
+    predict = ["predict", *LORA[1:], "--model.max_epochs=1"]
+    main(predict)
+    questions = [[*LORA, "--model.max_epochs=1"], predict, ["test", *predict[1:]], [*LORA, "--model.rank=3"], ["fit"]]
+    before = {path: path.stat().st_mtime_ns for path in Path("runs").rglob("*")}
+    run = Path("runs/lora_tiny,max_epochs=1")
+    assert finished(questions) == {tuple(questions[0]): run, tuple(predict): run}
+    assert {path: path.stat().st_mtime_ns for path in Path("runs").rglob("*")} == before
+    manifest = Path("runs/pretrain_tiny/backbone/manifest.json")
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"fingerprint": "other"}))
+    assert finished(questions) == {}
 
 
 def test_a_second_process_of_the_same_run_waits_and_finds_it_finished(project, capsys):

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from evaluation import rows
 from evaluation.latex import latex
-from evaluation.rows import Experiment, collect, on_backbones
+from evaluation.rows import Experiment, collect, on_backbones, run_before
 from evaluation.run_facts import adapter_size, validation_perplexity
 from evaluation.runs import Run
 from evaluation.table import Table
@@ -23,7 +23,7 @@ def commands(monkeypatch, tmp_path):
     """What would have been run, in a directory for each experiment; `broken.yaml` fails when it is fitted."""
     seen = []
 
-    async def run(arguments, log, environment):
+    async def run(arguments, log, environment=None):
         seen.append(arguments)
         await asyncio.sleep(0.01)
         directory = tmp_path / "runs" / Path(arguments[2]).stem
@@ -35,6 +35,7 @@ def commands(monkeypatch, tmp_path):
         return Run(directory, None, 2.0)
 
     monkeypatch.setattr(rows, "run_lightning", run)
+    monkeypatch.setattr(rows, "finished", lambda _: {})
     return seen
 
 
@@ -62,15 +63,49 @@ def test_rows_at_once_begin_with_those_that_make_backbones(commands, tmp_path, m
     paths, failed = collect(systems, tmp_path, jobs)
     begun = [(command[0], Path(command[2]).stem) for command in commands]
     fit, predict = ({name: begun.index((what, name)) for _, name in begun if (what, name) in begun} for what in WHAT)
+    assert begun[:2] == [("fit", "psp"), ("predict", "psp")]
     if jobs == 1:
-        assert [name for _, name in begun] == ["lora", "lora", "broken", "psp", "psp", "lora_psp", "lora_psp"]
+        assert [name for _, name in begun[2:]] == ["lora", "lora", "broken", "lora_psp", "lora_psp"]
     else:
-        assert begun[:2] == [("fit", "psp"), ("predict", "psp")]
         assert begun[2:4] == [("fit", "lora"), ("fit", "broken")]
         assert begun[4:6] == [("predict", "lora"), ("fit", "lora_psp")]  # in the place of the one that has failed
     assert all(fit[name] < predict[name] for name in predict)
     assert list(paths) == ["lora", "psp", "lora_psp"]  # in the table's order
     assert list(failed) == ["broken"]
+
+
+def test_what_is_done_is_not_started_unless_something_before_it_was(commands, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Experiment, "backbone", property(lambda one: None if one.experiment == "psp.yaml" else "b"))
+    systems = {name: Experiment(f"{name}.yaml", commands=["fit", "test", "predict"]) for name in ("a", "b", "psp")}
+    for name in systems:
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "predictions.jsonl").touch()
+    asked = []
+
+    def finished(arguments):
+        """All of a; of b the test and the prediction, which are of other weights by then; nothing of psp."""
+        asked.append([(one[0], Path(one[2]).stem) for one in arguments])
+        known = [one for one in arguments if one[2] == "a.yaml" or (one[2] == "b.yaml" and one[0] != "fit")]
+        return {tuple(one): tmp_path / "runs" / Path(one[2]).stem for one in known}
+
+    monkeypatch.setattr(rows, "finished", finished)
+    paths, failed = collect(systems, tmp_path)
+    assert [(one[0], Path(one[2]).stem) for one in commands] == [
+        *((what, "psp") for what in ("fit", "test", "predict")),
+        *((what, "b") for what in ("fit", "test", "predict")),
+    ]
+    assert (list(paths), failed) == (["a", "b", "psp"], {})
+    assert asked[0] == [(what, "psp") for what in ("fit", "test", "predict")]  # the others when these are there
+    assert len(asked) == 2 and len(asked[1]) == 6
+    assert "[1 of 3] a: fit is done" in capsys.readouterr().out
+
+
+def test_commands_before_that_are_done(commands, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(rows, "finished", lambda asked: {tuple(one): tmp_path for one in asked if "new" not in one[2]})
+    before = ["prepare --config corpus.yaml", "fit --config a.yaml", "fit --config new.yaml", "predict --config b.yaml"]
+    run_before(before, tmp_path)
+    assert [" ".join(one) for one in commands] == [before[0], before[2], before[3]]  # b may be of what is new
+    assert "[before, 2 of 4] fit --config a.yaml: is done" in capsys.readouterr().out
 
 
 def test_two_rows_that_write_the_same_predictions_both_fail(commands, tmp_path):
@@ -108,6 +143,7 @@ def test_an_experiment_that_writes_no_predictions(monkeypatch, tmp_path):
         return Run(tmp_path, None, 1.0)
 
     monkeypatch.setattr(rows, "run_lightning", run)
+    monkeypatch.setattr(rows, "finished", lambda _: {})
     _, failed = collect({"a": Experiment("a.yaml", {}, ["predict"])}, tmp_path)
     assert "has written no predictions.jsonl" in failed["a"]
     assert "callbacks.PredictionWriter" in failed["a"]
