@@ -22,6 +22,7 @@ openpyxl = pytest.importorskip("openpyxl")
 
 ROOT = Path(__file__).parents[1]
 TABLES = sorted((ROOT / "experiments" / "paper").glob("*.yaml"))
+SEED = ["--seed_everything=0"]
 CORPORA = ("speed_dating", "user_profile_chat", "persona_chat_jp")
 CPU = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.logger=false"]
 QUIET = [*CPU, "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
@@ -181,9 +182,17 @@ def write_profiles(name: str, users: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("corpus", "users"), [("persona_chat_jp", ["PP1:A", "PP1:B", "PP2:B", "PP3:A"]), ("speed_dating", ["ada", "ben"])]
+    ("corpus", "style", "users"),
+    [
+        ("persona_chat_jp", "psp", ["PP1:A", "PP1:B", "PP2:B", "PP3:A"]),
+        ("speed_dating", "ppp", ["ada", "ben"]),
+        ("user_profile_chat", "none", ["ada", "ben"]),
+    ],
 )
-def test_the_grid_runs_with_a_tiny_model(corpus: str, users: list[str], corpora: Path) -> None:
+def test_the_grid_runs_with_a_tiny_model(
+    corpus: str, style: str, users: list[str], corpora: Path, chat_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHAT_MODEL", str(chat_directory))
     main(["prepare", "--config", "experiments/paper/corpora/sns.yaml"])
     main(["prepare", "--config", f"experiments/paper/corpora/{corpus}.yaml"])
     sns, theirs = read_manifest(Path("data/paper/sns")), read_manifest(Path("data/paper") / corpus)
@@ -191,28 +200,32 @@ def test_the_grid_runs_with_a_tiny_model(corpus: str, users: list[str], corpora:
     assert (sns["target_users"], theirs["target_users"]) == ([], users)
     write_profiles("sns", [f"u{number}" for number in range(8)])
     write_profiles(corpus, users)
-    style = "psp"
-    profile = ["--data.prompt.attributes=[age]", "--seed_everything=0"]
-    few = ["--trainer.max_steps=3", "--trainer.val_check_interval=2", "--data.tokens_per_batch=512"]
-    pretrained = files("pretrain_t5_base.yaml", "sns.yaml", f"{style}.yaml")
-    main(["fit", *pretrained, "--run=pretrain_t5_base+sns+psp", "--model.size=tiny", *few, *profile, *QUIET])
-    short = [*profile, f"--data.users={json.dumps(users[:2])}", "--model.decoding.max_new_tokens=3", *QUIET]
+    profile = ["--data.prompt.attributes=[age]"]
+    prompt = ([], []) if style == "none" else ([f"{style}.yaml"], profile)
+    few = ["--trainer.max_steps=3", "--trainer.val_check_interval=2", "--data.tokens_per_batch=512", *SEED]
+    pretrained = [*files("pretrain_t5_base.yaml", "sns.yaml", *prompt[0]), *prompt[1], "--model.size=tiny", *few]
+    main(["fit", *pretrained, f"--run={'+'.join(['pretrain_t5_base+sns', *(prompt[0] and [style])])}", *QUIET])
+    short = [f"--data.users={json.dumps(users[:2])}", "--model.decoding.max_new_tokens=3", *SEED, *QUIET]
+    on = (f"on_{style}.yaml", prompt[1])
     rows = {
-        "base": ("base.yaml", []),
-        "LoRA r=2": ("lora_r12.yaml", ["--model.rank=2", "--model.max_epochs=1"]),
-        "full fine-tuning": ("full_finetune.yaml", ["--model.max_epochs=1"]),
+        "base": ("base.yaml", on, []),
+        "LoRA r=2": ("lora_r12.yaml", on, ["--model.rank=2", "--model.max_epochs=1"]),
+        "full fine-tuning": ("full_finetune.yaml", on, ["--model.max_epochs=1"]),
+        "LLM, profile": ("llm_profile.yaml", ("psp.yaml", profile), []),
     }
-    for name, (experiment, flags) in rows.items():
-        arguments = [*files(experiment, f"{corpus}.yaml", f"on_{style}.yaml"), f"--run={name}", *flags, *short]
+    for name, (experiment, (condition, attributes), flags) in rows.items():
+        arguments = [*files(experiment, f"{corpus}.yaml", condition), *attributes, f"--run={name}", *flags, *short]
         for command in ("fit", "predict") if flags else ("predict",):
             main([command, *arguments])
     systems = json.dumps({name: f"runs/{name}/predictions.jsonl" for name in rows})
     settings = ["--encoder=null", "--unit=character", "--per_user=false", "--num_resamples=50"]
     main(["table", f"--systems={systems}", "--output=table", *settings])
     with Path("table/table.csv").open() as file:
-        found = {row["system"]: float(row["value"]) for row in csv.DictReader(file) if row["metric"] == "perplexity"}
-    assert found.keys() == rows.keys()
+        lines = list(csv.DictReader(file))
+    found = {row["system"]: float(row["value"]) for row in lines if row["metric"] == "perplexity"}
+    assert found.keys() == rows.keys() - {"LLM, profile"}  # which gives no likelihoods
     assert found["LoRA r=2"] != found["base"] != found["full fine-tuning"]
+    assert {row["system"] for row in lines if row["metric"] == "chrF"} == rows.keys()
 
 
 @pytest.mark.parametrize(
