@@ -30,8 +30,8 @@ from evaluation.conversations import (
     read_parts,
 )
 from evaluation.identification import UserClassifier
-from evaluation.intervals import MIN_UNITS, percentiles, resample_users
-from evaluation.latex import latex
+from evaluation.intervals import MIN_UNITS, bca, jackknife_users, resample_users
+from evaluation.latex import latex, latex_notes
 from evaluation.plots import COLORS, REFERENCE_COLOR, ascii_label, save_png
 from evaluation.predictions import card_facts, read_card
 from evaluation.rendering import align
@@ -155,10 +155,10 @@ class ConversationTable:
         def mean(sums: np.ndarray) -> np.ndarray:  # (..., speakers, 2)
             return (sums[..., 0] / sums[..., 1]).mean(axis=-1)
 
-        value = float(mean(np.stack([own.sum(axis=0) for own in values])))
+        value = mean(np.stack([own.sum(axis=0) for own in values]))
         drawn = resample_users(values, mean, self.num_resamples, self.seed)
-        low, high = (None, None) if drawn is None else (float(end) for end in percentiles(drawn))
-        return [Line(system, first, last, figure, value, low, high, len(values))]
+        ends = (None, None) if drawn is None else map(float, bca(drawn, value, jackknife_users(values, mean)))
+        return [Line(system, first, last, figure, float(value), *ends, len(values))]
 
     def _silent(self, speakers: Sequence[str], judgements: Judgements | None) -> list[Line]:
         """Agreement of what the network says without any text: what no text can be thanked for."""
@@ -169,7 +169,7 @@ class ConversationTable:
 
     def _caption(
         self, parts: Sequence[Part], speakers: Sequence[str], card: dict, judgements: Judgements | None
-    ) -> str:
+    ) -> list[str]:
         numbers = {system: len({p.conversation for p in parts if p.system == system}) for system in NAMES}
         lines = [
             f"{len(speakers)} speakers, {numbers['own']} conversations of two user models, begun by "
@@ -180,7 +180,7 @@ class ConversationTable:
             "recognised, MRR: by a classifier of training turns, from the speaker's turns of that block alone. "
             "repeated: turns that stood word for word in the conversation before. distinct-2: of the speaker's turns "
             f"in the block, in {self.unit}s.",
-            "[low, high]: 95 % percentile bootstrap over speakers, then conversations, "
+            "[low, high]: 95 % BCa bootstrap over speakers, then conversations, "
             f"{self.num_resamples:,} resamples, seed {self.seed}; two speakers of one conversation are taken as "
             f"independent. No interval with fewer than {MIN_UNITS} speakers.",
         ]
@@ -194,10 +194,11 @@ class ConversationTable:
                 "that value alone agrees."
             )
         facts = card_facts(card) + [f"{key} {card[key]}" for key in ("adapters", "seed") if key in card]
-        return "\n".join(f"- {line}" for line in [*lines, "; ".join(facts)] if line)
+        return [line for line in [*lines, "; ".join(facts)] if line]
 
-    def _write(self, lines: Sequence[Line], caption: str) -> None:
+    def _write(self, lines: Sequence[Line], notes: Sequence[str]) -> None:
         rows = table_rows(lines)
+        caption = "\n".join(f"- {line}" for line in notes)
         markdown = f"# {self.title}\n\n{align(rows)}\n\n{caption}\n"
         print(markdown)
         self.output.mkdir(parents=True, exist_ok=True)
@@ -207,7 +208,7 @@ class ConversationTable:
         writer.writerows(map(astuple, lines))
         for name, content in (
             ("table.md", markdown),
-            ("table.tex", latex(rows, self.title)),
+            ("table.tex", "\n".join([latex(rows, self.title), latex_notes(notes)])),
             ("table.csv", text.getvalue()),
         ):
             replace_file(
