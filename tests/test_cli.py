@@ -33,7 +33,7 @@ def said(arguments, capsys):
 
 
 def runs(project):
-    return sorted(path.name for path in (project / "runs").iterdir() if path.name != ".locks")
+    return sorted(path.name for path in (project / "runs").glob("[!.]*"))
 
 
 def card(run, stage="fit"):

@@ -60,7 +60,7 @@ def test_fit_and_predict_with_past_replies(project, capsys, experiment, weights)
 
 def test_the_run_has_a_name_of_its_own(project, capsys):
     main(["fit", "--config", "experiments/lora_tiny.yaml", USERS, "--model.max_epochs=1", *WITH])
-    (run,) = (path.name for path in Path("runs").iterdir() if path.name != "pretrain_tiny")
+    (run,) = (path.name for path in Path("runs").glob("[!.]*") if path.name != "pretrain_tiny")
     assert "max_tokens=30" in run
     assert "num_replies=2" in run
 

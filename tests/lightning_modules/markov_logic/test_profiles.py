@@ -93,7 +93,7 @@ def planted(tmp_path, monkeypatch):
 
 
 def run_directory() -> Path:
-    (directory,) = Path("runs").iterdir()
+    (directory,) = Path("runs").glob("[!.]*")
     return directory
 
 
