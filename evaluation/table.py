@@ -119,6 +119,7 @@ class Table:
             raise ValueError(f"paper: there is no system {unknown[0]!r}; there are {list(systems)}")
         self.systems = {n: one if isinstance(one, Experiment) else Path(one) for n, one in systems.items()}
         self.before = before or []
+        self.backbones = [Path(one) for one in (backbone.values() if isinstance(backbone, dict) else [backbone]) if one]
         if backbone:
             self.systems, self.before = on_backbones(self.systems, self.before, backbone)
         if overrides:
@@ -147,7 +148,11 @@ class Table:
         Raises:
             ValueError: A system has failed; the table of the others is written before.
         """
-        # What is not installed shows before anything is trained.
+        # What is not there, or not installed, shows before anything is trained.
+        if missing := [one for one in self.backbones if not (one / "manifest.json").is_file()]:
+            raise ValueError(
+                f"no backbone in {missing[0]}: expected what `lightning fit` of a pre-training has written"
+            )
         text_encoder = None if self.encoder is None else TextEncoder(self.encoder, self.cache)
         if self.mauve:
             require_mauve()

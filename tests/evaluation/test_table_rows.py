@@ -214,6 +214,14 @@ def test_other_backbones_take_the_place_of_those_that_are_named(tmp_path, monkey
     assert found["LoRA psp"] == Experiment([small, on_psp], {"model.init_from": "runs/large_psp"})
 
 
+def test_a_backbone_that_is_not_there_is_said_before_anything_is_run(commands, tmp_path):
+    (tmp_path / "a.yaml").write_text("model: {init_args: {init_from: runs/small/backbone}}")
+    table = Table({"a": Experiment(str(tmp_path / "a.yaml"))}, tmp_path, backbone=tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="no backbone in .*nowhere: expected what `lightning fit`"):
+        table.run()
+    assert commands == []
+
+
 def test_settings_of_all_systems(tmp_path):
     systems = {"a": Experiment("a.yaml", {"seed_everything": 1, "model.rank": 4}), "file": Path("predictions.jsonl")}
     table = Table(systems, tmp_path, per_user=False, encoder=None, overrides={"seed_everything": 2})
