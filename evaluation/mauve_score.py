@@ -35,8 +35,7 @@ def mauve(generated: Sequence[str], references: Sequence[str], encoder: TextEnco
         seed: Of the clusters.
 
     Raises:
-        ValueError: If a side has fewer than `MIN_TEXTS` replies.
-        ValueError: If mauve-text is not installed; says how to install it.
+        ValueError: If a side has fewer than `MIN_TEXTS` replies, or mauve-text is not installed.
     """
     if min(len(generated), len(references)) < MIN_TEXTS:
         raise ValueError(

@@ -178,10 +178,11 @@ class Table:
         tables.append(corpus_rows(scores, names))
         notes = caption_of(self, predictions, cards, users, text_encoder, failed)
         if self.prepared:
+            training = training_turns(self.prepared)
             try:
-                persons = PersonTable(
-                    training_turns(self.prepared), text_encoder, self.unit, self.num_resamples, self.seed
-                ).scores(predictions)
+                persons = PersonTable(training, text_encoder, self.unit, self.num_resamples, self.seed).scores(
+                    predictions
+                )
             except ValueError as error:
                 notes.append(f"The table with the persons is left out: {error}.")
             else:

@@ -114,7 +114,7 @@ class UserDialogueCLI(LightningCLI):
         parser = self._parser(self.subcommand)
         exits, parser.exit_on_error = parser.exit_on_error, False
         try:
-            return json.loads(parser.dump(parser.parse_object(deepcopy(config)), format="json", skip_none=False))
+            return self._plain({self.subcommand: parser.parse_object(deepcopy(config))})
         except (ArgumentError, TypeError, ValueError):
             return config
         finally:

@@ -116,6 +116,17 @@ def test_persons_that_cannot_be_compared_are_left_out_with_the_reason(systems, t
     assert "is left out: a user is told from other users" in (tmp_path / "one" / "table.md").read_text()
 
 
+def test_a_prepared_corpus_that_is_damaged_stops_the_table(systems, tmp_path, monkeypatch):
+    def damaged(_):
+        raise ValueError("tokenizer.json is damaged")
+
+    monkeypatch.setattr("evaluation.table.training_turns", damaged)
+    monkeypatch.setattr("evaluation.table.check_corpus", lambda *_: None)
+    with pytest.raises(ValueError, match=r"tokenizer\.json is damaged"):
+        run(systems, tmp_path / "out", prepared=tmp_path)
+    assert not (tmp_path / "out" / "table.md").exists()
+
+
 def test_figures_of_persons_and_runs_are_in_the_file_for_machines(systems, tmp_path, monkeypatch):
     training = {user: [said(word)] * 3 for user, word in zip(PEOPLE, WORDS, strict=True)}
     monkeypatch.setattr("evaluation.table.training_turns", lambda _: training)
