@@ -19,6 +19,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from evaluation.backbones import on_backbones, places_of, require_backbones
 from evaluation.conversations import (
     FIGURES,
     Judgements,
@@ -31,12 +32,10 @@ from evaluation.conversations import (
 )
 from evaluation.identification import UserClassifier
 from evaluation.intervals import MIN_UNITS, bca, jackknife_users, resample_users
-from evaluation.latex import latex, latex_notes
-from evaluation.plots import COLORS, REFERENCE_COLOR, ascii_label, save_png
+from evaluation.plots import COLORS, REFERENCE_COLOR, ascii_label
 from evaluation.predictions import card_facts, read_card
-from evaluation.rendering import align
-from evaluation.rows import run_before
-from evaluation.table import replace_file
+from evaluation.rows import moved, run_before
+from evaluation.table_files import log_to_wandb, write_tables
 from evaluation.text_metrics import Unit
 from evaluation.training_turns import check_corpus, training_turns
 
@@ -71,11 +70,13 @@ class ConversationTable:
         judged: Path | None = None,
         profiles: Path | None = None,
         before: list[str] | None = None,
+        backbone: Path | None = None,
         block_turns: int = 10,
         unit: Unit = "word",
         num_resamples: int = 10_000,
         seed: int = 0,
         title: str = "Long conversations",
+        wandb_project: str | None = None,
     ) -> None:
         """Takes the settings; nothing is read before `run`.
 
@@ -87,11 +88,15 @@ class ConversationTable:
                 profiles out.
             profiles: profiles.parquet of the users' training posts, by the same network.
             before: Commands of `lightning` that are run first.
+            backbone: Takes the place of the backbone that these commands name: the same table at another scale. It is
+                there already, and not trained; what they make from it, and the files above, are in runs of their own.
             block_turns: Turns of a block, of both people together; as the conversations were judged with.
             unit: What bigrams count; "character" for Japanese.
             num_resamples: Bootstrap resamples for the 95 % intervals.
             seed: Of the bootstrap and the classifier.
             title: Headline of the table and of the picture.
+            wandb_project: Also logs the figures to this project of Weights & Biases, offline unless WANDB_MODE says
+                otherwise.
         """
         if (judged is None) != (profiles is None):
             raise ValueError("agreement needs both `judged` and `profiles`: give both or neither")
@@ -103,25 +108,30 @@ class ConversationTable:
         self.judged = judged
         self.profiles = profiles
         self.before = before or []
+        self.places = places_of(on_backbones(self.before), backbone) if backbone else {}
         self.block_turns = block_turns
         self.unit: Unit = unit
         self.num_resamples = num_resamples
         self.seed = seed
         self.title = title
+        self.wandb_project = wandb_project
 
     def run(self) -> None:
         """Makes what is missing, reads, judges, prints the table and writes its files."""
-        run_before(self.before, self.output / "logs")
-        parts = read_parts(self.conversations, self.block_turns)
-        card = read_card(self.conversations)
+        require_backbones(self.places.values())
+        places = run_before(self.before, self.output / "logs", self.places)
+        conversations = Path(moved(str(self.conversations), places))
+        parts = read_parts(conversations, self.block_turns)
+        card = read_card(conversations)
         check_corpus("conversations", card, self.prepared)
         judgements = None
         if self.judged is not None and self.profiles is not None:
-            judgements = read_judgements(self.judged, self.profiles, self.conversations, self.block_turns, parts)
+            judged = Path(moved(str(self.judged), places))
+            judgements = read_judgements(judged, self.profiles, conversations, self.block_turns, parts)
         speakers = sorted({part.speaker for part in parts})
         training = training_turns(self.prepared)
         if unknown := sorted(set(speakers) - training.keys()):
-            raise ValueError(f"{self.conversations}: {unknown[0]!r} is no target user of {self.prepared}")
+            raise ValueError(f"{conversations}: {unknown[0]!r} is no target user of {self.prepared}")
         # As many turns together as a speaker has in a block, so that texts are of the kind that is judged.
         classifier = UserClassifier(
             {user: training[user] for user in speakers}, bundle=-(-self.block_turns // 2), seed=self.seed
@@ -197,25 +207,14 @@ class ConversationTable:
         return [line for line in [*lines, "; ".join(facts)] if line]
 
     def _write(self, lines: Sequence[Line], notes: Sequence[str]) -> None:
-        rows = table_rows(lines)
-        caption = "\n".join(f"- {line}" for line in notes)
-        markdown = f"# {self.title}\n\n{align(rows)}\n\n{caption}\n"
-        print(markdown)
-        self.output.mkdir(parents=True, exist_ok=True)
+        columns = [field.name for field in fields(Line)]
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(field.name for field in fields(Line))
+        writer.writerow(columns)
         writer.writerows(map(astuple, lines))
-        for name, content in (
-            ("table.md", markdown),
-            ("table.tex", "\n".join([latex(rows, self.title), latex_notes(notes)])),
-            ("table.csv", text.getvalue()),
-        ):
-            replace_file(
-                self.output / name, lambda path, content=content: path.write_text(content, encoding="utf-8", newline="")
-            )
-        figure = draw(lines, self.title)
-        replace_file(self.output / "table.png", lambda path: save_png(figure, path))
+        write_tables(self.output, self.title, [table_rows(lines)], notes, text.getvalue(), draw(lines, self.title))
+        if self.wandb_project:
+            log_to_wandb(self.wandb_project, self.title, columns, map(astuple, lines), self.output)
 
 
 def by_chance(num_users: int) -> list[Line]:

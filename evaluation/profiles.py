@@ -31,7 +31,8 @@ from matplotlib.figure import Figure
 
 from evaluation.intervals import percentiles, resample_items
 from evaluation.plots import COLORS, REFERENCE_COLOR, ascii_label, save_png
-from evaluation.table import align, replace_file
+from evaluation.rendering import align
+from evaluation.table_files import replace_file
 
 COLUMNS = {"user", "is_short", "attribute", "label", "decision", "value", "posterior"}
 COVERAGES = (0.25, 0.5, 0.75)

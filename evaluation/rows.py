@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -68,25 +69,46 @@ class Experiment:
     @property
     def backbone(self) -> str | None:
         """The backbone that it begins with, by its last file or override that names one; None where none does."""
-        found = [(one.get("model") or {}).get("init_args", {}).get("init_from") for one in map(_settings, self.files)]
-        return next((one for one in [self.overrides.get(INIT_FROM), *reversed(found)] if one), None)
+        return self._paths().get(INIT_FROM)
+
+    @property
+    def name(self) -> str:
+        """Of its run, without what overrides change in it."""
+        return self.overrides.get("run") or "+".join(Path(file).stem for file in self.files)
 
     @property
     def makes(self) -> str | None:
         """The backbone that it trains, or how it is told from others; None where it trains none of its own."""
         if "fit" not in self.commands or self.backbone is not None:
             return None
-        name = self.overrides.get("run") or "+".join(Path(file).stem for file in self.files)
         changes = {key: value for key, value in self.overrides.items() if key != "run"}
-        return f"runs/{name}/backbone" + (f" with {changes}" if changes else "")
+        return f"runs/{self.name}/backbone" + (f" with {changes}" if changes else "")
 
-    def on(self, backbones: Mapping[str, Path]) -> Experiment:
-        """The same with backbones in the place of those that are named here; one that is there is not trained."""
-        old = self.makes or self.backbone
-        if old not in backbones:
+    def on(self, places: Mapping[str, str]) -> Experiment:
+        """The same where directories that it names have moved; itself where it names none of them.
+
+        Args:
+            places: directory -> the one that takes its place. A backbone of another place is there, and not trained.
+        """
+        changes = {key: there for key, path in self._paths().items() if (there := moved(path, places)) != path}
+        commands = self.commands
+        if self.makes in places:
+            changes[INIT_FROM] = places[self.makes]
+            commands = [command for command in commands if command != "fit"]
+        if not changes:
             return self
-        commands = [command for command in self.commands if command != "fit" or self.makes is None]
-        return replace(self, overrides={**self.overrides, INIT_FROM: str(backbones[old])}, commands=commands)
+        if INIT_FROM in changes and "run" in self.overrides:  # a run that has a name has another on another backbone
+            changes["run"] = re.sub(r"[^\w.,+=-]+", "-", f"{self.name},init_from={changes[INIT_FROM]}")
+        return replace(self, overrides={**self.overrides, **changes}, commands=commands)
+
+    def _paths(self) -> dict[str, str]:
+        """Its settings that are words, by their short keys: what directories are among."""
+        found: dict[str, Any] = {}
+        for settings in map(_settings, self.files):
+            for part in ("model", "data"):
+                arguments = (settings.get(part) or {}).get("init_args") or {}
+                found |= {f"{part}.{key}": value for key, value in arguments.items()}
+        return {key: value for key, value in (found | self.overrides).items() if isinstance(value, str)}
 
     def arguments(self) -> list[list[str]]:
         """Of all its commands, in order."""
@@ -132,21 +154,36 @@ class Experiment:
         return directory / "predictions.jsonl"
 
 
-def run_before(commands: Sequence[str], logs: Path) -> None:
+def run_before(commands: Sequence[str], logs: Path, places: Mapping[str, str] | None = None) -> dict[str, str]:
     """Runs commands of `lightning` that all rows need, one after the other.
 
     Args:
         commands: each as on the command line, without `lightning`.
         logs: directory for what they say.
+        places: directory -> the one that takes its place in these commands. A backbone of them is not trained, and
+            what is made from one of them has a run of its own, which takes the place of the other run.
+
+    Returns:
+        `places`, and where the runs are that have moved with them.
 
     Raises:
         ValueError: one has failed, and so would the rows.
     """
+    places = dict(places or {})
     done: Finished | None = None
     split = [shlex.split(command) for command in commands]
     for number, (command, arguments) in enumerate(zip(commands, split, strict=True), start=1):
         print(f"[before, {number} of {len(commands)}] {command}:", end=" ", flush=True)
-        if done is None and arguments[0] in OF_THE_TRAINER:  # behind the preparation, which they look at
+        of_the_trainer = arguments[0] in OF_THE_TRAINER
+        experiment = experiment_of(arguments)
+        elsewhere = experiment.on(places) if of_the_trainer else experiment
+        if arguments[0] == "fit" and "fit" not in elsewhere.commands:
+            print(f"{elsewhere.backbone} takes its place", flush=True)
+            continue
+        if elsewhere is not experiment:
+            arguments += elsewhere.flags(arguments[0])[2 * len(elsewhere.files) :]
+            done = {}  # it finds out itself
+        if done is None and of_the_trainer:  # behind the preparation, which they look at
             done = finished([one for one in split if one[0] in OF_THE_TRAINER])
         if done and tuple(arguments) in done:
             print("is done", flush=True)
@@ -155,9 +192,21 @@ def run_before(commands: Sequence[str], logs: Path) -> None:
         (run,) = all_of([partial(run_lightning, arguments, log)])
         print(f"failed: {run.error}" if run.error else f"{run.seconds:.0f} s", flush=True)
         if run.error is not None:
-            raise ValueError(f"before: lightning {command}: {run.error} (all of it: {log})")
-        if arguments[0] in OF_THE_TRAINER:
+            raise ValueError(f"before: lightning {shlex.join(arguments)}: {run.error} (all of it: {log})")
+        if of_the_trainer:
             done = {}  # what comes behind it may not be done any more
+        if elsewhere is not experiment:
+            places[f"runs/{experiment.name}"] = str(run.directory)
+    return places
+
+
+def experiment_of(arguments: Sequence[str]) -> Experiment:
+    """What a command of the trainer runs: its files, and the run's name if it gives one."""
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", action="append", default=[])
+    parser.add_argument("--run")
+    found, _ = parser.parse_known_args(arguments[1:])
+    return Experiment(found.config, {"run": found.run} if found.run else {}, ["fit", "predict"])
 
 
 def collect(
@@ -208,6 +257,14 @@ def collect(
     return paths, {name: why for name in systems if isinstance(why := made[name], str)}
 
 
+def moved(path: str, places: Mapping[str, str]) -> str:
+    """The path, or where it is now if it is, or lies in, a directory that has moved."""
+    for old, new in places.items():
+        if path == old or path.startswith(f"{old}/"):
+            return new + path[len(old) :]
+    return path
+
+
 def _settings(file: str) -> dict[str, Any]:
     """What stands in an experiment file; nothing where it cannot be read, which its command says itself."""
     try:
@@ -222,41 +279,3 @@ def _written(value: Any) -> str:
     return (
         json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict | bool) or value is None else str(value)
     )
-
-
-def on_backbones(
-    systems: Mapping[str, Path | Experiment], before: Sequence[str], backbone: Path | Mapping[str, Path]
-) -> tuple[dict[str, Path | Experiment], list[str]]:
-    """The systems, and the commands before them, with other backbones in the place of theirs.
-
-    Args:
-        systems: of the table.
-        before: commands; those that would train a backbone that is replaced are left out.
-        backbone: for all that name the first one that is named; or directory that is named -> directory that takes
-            its place.
-
-    Raises:
-        ValueError: no experiment names such a backbone, or some would stay on another one.
-    """
-    experiments = {name: one for name, one in systems.items() if isinstance(one, Experiment)}
-    named = {name: old for name, one in experiments.items() if (old := one.makes or one.backbone)}
-    if not named:
-        raise ValueError(f"backbone {backbone}: no experiment of this table names a backbone (model.init_from)")
-    replaced = dict(backbone) if isinstance(backbone, Mapping) else {next(iter(named.values())): backbone}
-    if unknown := sorted(replaced.keys() - set(named.values())):
-        raise ValueError(f"no experiment of this table is on {unknown[0]}; they are on {sorted(set(named.values()))}")
-    if left := {name: old for name, old in named.items() if old not in replaced}:
-        raise ValueError(
-            f"systems {sorted(left)} would stay on {sorted(set(left.values()))}: say what takes the place of every "
-            "backbone, as in --backbone='{<directory>: <directory>, ...}'"
-        )
-    kept = []
-    for command in before:
-        subcommand, *flags = shlex.split(command)
-        files = [flags[at + 1] for at, flag in enumerate(flags) if flag == "--config"]
-        one = Experiment(files, commands=["fit", "predict"])
-        if subcommand != "fit" or one.on(replaced) is one:
-            kept.append(command)
-        elif one.makes is None:
-            kept.append(f"{command} --{INIT_FROM}={shlex.quote(str(replaced[one.backbone]))}")
-    return {name: one.on(replaced) if isinstance(one, Experiment) else one for name, one in systems.items()}, kept

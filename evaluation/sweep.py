@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.plots import draw_curves, save_png
+from evaluation.rendering import align
 from evaluation.runs import all_of, run_lightning, threads_of
 from evaluation.sweep_file import Point, SweepFile, read_sweep
-from evaluation.table import align, replace_file
+from evaluation.table_files import replace_file
 
 RUNS = Path("runs")
 

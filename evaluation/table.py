@@ -5,21 +5,19 @@ In: for each system a `predictions.jsonl`, or the experiment that makes it. Out:
 a run is (`rows.py`). No text of a reply or context is written anywhere.
 """
 
-import os
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import astuple, fields, replace
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
+from evaluation.backbones import places_of, require_backbones
 from evaluation.captions import caption_of
 from evaluation.corpus_scores import corpus_scores
 from evaluation.curves import curve_figure
-from evaluation.latex import latex, latex_notes
 from evaluation.mauve_score import mauve_scores, require_mauve
 from evaluation.person import PersonTable, person_rows
-from evaluation.plots import draw_systems, draw_users, save_png
+from evaluation.plots import draw_systems, draw_users
 from evaluation.predictions import (
     Prediction,
     check_same_pairs,
@@ -29,7 +27,6 @@ from evaluation.predictions import (
     read_predictions,
 )
 from evaluation.rendering import (
-    align,
     corpus_rows,
     csv_of,
     main_rows,
@@ -38,10 +35,11 @@ from evaluation.rendering import (
     system_panels,
     user_labels,
 )
-from evaluation.rows import Experiment, collect, on_backbones, run_before
+from evaluation.rows import Experiment, collect, run_before
 from evaluation.run_facts import run_facts
 from evaluation.scores import MICRO, Score, items_of_users, user_scores
 from evaluation.similarity import DEFAULT_ENCODER, TextEncoder
+from evaluation.table_files import log_to_wandb, write_tables
 from evaluation.text_metrics import Unit
 from evaluation.training_turns import check_corpus, training_turns
 from evaluation.weights import CAPTION as WEIGHTS_CAPTION
@@ -119,14 +117,11 @@ class Table:
             raise ValueError(f"paper: there is no system {unknown[0]!r}; there are {list(systems)}")
         self.systems = {n: one if isinstance(one, Experiment) else Path(one) for n, one in systems.items()}
         self.before = before or []
-        self.backbones = [Path(one) for one in (backbone.values() if isinstance(backbone, dict) else [backbone]) if one]
-        if backbone:
-            self.systems, self.before = on_backbones(self.systems, self.before, backbone)
-        if overrides:
-            self.systems = {
-                name: replace(one, overrides={**one.overrides, **overrides}) if isinstance(one, Experiment) else one
-                for name, one in self.systems.items()
-            }
+        self.places = places_of(self.systems, backbone) if backbone else {}
+        for name, one in self.systems.items():
+            if isinstance(one, Experiment):
+                there = one.on(self.places)
+                self.systems[name] = replace(there, overrides={**there.overrides, **(overrides or {})})
         self.output = Path(output)
         self.prepared = prepared
         self.encoder = encoder
@@ -149,14 +144,13 @@ class Table:
             ValueError: A system has failed; the table of the others is written before.
         """
         # What is not there, or not installed, shows before anything is trained.
-        if missing := [one for one in self.backbones if not (one / "manifest.json").is_file()]:
-            raise ValueError(
-                f"no backbone in {missing[0]}: expected what `lightning fit` of a pre-training has written"
-            )
+        require_backbones(self.places.values())
         text_encoder = None if self.encoder is None else TextEncoder(self.encoder, self.cache)
         if self.mauve:
             require_mauve()
-        run_before(self.before, self.output / "logs")
+        places = run_before(self.before, self.output / "logs", self.places)
+        for name, one in self.systems.items():
+            self.systems[name] = one.on(places) if isinstance(one, Experiment) else one
         paths, failed = collect(self.systems, self.output / "logs", self.jobs)
         predictions, cards = self._read(paths, failed)
         if not predictions:
@@ -248,21 +242,10 @@ class Table:
         figure = self._figure(scores, labels, encoder)
         if not self.per_user:
             scores = [score for score in scores if score.user not in labels]
-        caption = "\n".join(f"- {line}" for line in notes)
-        markdown = "\n\n".join([f"# {self.title}", *map(align, tables), caption]) + "\n"
-        print(markdown)
-        self.output.mkdir(parents=True, exist_ok=True)
-        for name, text in (
-            ("table.md", markdown),
-            ("table.tex", "\n".join([*(latex(rows, self.title) for rows in tables), latex_notes(notes)])),
-            ("table.csv", csv_of(scores, encoder)),
-        ):
-            replace_file(
-                self.output / name, lambda path, text=text: path.write_text(text, encoding="utf-8", newline="")
-            )
-        replace_file(self.output / "table.png", lambda path: save_png(figure, path))
+        write_tables(self.output, self.title, tables, notes, csv_of(scores, encoder), figure)
         if self.wandb_project:
-            self._log(scores)
+            rows = map(astuple, scores)
+            log_to_wandb(self.wandb_project, self.title, [one.name for one in fields(Score)], rows, self.output)
 
     def _figure(self, scores: list[Score], labels: dict[str, str], encoder: str) -> Figure:
         """Single users; or all systems; or perplexity over the setting of the curve."""
@@ -275,25 +258,3 @@ class Table:
         return curve_figure(
             self.systems, found, [self.curve] if isinstance(self.curve, str) else self.curve, self.title
         )
-
-    def _log(self, scores: list[Score]) -> None:
-        """Logs the scores as a table of Weights & Biases."""
-        import wandb
-
-        os.environ.setdefault("WANDB_MODE", "offline")
-        columns = list(Score.__dataclass_fields__)
-        with wandb.init(project=self.wandb_project, job_type="table", name=self.title, dir=self.output) as run:
-            data = [[getattr(score, column) for column in columns] for score in scores]
-            run.log({"table": wandb.Table(columns=columns, data=data)})
-        wandb.teardown()  # else later child processes of this one would log through its service
-
-
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Writes to a temporary name and renames, so that a reader never sees half a file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    print(f"wrote {path}")

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from evaluation.rows import Experiment, on_backbones
+from evaluation.backbones import places_of
+from evaluation.rows import OF_THE_TRAINER, Experiment, experiment_of
 from lightning_modules import cli
 from lightning_modules.cli import UserDialogueCLI, main
 
@@ -177,13 +178,16 @@ def test_a_table_moves_to_other_backbones_as_a_whole(path):
     old = {name for one in experiments.values() if (name := one.makes or one.backbone)}
     if not old:
         return
-    new = {name: Path(f"other/{number}") for number, name in enumerate(sorted(old))}
-    found, before = on_backbones(experiments, settings["before"] or [], new)
-    assert {one.backbone for one in found.values()} - {None} == {str(directory) for directory in new.values()}
-    assert all(one.makes is None for one in found.values())
-    assert not any("pretrain" in line for line in before)
-    if kind(path) == "tables":  # nor does a row name what a command before has made from the old backbone
-        assert not any("adapters" in key for one in experiments.values() for key in one.overrides)
+    places = places_of(experiments, {name: Path(f"other/{number}") for number, name in enumerate(sorted(old))})
+    found = [one.on(places) for one in experiments.values()]
+    assert {one.backbone for one in found} - {None} == set(places.values())
+    assert all(one.makes is None for one in found)
+    # What a row names of what a command before it makes is made from the other backbone too.
+    before = [shlex.split(line) for line in settings["before"] or []]
+    made = [one for line in before if line[0] in OF_THE_TRAINER and (one := experiment_of(line)).on(places) is not one]
+    places |= {f"runs/{one.name}": "elsewhere" for one in made}
+    adapters = [path for one in found if (path := one.on(places).overrides.get("model.adapters"))]
+    assert all(path.startswith("elsewhere/") for path in adapters)
 
 
 @of_kind("sweeps")

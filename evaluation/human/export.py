@@ -35,7 +35,7 @@ from evaluation.predictions import (
     read_card,
     read_predictions,
 )
-from evaluation.table import replace_file
+from evaluation.table_files import replace_file
 
 REAL = "real reply"
 PAGE, KEY = "page.html", "key.json"

@@ -31,7 +31,8 @@ import numpy as np
 from evaluation.human.agreement import krippendorff_alpha
 from evaluation.human.export import REAL
 from evaluation.intervals import MIN_UNITS, percentiles, resample_users
-from evaluation.table import align, replace_file
+from evaluation.rendering import align
+from evaluation.table_files import replace_file
 
 ASKED = {"choice": ("taken",), "rating": ("naturalness", "likeness")}  # the answer to "taken" is an option's number
 HIGHEST_MARK = 5

@@ -7,16 +7,18 @@ ben, cleo and dan, eve and fay talk: in the first block as themselves, in the se
 import csv
 import hashlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from evaluation import conversation_table
+from evaluation import conversation_table, rows
 from evaluation.conversation_table import ConversationTable, by_chance
 from evaluation.conversations import FIGURES, figures_of_parts, read_parts
 from evaluation.identification import UserClassifier
+from evaluation.runs import Run
 from lightning_modules.cli import main
 
 SAYS = {
@@ -126,6 +128,49 @@ def test_without_profiles_there_is_recognition_only(written):
     ConversationTable(written / "conversations.jsonl", written, written / "out", block_turns=2, num_resamples=50).run()
     figures = {row["figure"] for row in csv.DictReader((written / "out" / "table.csv").open())}
     assert figures == {"recognised", "MRR", "repeated", "distinct-2"}
+
+
+def test_the_same_on_another_backbone(written, tmp_path, monkeypatch):
+    """The files are where the commands before have written them."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "talk.yaml").write_text("model: {init_args: {init_from: runs/small/backbone}}")
+    (tmp_path / "judge.yaml").write_text("data: {init_args: {conversations: runs/talk/conversations.jsonl}}")
+    (tmp_path / "large").mkdir()
+    for run, file in (("talk_large", "conversations.jsonl"), ("judge_large", "judged.parquet")):
+        (tmp_path / "runs" / run).mkdir(parents=True)
+        (tmp_path / file).rename(tmp_path / "runs" / run / file)
+    begun = []
+
+    async def run_lightning(arguments, log, environment=None):
+        begun.append(" ".join(arguments))
+        return Run(Path("runs") / f"{Path(arguments[2]).stem}_large", None, 1.0)
+
+    monkeypatch.setattr(rows, "run_lightning", run_lightning)
+    table = ConversationTable(
+        Path("runs/talk/conversations.jsonl"),
+        written,
+        tmp_path / "out",
+        judged=Path("runs/judge/judged.parquet"),
+        profiles=tmp_path / "profiles.parquet",
+        before=["predict --config talk.yaml", "predict --config judge.yaml"],
+        backbone=Path("large"),
+        block_turns=2,
+        num_resamples=50,
+        wandb_project="trial",
+    )
+    with pytest.raises(ValueError, match="no backbone in large"):
+        table.run()
+    (tmp_path / "large" / "manifest.json").touch()
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    table.run()
+    assert begun == [
+        "predict --config talk.yaml --model.init_from=large",
+        "predict --config judge.yaml --data.conversations=runs/talk_large/conversations.jsonl",
+    ]
+    lines = list(csv.DictReader((tmp_path / "out" / "table.csv").open()))
+    assert "agreement" in {line["figure"] for line in lines}
+    (logged,) = (tmp_path / "out" / "wandb").glob("offline-run-*/files/media/table/*.table.json")
+    assert len(json.loads(logged.read_text())["data"]) == len(lines)
 
 
 def test_what_is_wrong_is_said(written):

@@ -266,7 +266,7 @@ def test_failure_while_writing_keeps_the_old_file(systems, tmp_path, monkeypatch
         path.write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr("evaluation.table.save_png", half)
+    monkeypatch.setattr("evaluation.table_files.save_png", half)
     with pytest.raises(OSError, match="disk full"):
         run(systems, tmp_path / "out")
     assert (tmp_path / "out" / "table.png").read_bytes() == before

@@ -9,8 +9,9 @@ import yaml
 from safetensors.torch import save_file
 
 from evaluation import rows
+from evaluation.backbones import places_of
 from evaluation.latex import latex
-from evaluation.rows import Experiment, collect, on_backbones, run_before
+from evaluation.rows import Experiment, collect, experiment_of, moved, run_before
 from evaluation.run_facts import adapter_size, validation_perplexity
 from evaluation.runs import Run
 from evaluation.table import Table
@@ -176,42 +177,95 @@ def test_latex():
     assert r"\caption{50 \% better}" in text
 
 
-def test_other_backbones_take_the_place_of_those_that_are_named(tmp_path, monkeypatch):
+@pytest.fixture
+def written(tmp_path, monkeypatch):
+    """Writes experiment files: a name, and what its model and its data are given."""
     monkeypatch.chdir(tmp_path)
 
-    def file(name, backbone):
-        model = {"class_path": "M", "init_args": {"init_from": backbone} if backbone else {}}
-        Path(name).write_text(yaml.safe_dump({"model": model}))
+    def write(name, model=None, data=None):
+        settings = {"model": {"init_args": model or {}}, "data": {"init_args": data or {}}}
+        Path(name).write_text(yaml.safe_dump(settings, sort_keys=False))
         return name
 
-    small, on_psp = file("lora.yaml", "runs/small/backbone"), file("on_psp.yaml", "runs/psp/backbone")
-    pretraining, none = file("psp.yaml", None), file("none.yaml", None)
+    return write
+
+
+def test_other_backbones_take_the_place_of_those_that_are_named(written):
+    small, on_psp = (written(f"{name}.yaml", {"init_from": f"runs/{name}/backbone"}) for name in ("small", "psp"))
+    pretraining, none = written("psp_itself.yaml"), written("none.yaml")
     systems = {
         "file": Path("predictions.jsonl"),
         "lookup": Experiment(none, commands=["predict"]),
         "base": Experiment(small, commands=["predict"]),
-        "named": Experiment(none, {"model.init_from": "runs/small/backbone", "n": 1}),
+        "named": Experiment(none, {"model.init_from": "runs/small/backbone", "n": 1, "run": "ten"}),
     }
-    before = ["prepare --config corpus.yaml", "fit --config small.yaml", "fit --config lora.yaml"]
-    file("small.yaml", None)
-    found, commands = on_backbones(systems, before, Path("runs/large"))
-    assert {name: one for name, one in found.items() if one != systems[name]} == {
-        "base": Experiment(small, {"model.init_from": "runs/large"}, ["predict"]),
-        "named": Experiment(none, {"model.init_from": "runs/large", "n": 1}),
-    }
-    assert commands == ["prepare --config corpus.yaml", "fit --config lora.yaml --model.init_from=runs/large"]
+    places = places_of(systems, Path("runs/large"))
+    assert places == {"runs/small/backbone": "runs/large"}
+    assert systems["lookup"].on(places) is systems["lookup"]
+    assert systems["base"].on(places) == Experiment(small, {"model.init_from": "runs/large"}, ["predict"])
+    assert systems["named"].on(places) == Experiment(
+        none, {"model.init_from": "runs/large", "n": 1, "run": "ten,init_from=runs-large"}
+    )
     with pytest.raises(ValueError, match="runs/large: no experiment of this table names a backbone"):
-        on_backbones({"lookup": Experiment(none, commands=["predict"])}, [], Path("runs/large"))
+        places_of({"lookup": Experiment(none, commands=["predict"])}, Path("runs/large"))
     systems |= {"base psp": Experiment(pretraining), "LoRA psp": Experiment([small, on_psp])}
-    with pytest.raises(ValueError, match=r"\['LoRA psp', 'base psp'\] would stay on \['runs/psp/backbone'\]"):
-        on_backbones(systems, before, Path("runs/large"))
+    with pytest.raises(ValueError, match=r"\['LoRA psp', 'base psp'\] would stay on "):
+        places_of(systems, Path("runs/large"))
     with pytest.raises(ValueError, match="no experiment of this table is on runs/ppp/backbone"):
-        on_backbones(systems, before, {"runs/ppp/backbone": Path("x")})
-    assert Experiment(pretraining, {"seed_everything": 1}).makes == "runs/psp/backbone with {'seed_everything': 1}"
-    mapping = {"runs/small/backbone": Path("runs/large"), "runs/psp/backbone": Path("runs/large_psp")}
-    found, _ = on_backbones(systems, before, mapping)
-    assert found["base psp"] == Experiment(pretraining, {"model.init_from": "runs/large_psp"}, ["predict"])
-    assert found["LoRA psp"] == Experiment([small, on_psp], {"model.init_from": "runs/large_psp"})
+        places_of(systems, {"runs/ppp/backbone": Path("x")})
+    assert Experiment(pretraining, {"seed_everything": 1}).makes == (
+        "runs/psp_itself/backbone with {'seed_everything': 1}"
+    )
+    mapping = {f"runs/{name}/backbone": Path(f"large/{name}") for name in ("small", "psp", "psp_itself")}
+    places = places_of(systems, mapping)
+    assert systems["base psp"].on(places) == Experiment(
+        pretraining, {"model.init_from": "large/psp_itself"}, ["predict"]
+    )
+    assert systems["LoRA psp"].on(places) == Experiment([small, on_psp], {"model.init_from": "large/psp"})
+
+
+def test_the_experiment_of_a_command():
+    one = experiment_of(
+        ["predict", "--config=a.yaml", "--run", "mine", "--config", "b.yaml", "--data.network", "runs/x"]
+    )
+    assert (one.files, one.name) == (["a.yaml", "b.yaml"], "mine")
+    assert experiment_of(["fit", "--config", "a.yaml", "--config", "b.yaml"]).name == "a+b"
+
+
+def test_paths_in_a_directory_that_has_moved():
+    places = {"runs/a": "runs/b"}
+    assert [moved(path, places) for path in ("runs/a", "runs/a/x/y", "runs/ab/x", "x/runs/a")] == [
+        "runs/b",
+        "runs/b/x/y",
+        "runs/ab/x",
+        "x/runs/a",
+    ]
+
+
+def test_what_commands_before_a_table_make_from_another_backbone(commands, written, tmp_path, monkeypatch, capsys):
+    """Adapters of another backbone talk, and a network reads what they have said; each run is told where that is."""
+    written("small.yaml")
+    written("lora.yaml", {"init_from": "runs/small/backbone", "rank": 12})
+    written("talk.yaml", {"init_from": "runs/small/backbone", "adapters": "runs/lora/adapters"})
+    written("judge.yaml", {"formulas": "en.mln"}, {"heard": "runs/talk/said.jsonl", "network": "runs/network/network"})
+    monkeypatch.setattr(rows, "finished", lambda _: pytest.fail("they are not asked for under their old names"))
+    before = ["prepare --config corpus.yaml", "fit --config small.yaml", "fit --config lora.yaml"]
+    before += ["predict --config talk.yaml", "predict --config judge.yaml"]
+    places = run_before(before, tmp_path, {"runs/small/backbone": "large"})
+    runs = f"{tmp_path}/runs"
+    assert [" ".join(one) for one in commands] == [
+        "prepare --config corpus.yaml",
+        "fit --config lora.yaml --model.init_from=large",
+        f"predict --config talk.yaml --model.init_from=large --model.adapters={runs}/lora/adapters",
+        f"predict --config judge.yaml --data.heard={runs}/talk/said.jsonl",
+    ]
+    assert places == {
+        "runs/small/backbone": "large",
+        "runs/lora": f"{runs}/lora",
+        "runs/talk": f"{runs}/talk",
+        "runs/judge": f"{runs}/judge",
+    }
+    assert "[before, 2 of 5] fit --config small.yaml: large takes its place" in capsys.readouterr().out
 
 
 def test_a_backbone_that_is_not_there_is_said_before_anything_is_run(commands, tmp_path):
