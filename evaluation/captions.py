@@ -67,9 +67,10 @@ def caption_of(
     if len(predictions) > 1:
         lines.insert(
             2,
-            "Overall, of perplexity and similarity: bold is the best system, = one that is not significantly worse "
-            "(Wilcoxon's signed rank test of users' own figures against the best, two-sided, Holm over systems and "
-            f"figures, alpha {ALPHA}). Perplexities over other label tokens take no part.",
+            "Bold is the best system, = one that is not significantly worse (Wilcoxon's signed rank test of users' own "
+            f"figures against the best, two-sided, Holm over all tests of the table, alpha {ALPHA}). Tested are "
+            "perplexity (over the same label tokens), similarity, chrF, sacreBLEU, ROUGE-L and, of the persons, all of "
+            "which more is better.",
         )
     if table.prepared:
         lines.append(
@@ -77,7 +78,7 @@ def caption_of(
             f"share of the user's real replies that some candidate comes near to (cosine from {COVERED_FROM}). "
             "recognised, in first 5, MRR: by a classifier of the users' training turns, of about ten turns "
             "together; real replies are its ceiling. copied: share of 5-grams, and of whole replies, that stand in "
-            "the user's training turns. Marks as above, of the systems, over the six figures of which more is better."
+            "the user's training turns."
         )
     if table.paper:
         lines.append(

@@ -16,6 +16,7 @@ import numpy as np
 from evaluation.intervals import bca, jackknife_users, resample_users
 from evaluation.predictions import Prediction, by_user
 from evaluation.scores import CORPUS, Score, reply_pairs
+from evaluation.significance import TESTED
 from evaluation.text_metrics import Sums, Unit, chrf, distinct, length_ratio, rouge_l, sacrebleu, self_bleu
 
 
@@ -23,6 +24,8 @@ def corpus_scores(
     predictions: Mapping[str, Sequence[Prediction]], unit: Unit, num_resamples: int, seed: int
 ) -> list[Score]:
     """The scores of texts of every system over all its replies, and how alike the candidates of one context are.
+
+    Those that are tested are there for every user, too.
 
     Args:
         predictions: Of every system.
@@ -38,9 +41,17 @@ def corpus_scores(
             scores.append(Score(name, CORPUS, f"distinct-{n}", distinct(replies, n, unit), None, None, len(replies)))
         sums = _sums_of_turns(ordered, unit)
         ends = _intervals(sums, ordered, num_resamples, seed)
+        users, starts = np.unique([p.user for p in ordered], return_index=True)  # they are sorted by user
         for place, (metric, found) in enumerate(sums.items()):
             low, high = (None, None) if ends is None else (float(ends[0][place]), float(ends[1][place]))
             scores.append(Score(name, CORPUS, metric, found.value, low, high, len(replies)))
+            if (CORPUS, metric) in TESTED:
+                own = found.score(np.add.reduceat(found.columns, starts))
+                turns = np.diff([*starts, len(ordered)])
+                scores += [
+                    Score(name, str(user), metric, float(value), None, None, int(n))
+                    for user, value, n in zip(users, own, turns, strict=True)
+                ]
     return scores
 
 

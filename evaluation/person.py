@@ -23,7 +23,7 @@ from evaluation.memorisation import copied
 from evaluation.predictions import Prediction, by_user
 from evaluation.rendering import cell, marked
 from evaluation.scores import MACRO, Score
-from evaluation.significance import Column, Standing, against_best
+from evaluation.significance import Standings
 from evaluation.similarity import TextEncoder
 from evaluation.text_metrics import Unit
 
@@ -37,8 +37,7 @@ FIGURES = {  # metric: heading, form of its numbers
     "copied_5-grams": ("copied 5-grams", ".1%"),
     "copied_replies": ("whole replies", ".1%"),
 }
-MARKED = tuple(FIGURES)[:6]  # more of them is better
-SIMILARITIES, COVERAGE, RECOGNITION, COPIES = MARKED[:2], MARKED[2:3], MARKED[3:], tuple(FIGURES)[6:]
+SIMILARITIES, COVERAGE, RECOGNITION, COPIES = (tuple(FIGURES)[a:b] for a, b in ((0, 2), (2, 3), (3, 6), (6, 8)))
 COVERED_FROM = 0.5
 OTHERS, OWN, REAL = "others' real replies (floor)", "own other replies (ceiling)", "real replies"
 
@@ -118,38 +117,24 @@ class PersonTable:
         return scores
 
 
-def person_rows(scores: Sequence[Score], systems: Sequence[str]) -> list[list[str]]:
+def person_rows(scores: Sequence[Score], systems: Sequence[str], standings: Standings) -> list[list[str]]:
     """The heading, a row a system, and the three rows to read them by.
 
     Args:
         scores: from `PersonTable.scores`.
         systems: their names, in order.
+        standings: how they stand.
     """
     found = {(score.system, score.metric): score for score in scores if score.user == MACRO}
-    standings = _standings(scores, systems)
     rows = [["system", *(heading for heading, _ in FIGURES.values())]]
     for name in (*systems, OTHERS, OWN, REAL):
         cells = []
         for metric, (_, form) in FIGURES.items():
             score = found.get((name, metric))
-            standing = standings.get(metric) if name in systems else None
+            standing = standings.get((MACRO, metric)) if name in systems else None
             cells.append("" if score is None else marked(cell(score, form), name, standing))
         rows.append([name, *cells])
     return rows
-
-
-def _standings(scores: Sequence[Score], systems: Sequence[str]) -> dict[str, Standing]:
-    """How the systems stand in what more is better of, where every user has a figure."""
-    users: dict[str, dict[str, list[float]]] = {metric: {name: [] for name in systems} for metric in MARKED}
-    for score in scores:
-        if score.user != MACRO and score.system in systems and score.metric in users:
-            users[score.metric][score.system].append(score.value)
-    columns = {
-        metric: Column(values, lower_is_better=False)
-        for metric, values in users.items()
-        if not any(np.isnan(own).any() for own in values.values())
-    }
-    return against_best(columns)
 
 
 def _shares(totals: np.ndarray) -> np.ndarray:

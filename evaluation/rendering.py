@@ -14,7 +14,7 @@ import numpy as np
 
 from evaluation.plots import UserPanels
 from evaluation.scores import COMPARISONS, CORPUS, MACRO, METRICS, MICRO, RUN, Score
-from evaluation.significance import Standing, overall_standings
+from evaluation.significance import Standing, Standings
 
 LABEL_LENGTH = 8
 REFERENCES = {"perplexity_ratio": 1.0, "similarity_change": 0.0}  # of the first system against itself
@@ -34,7 +34,7 @@ def user_labels(users: Sequence[str]) -> dict[str, str]:
     return dict(zip(users, short, strict=True))
 
 
-def main_rows(scores: list[Score], systems: list[str], labels: dict[str, str]) -> list[list[str]]:
+def main_rows(scores: list[Score], systems: list[str], labels: dict[str, str], standings: Standings) -> list[list[str]]:
     """A user a row, then all turns and the mean over users; columns for each system."""
     found = {(s.system, s.user, s.metric): s for s in scores}
     columns = [(name, metric) for name in systems for metric in METRICS if name != systems[0] or metric in METRICS[:2]]
@@ -45,7 +45,6 @@ def main_rows(scores: list[Score], systems: list[str], labels: dict[str, str]) -
         "similarity_change": "{0}-{1} sim",
     }
     rows = [["user", "turns", *(headings[metric].format(name, systems[0]) for name, metric in columns)]]
-    standings = overall_standings(scores)
     turns = {user: str(found[systems[0], user, "similarity"].n) for user in [*labels, MICRO]} | {MACRO: ""}
     for user, label in {**labels, MICRO: "**micro**", MACRO: "**macro**"}.items():
         cells = (
@@ -59,7 +58,11 @@ def main_rows(scores: list[Score], systems: list[str], labels: dict[str, str]) -
 
 
 def overall_rows(
-    scores: list[Score], systems: Sequence[str], labels: dict[str, str], failed: Collection[str] = ()
+    scores: list[Score],
+    systems: Sequence[str],
+    labels: dict[str, str],
+    standings: Standings,
+    failed: Collection[str] = (),
 ) -> list[list[str]]:
     """A system a row: over all turns, and how many users have a lower perplexity than with the first system.
 
@@ -67,11 +70,11 @@ def overall_rows(
         scores: of the systems; those of a run have a column where there are any.
         systems: all of the table, with those that were not scored.
         labels: of the users.
+        standings: how the systems stand.
         failed: systems of which this is said.
     """
     found = {(s.system, s.user, s.metric): s for s in scores}
     first = next(name for name in systems if any((name, MICRO, metric) in found for metric in METRICS))
-    standings = overall_standings(scores)
     columns = [
         ("ppl", MICRO, "perplexity"),
         (f"% of {first}", MICRO, "perplexity_ratio"),
@@ -107,14 +110,15 @@ def _improved(found: dict[tuple[str, str, str], Score], system: str, metric: str
     return f"{better} of {len(users)} users"
 
 
-def corpus_rows(scores: list[Score], systems: list[str]) -> list[list[str]]:
+def corpus_rows(scores: list[Score], systems: list[str], standings: Standings) -> list[list[str]]:
     """A system a row: figures of its texts."""
     found = {(score.system, score.metric): score for score in scores if score.user == CORPUS}
     metrics = list(dict.fromkeys(metric for _, metric in found))
     rows = [["system", *(metric.replace("_", " ") for metric in metrics), "replies"]]
     for name in systems:
         replies = found[name, "distinct-1"].n
-        rows.append([name, *(cell(found.get((name, metric))) for metric in metrics), f"{replies:,}"])
+        cells = (marked(cell(found.get((name, metric))), name, standings.get((CORPUS, metric))) for metric in metrics)
+        rows.append([name, *cells, f"{replies:,}"])
     return rows
 
 

@@ -18,17 +18,33 @@ Wilcoxon's test is scipy's; scipy has no Holm. The paper tests nothing; all of t
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import wilcoxon
 
 from evaluation.intervals import MIN_UNITS
-from evaluation.scores import MACRO, MICRO, OVERALL, Score
+from evaluation.scores import CORPUS, MACRO, MICRO, OVERALL, Score
 
 ALPHA = 0.05
-LOWER_IS_BETTER = {"perplexity": True, "similarity": False}
+TESTED = {  # row and figure of a table: whether lower is better
+    (MICRO, "perplexity"): True,
+    (MACRO, "perplexity"): True,
+    (MICRO, "similarity"): False,
+    (MACRO, "similarity"): False,
+    (CORPUS, "chrF"): False,
+    (CORPUS, "sacreBLEU"): False,
+    (CORPUS, "ROUGE-L"): False,
+    (MACRO, "best_of_n"): False,
+    (MACRO, "coverage"): False,
+    (MACRO, "recognised"): False,
+    (MACRO, "in_first_5"): False,
+    (MACRO, "MRR"): False,
+}
+Standings = Mapping[tuple[str, str], "Standing"]
+"""(row, figure) -> how the systems stand in it."""
+K = TypeVar("K")
 _DECIMALS = 6  # users' figures that differ by less are tied: the same replies encoded in another batch differ by 1e-7
 
 
@@ -40,11 +56,13 @@ class Column:
         users: System -> the figure of every user.
         lower_is_better: True for perplexity.
         overall: System -> the overall figure by which the best is chosen; None: the mean over users.
+        figure: What is tested, where two columns test the same; it counts once.
     """
 
     users: Mapping[str, ArrayLike]
     lower_is_better: bool
     overall: Mapping[str, float] | None = None
+    figure: str | None = None
 
 
 @dataclass(frozen=True)
@@ -108,58 +126,57 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
-def against_best(columns: Mapping[str, Column]) -> dict[str, Standing]:
+def against_best(columns: Mapping[K, Column]) -> dict[K, Standing]:
     """Finds the best system of every figure and tests the others against it; Holm over all figures together.
 
     Args:
         columns: Name of a figure -> its column. Those of fewer than two systems are left out: nothing to compare.
     """
-    best = {}
-    tests = {}
-    for metric, column in columns.items():
+    best: dict[K, str] = {}
+    tests: dict[tuple[Any, str, str], float | None] = {}  # figure, system, the best one -> p
+    for key, column in columns.items():
         if len(column.users) < 2:
             continue
         overall = column.overall or {name: float(np.mean(values)) for name, values in column.users.items()}
-        best[metric] = top = (min if column.lower_is_better else max)(column.users, key=overall.__getitem__)
+        best[key] = top = (min if column.lower_is_better else max)(column.users, key=overall.__getitem__)
         worse = "greater" if column.lower_is_better else "less"
         for name, values in column.users.items():
             if name != top:
                 p = signed_rank(values, column.users[top], worse)
-                tests[metric, name] = None if p is None else min(1.0, 2 * p)
+                tests[column.figure or key, name, top] = None if p is None else min(1.0, 2 * p)
     adjusted = dict(zip(tests, holm(list(tests.values())), strict=True))
     standings = {}
-    for metric, top in best.items():
-        p_values = {name: p for (of, name), p in adjusted.items() if of == metric}
+    for key, top in best.items():
+        column = columns[key]
+        p_values = {name: adjusted[column.figure or key, name, top] for name in column.users if name != top}
         not_worse = tuple(name for name, p in p_values.items() if p is None or p >= ALPHA)
-        standings[metric] = Standing(top, p_values, not_worse)
+        standings[key] = Standing(top, p_values, not_worse)
     return standings
 
 
-def overall_standings(scores: Sequence[Score]) -> dict[tuple[str, str], Standing]:
-    """How systems stand over all turns and in the mean over users: ((micro) or (macro), metric) -> standing.
+def standings_of(scores: Sequence[Score], systems: Sequence[str]) -> Standings:
+    """How systems stand in every figure of a table that is tested; Holm over the table.
 
-    Both rows test the same figures, those of users; each has the best of its own overall figure, and its own Holm.
-    Perplexities take part that are over the label tokens of the first system, which is what a ratio to it says.
+    (micro) and (macro) test the same figures, those of users, which counts once; but each has the best of its own
+    overall figure. A figure that some user lacks is left out. Perplexities take part that are over the label tokens of
+    the first system, which is what a ratio to it says.
+
+    Args:
+        scores: Of users and overall.
+        systems: Those that are compared; the first is the reference.
     """
     found = {(s.system, s.user, s.metric): s.value for s in scores}
-    systems = list(dict.fromkeys(s.system for s in scores))
     users = list(dict.fromkeys(s.user for s in scores if s.user not in OVERALL))
-
-    def column(row: str, metric: str) -> Column:
+    columns = {}
+    for (row, metric), lower_is_better in TESTED.items():
         names = [name for name in systems if (name, row, metric) in found]
         if metric == "perplexity":
             names = [name for name in names if name == systems[0] or (name, row, "perplexity_ratio") in found]
-        return Column(
-            users={name: [found[name, user, metric] for user in users] for name in names},
-            lower_is_better=LOWER_IS_BETTER[metric],
-            overall={name: found[name, row, metric] for name in names},
-        )
-
-    return {
-        (row, metric): standing
-        for row in (MICRO, MACRO)
-        for metric, standing in against_best({metric: column(row, metric) for metric in LOWER_IS_BETTER}).items()
-    }
+        figures = {name: [found.get((name, user, metric), np.nan) for user in users] for name in names}
+        if not np.isnan(list(figures.values())).any():
+            overall = {name: found[name, row, metric] for name in names}
+            columns[row, metric] = Column(figures, lower_is_better, overall, figure=metric)
+    return against_best(columns)
 
 
 def _differences(ours: ArrayLike, theirs: ArrayLike) -> np.ndarray:

@@ -38,6 +38,7 @@ from evaluation.rendering import (
 from evaluation.rows import Experiment, collect, run_before
 from evaluation.run_facts import run_facts
 from evaluation.scores import MICRO, Score, items_of_users, user_scores
+from evaluation.significance import standings_of
 from evaluation.similarity import DEFAULT_ENCODER, TextEncoder
 from evaluation.table_files import log_to_wandb, write_tables
 from evaluation.text_metrics import Unit
@@ -163,14 +164,8 @@ class Table:
             scores += mauve_scores(predictions, text_encoder, self.seed)
         if text_encoder is None:
             scores = [score for score in scores if not score.metric.startswith("similarity")]
-        labels = user_labels(list(users))
-        if self.per_user:
-            tables = [main_rows(scores, names, labels)]
-        else:
-            scores += run_facts(runs, self.paper)
-            tables = [overall_rows(scores, list(self.systems), labels, failed)]
-        tables.append(corpus_rows(scores, names))
         notes = caption_of(self, predictions, cards, users, text_encoder, failed)
+        persons: list[Score] = []
         if self.prepared:
             training = training_turns(self.prepared)
             try:
@@ -179,9 +174,17 @@ class Table:
                 )
             except ValueError as error:
                 notes.append(f"The table with the persons is left out: {error}.")
-            else:
-                tables.append(person_rows(persons, names))
-                scores += [one for one in persons if one.metric != "similarity" or one.system not in names]
+            scores += [one for one in persons if one.metric != "similarity" or one.system not in names]
+        standings = standings_of(scores, names)
+        labels = user_labels(list(users))
+        if self.per_user:
+            tables = [main_rows(scores, names, labels, standings)]
+        else:
+            scores += run_facts(runs, self.paper)
+            tables = [overall_rows(scores, list(self.systems), labels, standings, failed)]
+        tables.append(corpus_rows(scores, names, standings))
+        if persons:
+            tables.append(person_rows(persons, names, standings))
         tests, stale = self._read_tests(runs, cards)
         if tests:
             weights = weight_scores(tests, names[0], self.num_resamples, self.seed)

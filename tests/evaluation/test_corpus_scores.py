@@ -6,6 +6,7 @@ from sacrebleu.metrics import BLEU, CHRF
 
 from evaluation.corpus_scores import corpus_scores
 from evaluation.predictions import Prediction
+from evaluation.scores import CORPUS
 from evaluation.text_metrics import chrf, sacrebleu
 
 REPLIES = ["the cat sat on the mat", "yes I do like it", "no I do", "we went to the sea again"]
@@ -23,7 +24,7 @@ def records(users=6, turns=3, candidates=1):
 
 def by_metric(predictions, **settings):
     found = corpus_scores({"a": predictions}, "word", **{"num_resamples": 300, "seed": 0, **settings})
-    return {score.metric: score for score in found}
+    return {score.metric: score for score in found if score.user == CORPUS}
 
 
 @pytest.mark.parametrize("weights", [[1, 1, 1, 1], [2, 0, 1, 3], [0, 4, 0, 1]])
@@ -59,6 +60,16 @@ def test_figures_are_those_of_all_candidates_and_turns_move_them():
     for metric in list(found)[2:]:
         assert found[metric].low < found[metric].value < found[metric].high
     assert (found["distinct-1"].low, found["distinct-2"].high) == (None, None)
+
+
+def test_users_have_what_is_tested():
+    """Two users who say different things: the figures of each are those of their texts alone."""
+    predictions = [p for p in records(users=2) if (p.user == "u0") == (p.pair_id < 2)]
+    found = {(s.user, s.metric): (s.value, s.n) for s in corpus_scores({"a": predictions}, "word", 100, 0)}
+    assert {metric for user, metric in found if user == "u1"} == {"chrF", "sacreBLEU", "ROUGE-L"}
+    for user, of in (("u0", slice(0, 2)), ("u1", slice(2, 3))):
+        expected = CHRF().corpus_score(REPLIES[of], [REFERENCES[of]]).score
+        assert found[user, "chrF"] == (pytest.approx(expected), of.stop - of.start)
 
 
 def test_where_nothing_differs_an_interval_is_a_point():

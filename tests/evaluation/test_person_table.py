@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from evaluation.person import OTHERS, OWN, REAL, PersonTable, person_rows
 from evaluation.predictions import read_predictions
 from evaluation.rows import Experiment
+from evaluation.significance import standings_of
 from evaluation.similarity import TextEncoder
 from evaluation.table import Table
 
@@ -70,7 +71,7 @@ def test_every_figure_by_hand(systems):
     training = {user: [said(word)] * 3 for user, word in zip(PEOPLE, WORDS, strict=True)}
     table = PersonTable(training, TextEncoder(OneDirectionEach()), "word", num_resamples=200, seed=0)
     scores = table.scores({name: read_predictions(path) for name, path in systems.items()})
-    heading, *rows = person_rows(scores, list(systems))
+    heading, *rows = person_rows(scores, list(systems), {})
     found = {row[0]: [cell.split(" ")[0].strip("*") for cell in row[1:]] for row in rows}
     assert len(heading) == 9
     # All 20 turns of "good" are right, recognised, and stand word for word in training: two of two 5-grams each.
@@ -90,10 +91,11 @@ def test_marks_and_what_there_is_nothing_of(systems):
     predictions = {name: read_predictions(path) for name, path in systems.items()}
     short = [replace(p, candidates=[p.candidates[0].split()[0]], reference="amber") for p in predictions["good"]]
     table = PersonTable(training, TextEncoder(OneDirectionEach()), "word", num_resamples=200, seed=0)
-    _, good, bad, *_ = person_rows(table.scores(predictions), ["good", "bad"])
+    scores = table.scores(predictions)
+    _, good, bad, *_ = person_rows(scores, ["good", "bad"], standings_of(scores, ["good", "bad"]))
     assert good[1].startswith("**1.000**") and bad[1].endswith(" =")
     assert not good[7].startswith("**")  # copying is neither better nor worse
-    _, row, *_ = person_rows(table.scores({"short": short}), ["short"])
+    _, row, *_ = person_rows(table.scores({"short": short}), ["short"], {})
     assert row[7] == "-"  # not one 5-gram
     assert row[8].startswith("0.0%")
 

@@ -225,7 +225,8 @@ def test_csv_is_tidy_and_agrees_with_perplexity_module(systems, tmp_path):
     run(systems, tmp_path / "out")
     with (tmp_path / "out" / "table.csv").open(encoding="utf-8", newline="") as lines:
         rows = {(row["system"], row["user"], row["metric"]): row for row in csv.DictReader(lines)}
-    assert len(rows) == 7 * (2 + 4) + 2 * 6 + 1  # figures of texts, and self-BLEU of the one that has two candidates
+    of_texts = 2 * (6 + 5 * 3) + 1  # of two systems, with what their five users have; one has two candidates: self-BLEU
+    assert len(rows) == 7 * (2 + 4) + of_texts
     assert float(rows["LoRA", "0000-long-name", "similarity:fake-encoder"]["value"]) == pytest.approx(0.6)
     assert {key[2] for key in rows if "similarity" in key[2]} == {
         "similarity:fake-encoder", "similarity_change:fake-encoder",
@@ -336,10 +337,10 @@ def test_signature_is_the_schema(systems, tmp_path):
 
 
 def test_what_is_significantly_worse_has_no_mark(tmp_path):
-    """Eight users, all served best by one system: p = 2 / 2 ** 8, times 4 (two others, two figures) = 0.03125."""
+    """Ten users, all served best by one system: p = 2 / 2 ** 10, times 10 (two others, five figures) = 0.0195."""
     replies = {"best": "guitar", "next": "drums", "last": "violin"}  # cosines 1, 0.6, 0
     three = {
-        name: write_system(tmp_path / name, [(2 + user) * (1 + place) for user in range(8)], lambda u, r=reply: [r])
+        name: write_system(tmp_path / name, [(2 + user) * (1 + place) for user in range(10)], lambda u, r=reply: [r])
         for place, (name, reply) in enumerate(replies.items())
     }
     micro = cells(run(three, tmp_path / "out"), "**micro**")

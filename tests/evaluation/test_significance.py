@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from evaluation.scores import Score
-from evaluation.significance import Column, against_best, holm, overall_standings, signed_rank, win_rate
+from evaluation.significance import Column, Standing, against_best, holm, signed_rank, standings_of, win_rate
 
 
 def enumerated(ranks, positive, alternative):
@@ -138,20 +138,37 @@ def records(system, perplexities, similarity, ratio):
 
 
 def test_standings_of_a_table_leave_out_what_does_not_compare():
-    """Another tokenizer's perplexity takes no part though lowest, its similarity does. Corpus figures are no users."""
+    """Another tokenizer's perplexity takes no part though lowest, its similarity does; chrF that a user lacks is left
+    out; real replies are no system.
+    """
     scores = [
-        *records("base", [8, 9, 10, 11, 12, 13, 14], 0.4, ratio=False),
-        *records("LoRA", [7, 7, 7, 7, 7, 7, 7], 0.3, ratio=True),
-        *records("bytes", [2, 2, 2, 2, 2, 2, 2], 0.5, ratio=False),
-        Score("base", "(corpus)", "chrF", 10.0, None, None, 9),
+        *records("base", [7, 8, 9, 10, 11, 12, 13, 14], 0.4, ratio=False),
+        *records("LoRA", [7, 7, 7, 7, 7, 7, 7, 7], 0.3, ratio=True),
+        *records("bytes", [2, 2, 2, 2, 2, 2, 2, 2], 0.5, ratio=False),
+        *(Score(name, "(corpus)", "chrF", 10.0, None, None, 9) for name in ("base", "LoRA")),
+        *(Score("base", str(user), "chrF", 10.0, None, None, 9) for user in range(8)),
+        *records("real replies", [1, 1, 1, 1, 1, 1, 1, 1], 1.0, ratio=True),
     ]
-    standings = overall_standings(scores)
+    standings = standings_of(scores, ["base", "LoRA", "bytes"])
     assert standings.keys() == {(row, m) for row in ("(micro)", "(macro)") for m in ("perplexity", "similarity")}
     perplexity, similarity = standings["(macro)", "perplexity"], standings["(micro)", "similarity"]
-    # p = 2 / 2 ** 7 = 1 / 64 three times, Holm: times 3
-    assert (perplexity.best, perplexity.p_values) == ("LoRA", {"base": 3 / 64})
-    assert (similarity.best, similarity.p_values) == ("bytes", {"base": 3 / 64, "LoRA": 3 / 64})
+    # Three tests. Of perplexity one, whose first user is a tie: p = 2 / 2 ** 7; of similarity two: p = 2 / 2 ** 8.
+    # Holm: the smallest times 3, the next times 2, and none below it.
+    assert (perplexity.best, perplexity.p_values) == ("LoRA", {"base": 6 / 256})
+    assert (similarity.best, similarity.p_values) == ("bytes", {"base": 6 / 256, "LoRA": 6 / 256})
     assert perplexity.not_worse == similarity.not_worse == ()
+
+
+def test_scores_of_texts_stand_in_the_same_family():
+    """Six users: p = 2 / 2 ** 6 of similarity and of chrF, 1 of perplexity; Holm over three."""
+    scores = [*records("a", [5] * 6, 0.4, ratio=False), *records("b", [5] * 6, 0.3, ratio=True)]
+    for name, chrf in (("a", 10.0), ("b", 20.0)):
+        scores += [Score(name, str(user), "chrF", chrf + user, None, None, 9) for user in range(6)]
+        scores.append(Score(name, "(corpus)", "chrF", chrf, None, None, 9))
+    standings = standings_of(scores, ["a", "b"])
+    assert standings["(corpus)", "chrF"] == Standing("b", {"a": 3 * 2 / 64}, ("a",))
+    assert standings["(macro)", "similarity"] == Standing("a", {"b": 3 * 2 / 64}, ("b",))
+    assert standings["(micro)", "perplexity"] == Standing("a", {"b": 1.0}, ("b",))
 
 
 def test_bad_input_is_named():
