@@ -75,13 +75,14 @@ class ChatModel(ABC):
 
 
 class LocalChatModel(ChatModel):
-    """A causal language model in a directory, as `save_pretrained` writes it; nothing is downloaded.
+    """A causal language model in a directory, as `save_pretrained` writes it, or one GGUF file; nothing is downloaded.
 
     Messages go through the chat template of its tokenizer; a model without one continues their plain text. The seed
-    is the run's (`seed_everything`). An empty answer is this model's answer, and stays.
+    is the run's (`seed_everything`). An empty answer is this model's answer, and stays. What is quantized in a GGUF
+    file is no longer so when it is read.
 
     Args:
-        directory: model and tokenizer.
+        directory: model and tokenizer; or where one `.gguf` file is, which has both.
         dtype: of the weights; `auto` is as they were saved.
         rows_at_once: most prompts in memory at the same time.
         template_options: what else the chat template takes, for example `{enable_thinking: false}`.
@@ -104,19 +105,30 @@ class LocalChatModel(ChatModel):
     def open(self, device: torch.device) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        if not (self.directory / "config.json").is_file():
-            raise FileNotFoundError(
-                f"no language model in {self.directory} (there is no config.json): give the directory of one, with its "
-                "tokenizer, as model.chat_model.directory"
-            )
+        options = {"local_files_only": True, **self._file()}
         try:
-            self.tokenizer = AutoTokenizer.from_pretrained(self.directory, local_files_only=True, padding_side="left")
-            model = AutoModelForCausalLM.from_pretrained(self.directory, local_files_only=True, dtype=self.dtype)
+            self.tokenizer = AutoTokenizer.from_pretrained(self.directory, padding_side="left", **options)
+            model = AutoModelForCausalLM.from_pretrained(self.directory, dtype=self.dtype, **options)
+        except ImportError as error:  # of gguf
+            raise ValueError(f"{self.directory}: {error}") from error
         except (OSError, ValueError) as error:
             raise ValueError(f"{self.directory} is not a causal model with a tokenizer: {error}") from error
         self.model = model.to(device).eval()
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
+
+    def _file(self) -> dict[str, str]:
+        """Which GGUF file the model is, if it is one."""
+        if (self.directory / "config.json").is_file():
+            return {}
+        files = sorted(file.name for file in self.directory.glob("*.gguf"))
+        if len(files) != 1:
+            raise FileNotFoundError(
+                f"no language model in {self.directory} (no config.json, and {len(files)} GGUF files, not one): give "
+                "the directory of one, with its tokenizer, as model.chat_model.directory"
+            )
+        self.name = files[0].removesuffix(".gguf")
+        return {"gguf_file": files[0]}
 
     def replies(self, prompts: Sequence[Sequence[Message]], decoding: ChatDecoding) -> list[list[str]]:
         texts = [self._text(prompt) for prompt in prompts]

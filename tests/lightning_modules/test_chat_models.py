@@ -2,6 +2,8 @@
 
 import shutil
 
+import gguf
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -84,8 +86,56 @@ def test_a_prompt_that_is_too_long_is_refused(chat_directory):
         opened(chat_directory).replies([asked("x" * 4100)], GREEDY)
 
 
+def write_gguf(chat_directory, path):
+    """The same model in one file, as llama.cpp has it: halves of queries and keys are interleaved there."""
+    model, tokenizer = (kind.from_pretrained(chat_directory) for kind in (AutoModelForCausalLM, AutoTokenizer))
+    config = model.config
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("default")
+    tokens, special = tokenizer.convert_ids_to_tokens(range(len(tokenizer))), tokenizer.all_special_ids
+    writer.add_token_list([*tokens, "ĀĀ"])  # two bytes 0: a file has to have some merge, and no text has this one
+    writer.add_token_merges(["Ā Ā"])
+    writer.add_token_types([3 if number in special else 1 for number in range(len(tokens) + 1)])
+    writer.add_eos_token_id(tokenizer.eos_token_id)
+    writer.add_pad_token_id(tokenizer.pad_token_id)
+    writer.add_chat_template(tokenizer.chat_template)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    for name, tensor in model.state_dict().items():
+        values = tensor.float().numpy()
+        if "q_proj" in name or "k_proj" in name:
+            heads = values.reshape(-1, 2, config.head_dim // 2, config.hidden_size)
+            values = heads.swapaxes(1, 2).reshape(values.shape)
+        writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), np.ascontiguousarray(values))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_a_gguf_file_answers_as_the_directory_it_was_made_of(chat_directory, tmp_path):
+    write_gguf(chat_directory, tmp_path / "tiny.gguf")
+    model, text = opened(tmp_path), "a much longer question than that"
+    assert model.name == "tiny"
+    assert model.replies([asked(text)], GREEDY) == opened(chat_directory).replies([asked(text)], GREEDY)
+    (tmp_path / "other.gguf").touch()
+    with pytest.raises(FileNotFoundError, match="no config.json, and 2 GGUF files, not one"):
+        opened(tmp_path)
+
+
 def test_what_is_no_model_is_named(chat_directory, tiny_backbone, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nothing \(there is no config.json\).*model.chat_model.directory"):
+    with pytest.raises(
+        FileNotFoundError, match=r"nothing \(no config.json, and 0 GGUF files, not one\).*model.chat_model.directory"
+    ):
         opened(tmp_path / "nothing")
     with pytest.raises(ValueError, match=r"backbone is not a causal model with a tokenizer"):
         opened(tiny_backbone)
