@@ -18,7 +18,7 @@ from lightning_modules.seq2seq import Predictions
 class PredictionWriter(Callback):
     """Writes `<run>/predictions.jsonl` and beside it `predictions.card.json`, which says what they are of.
 
-    The file gets its name only when it is complete.
+    Both are replaced when they are complete, so that an earlier card never stands beside other predictions.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,6 @@ class PredictionWriter(Callback):
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.path = Path(trainer.default_root_dir) / "predictions.jsonl"
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.with_name("predictions.card.json").unlink(missing_ok=True)  # never of other predictions
         self.file = self.path.with_suffix(".partial").open("w", encoding="utf-8")
 
     def on_predict_batch_end(
@@ -61,6 +60,7 @@ class PredictionWriter(Callback):
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.file.close()
         if trainer.fast_dev_run:
+            self.path.with_suffix(".partial").unlink()
             return
         card = {
             "system": type(pl_module).__name__,
@@ -71,9 +71,10 @@ class PredictionWriter(Callback):
         }
         if facts := prompt_facts(trainer.datamodule):
             card["data"] = facts
-        os.replace(self.path.with_suffix(".partial"), self.path)
         card_path = self.path.with_name("predictions.card.json")
         card_path.with_suffix(".partial").write_text(json.dumps(card, indent=1) + "\n")
+        card_path.unlink(missing_ok=True)
+        os.replace(self.path.with_suffix(".partial"), self.path)
         os.replace(card_path.with_suffix(".partial"), card_path)
         print(f"predictions are in {self.path}")
 

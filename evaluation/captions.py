@@ -11,7 +11,7 @@ import numpy as np
 
 from evaluation.intervals import MIN_UNITS
 from evaluation.mauve_score import MIN_TEXTS
-from evaluation.person import COVERED_FROM
+from evaluation.person import COVERED_FROM, as_many_candidates
 from evaluation.predictions import Prediction, card_facts
 from evaluation.scores import same_tokens
 from evaluation.significance import ALPHA
@@ -80,6 +80,11 @@ def caption_of(
             "together; real replies are its ceiling. copied: share of 5-grams, and of whole replies, that stand in "
             "the user's training turns."
         )
+        others = [name for name, one in predictions.items() if not as_many_candidates(predictions[reference], one)]
+        if others:
+            lines.append(
+                f"{', '.join(others)}: other numbers of candidates than {reference}, so no best of n and no coverage."
+            )
     if table.paper:
         lines.append(
             "sim in the paper (Otsuka et al. 2024): of 222M parameters, Japanese, other people and an encoder that "

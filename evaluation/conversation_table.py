@@ -4,13 +4,11 @@ In: `conversations.jsonl`, the prepared corpus, and, for profiles, what a networ
 users. Out: `table.md`, `.tex`, `.csv` and `.png`. Not its job: the figures of a part (`conversations.py`). No text of a
 turn is written anywhere.
 
-All figures are means over speakers of a speaker's mean over conversations. Intervals are 95 % percentile bootstrap
+All figures are means over speakers of a speaker's mean over conversations. Intervals are 95 % BCa bootstrap
 over speakers, then over the conversations of each; that two speakers of one conversation hang together is left out of
 account.
 """
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -34,6 +32,7 @@ from evaluation.identification import UserClassifier
 from evaluation.intervals import MIN_UNITS, bca, jackknife_users, resample_users
 from evaluation.plots import COLORS, REFERENCE_COLOR, ascii_label
 from evaluation.predictions import card_facts, read_card
+from evaluation.rendering import csv_lines
 from evaluation.rows import moved, run_before
 from evaluation.table_files import log_to_wandb, write_tables
 from evaluation.text_metrics import Unit
@@ -70,7 +69,7 @@ class ConversationTable:
         judged: Path | None = None,
         profiles: Path | None = None,
         before: list[str] | None = None,
-        backbone: Path | None = None,
+        backbone: Path | dict[str, Path] | None = None,
         block_turns: int = 10,
         unit: Unit = "word",
         num_resamples: int = 10_000,
@@ -88,8 +87,9 @@ class ConversationTable:
                 profiles out.
             profiles: profiles.parquet of the users' training posts, by the same network.
             before: Commands of `lightning` that are run first.
-            backbone: Takes the place of the backbone that these commands name: the same table at another scale. It is
-                there already, and not trained; what they make from it, and the files above, are in runs of their own.
+            backbone: Takes the place of the backbone that these commands name: the same table at another scale. Where
+                they have several, each one that they name and what takes its place. It is there already, and not
+                trained; what they make from it, and the files above, are in runs of their own.
             block_turns: Turns of a block, of both people together; as the conversations were judged with.
             unit: What bigrams count; "character" for Japanese.
             num_resamples: Bootstrap resamples for the 95 % intervals.
@@ -119,14 +119,14 @@ class ConversationTable:
     def run(self) -> None:
         """Makes what is missing, reads, judges, prints the table and writes its files."""
         require_backbones(self.places.values())
-        places = run_before(self.before, self.output / "logs", self.places)
-        conversations = Path(moved(str(self.conversations), places))
+        moved_runs = run_before(self.before, self.output / "logs", self.places)
+        conversations = Path(moved(str(self.conversations), moved_runs))
         parts = read_parts(conversations, self.block_turns)
         card = read_card(conversations)
         check_corpus("conversations", card, self.prepared)
         judgements = None
         if self.judged is not None and self.profiles is not None:
-            judged = Path(moved(str(self.judged), places))
+            judged = Path(moved(str(self.judged), moved_runs))
             judgements = read_judgements(judged, self.profiles, conversations, self.block_turns, parts)
         speakers = sorted({part.speaker for part in parts})
         training = training_turns(self.prepared)
@@ -208,11 +208,9 @@ class ConversationTable:
 
     def _write(self, lines: Sequence[Line], notes: Sequence[str]) -> None:
         columns = [field.name for field in fields(Line)]
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(map(astuple, lines))
-        write_tables(self.output, self.title, [table_rows(lines)], notes, text.getvalue(), draw(lines, self.title))
+        write_tables(
+            self.output, self.title, [table_rows(lines)], notes, csv_lines(lines, Line), draw(lines, self.title)
+        )
         if self.wandb_project:
             log_to_wandb(self.wandb_project, self.title, columns, map(astuple, lines), self.output)
 

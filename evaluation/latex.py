@@ -30,7 +30,7 @@ def latex(rows: Sequence[Sequence[str]], caption: str) -> str:
 
 def latex_notes(lines: Sequence[str]) -> str:
     """What a reader has to know, as a list below the tables."""
-    items = "".join(rf"\item {_cell(line)}" + "\n" for line in lines)
+    items = "".join(rf"\item {{}}{_cell(line)}" + "\n" for line in lines)
     return "{\\footnotesize\n\\begin{itemize}\n" + items + "\\end{itemize}}\n"
 
 

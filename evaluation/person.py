@@ -79,8 +79,12 @@ class PersonTable:
         num_draws = max(len(p.candidates) for p in first)
         scores = []
         for name, records in predictions.items():
-            scores += self._scored(name, SIMILARITIES, _means(achieved(records, self.encoder)))
-            scores += self._scored(name, COVERAGE, _means(covered(records, self.encoder, COVERED_FROM)))
+            alike = as_many_candidates(first, records)
+            scores += self._scored(
+                name, SIMILARITIES if alike else SIMILARITIES[:1], _means(achieved(records, self.encoder))
+            )
+            if alike:
+                scores += self._scored(name, COVERAGE, _means(covered(records, self.encoder, COVERED_FROM)))
             scores += self._texts(name, classifier, by_user(records), lambda p: p.candidates)
         for name, compare in ((OTHERS, floor), (OWN, ceiling)):
             scores += self._scored(name, SIMILARITIES, _means(compare(first, self.encoder, num_draws, self.seed)))
@@ -115,6 +119,12 @@ class PersonTable:
             low, high = (None, None) if ends is None else (float(ends[0][place]), float(ends[1][place]))
             scores.append(Score(name, MACRO, metric, float(values[place]), low, high, len(sums)))
         return scores
+
+
+def as_many_candidates(first: Sequence[Prediction], records: Sequence[Prediction]) -> bool:
+    """Has every turn as many candidates in both? More of them alone make the best of them better."""
+    one, other = ({(p.user, p.pair_id): len(p.candidates) for p in system} for system in (first, records))
+    return one == other
 
 
 def person_rows(scores: Sequence[Score], systems: Sequence[str], standings: Standings) -> list[list[str]]:

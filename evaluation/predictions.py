@@ -122,6 +122,13 @@ def read_card(path: Path) -> dict[str, Any]:
     return card
 
 
+def older_than_weights(path: Path) -> bool:
+    """Has the run that a file lies in been trained again since the file was written?"""
+    run, made = path.parent, path.stat().st_mtime
+    weights = [*run.glob("adapters/*/card.json"), *run.glob("models/*/card.json"), *run.glob("backbone/manifest.json")]
+    return any(file.stat().st_mtime > made for file in weights)
+
+
 def card_facts(card: dict[str, Any]) -> list[str]:
     """What a caption says of a card, one phrase per key that is there; fingerprints are cut to 12 characters."""
     facts = []

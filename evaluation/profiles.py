@@ -16,11 +16,9 @@ Intervals are 95 % percentile bootstrap over users; a change is paired.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +29,7 @@ from matplotlib.figure import Figure
 
 from evaluation.intervals import percentiles, resample_items
 from evaluation.plots import COLORS, REFERENCE_COLOR, ascii_label, save_png
-from evaluation.rendering import align
+from evaluation.rendering import align, csv_lines
 from evaluation.table_files import replace_file
 
 COLUMNS = {"user", "is_short", "attribute", "label", "decision", "value", "posterior"}
@@ -157,7 +155,9 @@ class ProfileTable:
         print(markdown)
         self.output.mkdir(parents=True, exist_ok=True)
         replace_file(self.output / "table.md", lambda path: path.write_text(markdown, encoding="utf-8"))
-        replace_file(self.output / "table.csv", lambda path: path.write_text(_csv(figures), encoding="utf-8"))
+        replace_file(
+            self.output / "table.csv", lambda path: path.write_text(csv_lines(figures, Figures), encoding="utf-8")
+        )
         picture = draw_coverage({a: {n: f[a] for n, f in read.items() if a in f} for a in attributes}, self.title)
         replace_file(self.output / "table.png", lambda path: save_png(picture, path))
 
@@ -282,11 +282,3 @@ def draw_coverage(judged: dict[str, dict[str, Judgements]], title: str) -> Figur
 
 def _cell(form: str, value: float, low: float | None, high: float | None) -> str:
     return format(value, form) if low is None else f"{value:{form}} [{low:{form}}, {high:{form}}]"
-
-
-def _csv(figures: Sequence[Figures]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(Figures)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(one) for one in figures)
-    return text.getvalue()

@@ -9,6 +9,7 @@ import io
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import astuple, fields, replace
+from typing import Any
 
 import numpy as np
 
@@ -74,7 +75,8 @@ def overall_rows(
         failed: systems of which this is said.
     """
     found = {(s.system, s.user, s.metric): s for s in scores}
-    first = next(name for name in systems if any((name, MICRO, metric) in found for metric in METRICS))
+    scored = (name for name in systems if any((name, MICRO, metric) in found for metric in METRICS))
+    first = next(scored, systems[0])
     columns = [
         ("ppl", MICRO, "perplexity"),
         (f"% of {first}", MICRO, "perplexity_ratio"),
@@ -197,41 +199,44 @@ def panels(scores: list[Score], systems: list[str], labels: dict[str, str], enco
 
 
 def system_panels(scores: list[Score], systems: Sequence[str], encoder_name: str) -> dict[str, dict[str, np.ndarray]]:
-    """What the picture of systems shows: over all turns, against the first one where there are several.
+    """What the picture of systems shows: over all turns, against the first one where that can be.
 
-    Paired figures, because users differ more than systems do.
+    Paired figures, because users differ more than systems do. Nothing where no system has a figure.
     """
     found = {(s.system, s.metric): s for s in scores if s.user == MICRO}
     first = systems[0]
-    shown = {
+    plain = {
         "perplexity": "perplexity (lower is better; bars: 95 % interval)",
         "similarity": f"similarity (higher is better)\nencoder {encoder_name}",
     }
-    if len(systems) > 1:
-        shown = {
-            "perplexity_ratio": f"perplexity, % of {first} (lower is better; bars: 95 % interval)",
-            "similarity_change": f"similarity, change from {first} (higher is better)\nencoder {encoder_name}",
-        }
-        found |= {(first, metric): Score(first, MICRO, metric, at, None, None, 1) for metric, at in REFERENCES.items()}
+    paired = {
+        "perplexity_ratio": f"perplexity, % of {first} (lower is better; bars: 95 % interval)",
+        "similarity_change": f"similarity, change from {first} (higher is better)\nencoder {encoder_name}",
+    }
+    shown = paired if any(metric in paired for _, metric in found) else plain
+    shown = {metric: label for metric, label in shown.items() if any(metric == one for _, one in found)}
+    found |= {(first, metric): Score(first, MICRO, metric, at, None, None, 1) for metric, at in REFERENCES.items()}
     nothing = Score("", MICRO, "", math.nan, None, None, 0)
 
     def ends(name: str, metric: str) -> np.ndarray:  # (3,); None becomes NaN, which is not drawn
         scale = 100.0 if metric == "perplexity_ratio" else 1.0
         return scale * np.array(astuple(found.get((name, metric), nothing))[3:6], dtype=np.float64)
 
-    return {
-        label: {name: ends(name, metric) for name in systems}
-        for metric, label in shown.items()
-        if any((name, metric) in found for name in systems[len(systems) > 1 :])
-    }
+    return {label: {name: ends(name, metric) for name in systems} for metric, label in shown.items()}
 
 
 def csv_of(scores: list[Score], encoder_name: str) -> str:
-    """One line a score."""
+    """One line a score; similarities carry their encoder."""
+    named = [
+        replace(s, metric=f"{s.metric}:{encoder_name}") if s.metric.startswith("similarity") else s for s in scores
+    ]
+    return csv_lines(named, Score)
+
+
+def csv_lines(records: Sequence[Any], kind: type) -> str:
+    """Records of a dataclass as CSV: a heading, a line each, None as nothing."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(field.name for field in fields(Score))
-    for s in scores:
-        metric = f"{s.metric}:{encoder_name}" if s.metric.startswith("similarity") else s.metric
-        writer.writerow(astuple(replace(s, metric=metric)))
+    writer.writerow(field.name for field in fields(kind))
+    writer.writerows(map(astuple, records))
     return text.getvalue()

@@ -97,9 +97,16 @@ class Experiment:
             commands = [command for command in commands if command != "fit"]
         if not changes:
             return self
-        if INIT_FROM in changes and "run" in self.overrides:  # a run that has a name has another on another backbone
-            changes["run"] = re.sub(r"[^\w.,+=-]+", "-", f"{self.name},init_from={changes[INIT_FROM]}")
-        return replace(self, overrides={**self.overrides, **changes}, commands=commands)
+        return replace(self.with_overrides(changes), commands=commands)
+
+    def with_overrides(self, overrides: Mapping[str, Any]) -> Experiment:
+        """The same with further settings; a run that has a name is named after them, too, as the others are."""
+        merged = {**self.overrides, **overrides}
+        last = {key: key.rpartition(".")[2] for key in overrides}
+        if "run" in self.overrides and "run" not in overrides:
+            changes = [f"{last[key]}={value}" for key, value in overrides.items() if last[key] != "adapters"]
+            merged["run"] = re.sub(r"[^\w.,+=-]+", "-", ",".join([self.name, *changes]))
+        return replace(self, overrides=merged)
 
     def _paths(self) -> dict[str, str]:
         """Its settings that are words, by their short keys: what directories are among."""
@@ -164,24 +171,24 @@ def run_before(commands: Sequence[str], logs: Path, places: Mapping[str, str] | 
             what is made from one of them has a run of its own, which takes the place of the other run.
 
     Returns:
-        `places`, and where the runs are that have moved with them.
+        Run directory -> the one that takes its place, of the runs that have moved.
 
     Raises:
         ValueError: one has failed, and so would the rows.
     """
-    places = dict(places or {})
+    moved_runs: dict[str, str] = {}
     done: Finished | None = None
     split = [shlex.split(command) for command in commands]
     for number, (command, arguments) in enumerate(zip(commands, split, strict=True), start=1):
         print(f"[before, {number} of {len(commands)}] {command}:", end=" ", flush=True)
         of_the_trainer = arguments[0] in OF_THE_TRAINER
         experiment = experiment_of(arguments)
-        elsewhere = experiment.on(places) if of_the_trainer else experiment
+        elsewhere = experiment.on({**(places or {}), **moved_runs}) if of_the_trainer else experiment
         if arguments[0] == "fit" and "fit" not in elsewhere.commands:
             print(f"{elsewhere.backbone} takes its place", flush=True)
             continue
         if elsewhere is not experiment:
-            arguments += elsewhere.flags(arguments[0])[2 * len(elsewhere.files) :]
+            arguments = [arguments[0], *elsewhere.flags(arguments[0])]
             done = {}  # it finds out itself
         if done is None and of_the_trainer:  # behind the preparation, which they look at
             done = finished([one for one in split if one[0] in OF_THE_TRAINER])
@@ -193,20 +200,25 @@ def run_before(commands: Sequence[str], logs: Path, places: Mapping[str, str] | 
         print(f"failed: {run.error}" if run.error else f"{run.seconds:.0f} s", flush=True)
         if run.error is not None:
             raise ValueError(f"before: lightning {shlex.join(arguments)}: {run.error} (all of it: {log})")
-        if of_the_trainer:
-            done = {}  # what comes behind it may not be done any more
+        done = {} if of_the_trainer else None  # what comes behind it may not be done any more
         if elsewhere is not experiment:
-            places[f"runs/{experiment.name}"] = str(run.directory)
-    return places
+            moved_runs[f"runs/{experiment.name}"] = str(run.directory)
+    return moved_runs
 
 
 def experiment_of(arguments: Sequence[str]) -> Experiment:
-    """What a command of the trainer runs: its files, and the run's name if it gives one."""
+    """What a command of the trainer runs: its files, and its other flags, each `--key=value` or `--key value`."""
     parser = ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config", action="append", default=[])
-    parser.add_argument("--run")
-    found, _ = parser.parse_known_args(arguments[1:])
-    return Experiment(found.config, {"run": found.run} if found.run else {}, ["fit", "predict"])
+    found, flags = parser.parse_known_args(arguments[1:])
+    overrides: dict[str, Any] = {}
+    for flag in flags:
+        if flag.startswith("--"):
+            key, _, value = flag.removeprefix("--").partition("=")
+            overrides[key] = value
+        elif overrides:
+            overrides[key] = flag
+    return Experiment(found.config, overrides, ["fit", "predict"])
 
 
 def collect(
@@ -230,7 +242,7 @@ def collect(
         def say(what: str) -> None:
             print(places[name], what, flush=True)
 
-        log = logs / f"{re.sub(r'[^A-Za-z0-9=_-]+', '-', name)}.log"
+        log = logs / f"{list(systems).index(name) + 1}-{re.sub(r'[^A-Za-z0-9=_-]+', '-', name)}.log"
         try:
             path = await experiment.predictions(say, log, environment, done)
             made[name] = path

@@ -151,7 +151,8 @@ def threads_of(jobs: int) -> dict[str, str]:
     """The environment of a child that has this machine's cores with others; its own choice of threads stays."""
     if jobs == 1 or THREADS in os.environ:
         return {}
-    return {THREADS: str(max(1, len(os.sched_getaffinity(0)) // jobs))}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return {THREADS: str(max(1, cores // jobs))}
 
 
 def _reason(code: int, lines: Sequence[str]) -> str | None:

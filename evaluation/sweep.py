@@ -9,7 +9,8 @@ import csv
 import io
 import json
 import math
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -85,7 +86,7 @@ class Sweep:
             print(f"{place}: {f'failed: {outcome.error}' if outcome.error else result}", flush=True)
             return outcome
 
-        outcomes = all_of([partial(run, number) for number in range(len(points))], self.jobs)
+        outcomes = _of_their_own(all_of([partial(run, number) for number in range(len(points))], self.jobs))
         self._write(sweep, outcomes)
         if all(outcome.error for outcome in outcomes):
             raise ValueError(f"none of {len(outcomes)} points has a result; the first: {outcomes[0].error}")
@@ -147,6 +148,13 @@ class Sweep:
             f"The same for all: {', '.join(same) or 'nothing'}. Commit {', '.join(commits) or 'unknown'}.",
         ]
         return "\n".join(f"- {line}" for line in lines)
+
+
+def _of_their_own(outcomes: list[Outcome]) -> list[Outcome]:
+    """Points that were one and the same run have failed: what they differ in makes no other run."""
+    runs = Counter(outcome.run for outcome in outcomes if outcome.error is None)
+    why = "other points were the same run: what they differ in makes no other run, so it cannot be compared here"
+    return [outcome if runs[outcome.run] < 2 else replace(outcome, value=math.nan, error=why) for outcome in outcomes]
 
 
 def _label(point: Point) -> str:

@@ -5,7 +5,7 @@ In: for each system a `predictions.jsonl`, or the experiment that makes it. Out:
 a run is (`rows.py`). No text of a reply or context is written anywhere.
 """
 
-from dataclasses import astuple, fields, replace
+from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from evaluation.predictions import (
     Prediction,
     check_same_pairs,
     check_same_split,
+    older_than_weights,
     on_other_backbones,
     read_card,
     read_predictions,
@@ -121,8 +122,7 @@ class Table:
         self.places = places_of(self.systems, backbone) if backbone else {}
         for name, one in self.systems.items():
             if isinstance(one, Experiment):
-                there = one.on(self.places)
-                self.systems[name] = replace(there, overrides={**there.overrides, **(overrides or {})})
+                self.systems[name] = one.on(self.places).with_overrides(overrides or {})
         self.output = Path(output)
         self.prepared = prepared
         self.encoder = encoder
@@ -149,9 +149,9 @@ class Table:
         text_encoder = None if self.encoder is None else TextEncoder(self.encoder, self.cache)
         if self.mauve:
             require_mauve()
-        places = run_before(self.before, self.output / "logs", self.places)
+        moved_runs = run_before(self.before, self.output / "logs", self.places)
         for name, one in self.systems.items():
-            self.systems[name] = one.on(places) if isinstance(one, Experiment) else one
+            self.systems[name] = one.on(moved_runs) if isinstance(one, Experiment) else one
         paths, failed = collect(self.systems, self.output / "logs", self.jobs)
         predictions, cards = self._read(paths, failed)
         if not predictions:
@@ -207,6 +207,8 @@ class Table:
         for name, path in paths.items():
             try:
                 found, card = read_predictions(path), read_card(path)
+                if older_than_weights(path):
+                    raise ValueError(f"{path} is older than the weights beside it; run `lightning predict` again")
                 if self.prepared:
                     check_corpus(name, card, self.prepared)
                 if predictions:
@@ -250,14 +252,14 @@ class Table:
             rows = map(astuple, scores)
             log_to_wandb(self.wandb_project, self.title, [one.name for one in fields(Score)], rows, self.output)
 
-    def _figure(self, scores: list[Score], labels: dict[str, str], encoder: str) -> Figure:
+    def _figure(self, scores: list[Score], labels: dict[str, str], encoder: str) -> Figure | None:
         """Single users; or all systems; or perplexity over the setting of the curve."""
         found = {score.system: score.value for score in scores if (score.user, score.metric) == (MICRO, "perplexity")}
         scored = [name for name in self.systems if any((s.system, s.user) == (name, MICRO) for s in scores)]
         if self.per_user:
             return draw_users(panels(scores, scored, labels, encoder), self.title)
-        if not self.curve:
-            return draw_systems(system_panels(scores, scored, encoder), self.title)
-        return curve_figure(
-            self.systems, found, [self.curve] if isinstance(self.curve, str) else self.curve, self.title
-        )
+        if self.curve:
+            settings = [self.curve] if isinstance(self.curve, str) else self.curve
+            return curve_figure(self.systems, found, settings, self.title)
+        shown = system_panels(scores, scored, encoder) if scored else {}
+        return draw_systems(shown, self.title) if shown else None

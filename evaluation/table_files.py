@@ -21,7 +21,7 @@ def write_tables(
     tables: Sequence[Sequence[Sequence[str]]],
     notes: Sequence[str],
     csv_text: str,
-    figure: Figure,
+    figure: Figure | None,
 ) -> None:
     """Prints the tables and writes table.md, .tex, .csv and .png.
 
@@ -31,7 +31,7 @@ def write_tables(
         tables: Rows of cells, the first row the heading.
         notes: What a reader has to know, a line each.
         csv_text: table.csv, one line a figure.
-        figure: table.png.
+        figure: table.png; None leaves none there.
     """
     caption = "\n".join(f"- {line}" for line in notes)
     markdown = "\n\n".join([f"# {title}", *map(align, tables), caption]) + "\n"
@@ -43,7 +43,10 @@ def write_tables(
         ("table.csv", csv_text),
     ):
         replace_file(output / name, lambda path, text=text: path.write_text(text, encoding="utf-8", newline=""))
-    replace_file(output / "table.png", lambda path: save_png(figure, path))
+    if figure is None:
+        (output / "table.png").unlink(missing_ok=True)  # an older table's
+    else:
+        replace_file(output / "table.png", lambda path: save_png(figure, path))
 
 
 def log_to_wandb(project: str, title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], output: Path) -> None:

@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.intervals import bca, jackknife_users, resample_users
+from evaluation.predictions import older_than_weights
 from evaluation.scores import MACRO, MICRO, Score
 from evaluation.significance import signed_rank, win_rate
 
@@ -37,7 +38,8 @@ CAPTION = (
     "over users; a system not tuned to users shows what the turns alone differ by. general: perplexity of other "
     "people's held-out pairs, under each user's weights; % of the reference's. others/own: perplexity of test turns "
     "under other users' adapters by that under the own. own best: users whose own adapter is the best of all. own "
-    "better: users whose own adapter beats the mean of the others' (ties half; Wilcoxon's p, two-sided)."
+    "better: users whose own adapter beats the mean of the others' (ties half; Wilcoxon's p, two-sided, by itself: not "
+    "among the tests that Holm corrects)."
 )
 
 
@@ -79,9 +81,7 @@ def read_test(run: Path, predicted: Mapping[str, object]) -> TestSums | None:
                 f"{run / USERS_FILE} is of {key} {card.get(key)}, the predictions beside it are of {predicted[key]}; "
                 f"{_again(run)}"
             )
-    made = (run / USERS_FILE).stat().st_mtime
-    weights = [*run.glob("adapters/*/card.json"), *run.glob("models/*/card.json"), *run.glob("backbone/manifest.json")]
-    if any(file.stat().st_mtime > made for file in weights):
+    if older_than_weights(run / USERS_FILE):
         raise ValueError(f"{run / USERS_FILE} is older than the weights in {run}; {_again(run)}")
     sums = _read_users(run / USERS_FILE)
     swaps = _read_swaps(run / SWAPS_FILE) if (run / SWAPS_FILE).is_file() else None

@@ -9,7 +9,7 @@ Figures, of the real reply and of each system, mean over annotators and items:
     chance       the same for somebody who picks blindly
     naturalness, likeness    mean mark, 1 to 5
 
-Intervals are 95 % percentile bootstrap over users, then items within them; the annotators are taken as they are.
+Intervals are 95 % BCa bootstrap over users, then items within them; the annotators are taken as they are.
 Agreement is Krippendorff's alpha: nominal for choices, ordinal for marks. The value of a choice is the number of the
 option: numbers are random, so the agreement to expect is that of picking blindly. By system, annotators who all know
 the real reply would have nothing to disagree about, and alpha would be 0 or undefined for the best of them.
@@ -17,12 +17,10 @@ the real reply would have nothing to disagree about, and alpha would be 0 or und
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +28,8 @@ import numpy as np
 
 from evaluation.human.agreement import krippendorff_alpha
 from evaluation.human.export import REAL
-from evaluation.intervals import MIN_UNITS, percentiles, resample_users
-from evaluation.rendering import align
+from evaluation.intervals import MIN_UNITS, bca, jackknife_users, resample_users
+from evaluation.rendering import align, csv_lines
 from evaluation.table_files import replace_file
 
 ASKED = {"choice": ("taken",), "rating": ("naturalness", "likeness")}  # the answer to "taken" is an option's number
@@ -114,8 +112,9 @@ class HumanEvalScore:
         markdown = "\n\n".join([f"# {self.title}", _markdown(figures), self._caption(key, answers)]) + "\n"
         print(markdown)
         self.output.mkdir(parents=True, exist_ok=True)
+        lines = csv_lines(figures, Figure)
         replace_file(self.output / "table.md", lambda path: path.write_text(markdown, encoding="utf-8"))
-        replace_file(self.output / "table.csv", lambda path: path.write_text(_csv(figures), encoding="utf-8"))
+        replace_file(self.output / "table.csv", lambda path: path.write_text(lines, encoding="utf-8"))
 
     def _figures(
         self, reply_of: str, task: str, name: str, items: dict[str, Any], answers: Sequence[Answers]
@@ -135,8 +134,9 @@ class HumanEvalScore:
         users = [np.array(rows) for rows in of_users.values()]
         sums = np.concatenate(users).sum(axis=0)
         drawn = resample_users(users, _mean, self.num_resamples, self.seed)
-        low, high = (None, None) if drawn is None else map(float, percentiles(drawn))
-        found = [Figure(reply_of, name, float(sums[0] / sums[2]), low, high, int(sums[2]))]
+        value = sums[0] / sums[2]
+        ends = (None, None) if drawn is None else map(float, bca(drawn, value, jackknife_users(users, _mean)))
+        found = [Figure(reply_of, name, float(value), *ends, int(sums[2]))]
         if task == "choice":
             found.append(Figure(reply_of, "chance", float(sums[1] / sums[2]), None, None, int(sums[2])))
         return found
@@ -149,7 +149,7 @@ class HumanEvalScore:
             f"{len(answers)} annotator{'s' * (len(answers) > 1)}, {num_users} users, {tasks['choice']} choices and "
             f"{tasks['rating']} rated replies each; page {key['page']}. taken: % of the choices that took this reply "
             "for the person's; by chance: the same of picking blindly. naturalness, likeness: mean mark, 1 to 5.",
-            f"[low, high]: 95 % percentile bootstrap over users, then items, {self.num_resamples:,} resamples, seed "
+            f"[low, high]: 95 % BCa bootstrap over users, then items, {self.num_resamples:,} resamples, seed "
             f"{self.seed}; the annotators are taken as they are."
             if num_users >= MIN_UNITS
             else f"Only {num_users} users, fewer than {MIN_UNITS}: no intervals.",
@@ -250,14 +250,6 @@ def _cell(figure: Figure | None) -> str:
     scale, form = (100.0, ".1f") if share else (1.0, ".2f")
     value, *ends = (format(x * scale, form) for x in (figure.value, figure.low, figure.high) if x is not None)
     return f"{value} [{', '.join(ends)}]" if ends else value
-
-
-def _csv(figures: Sequence[Figure]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(field.name for field in fields(Figure))
-    writer.writerows(astuple(figure) for figure in figures)
-    return text.getvalue()
 
 
 def _read_json(path: Path) -> dict[str, Any]:

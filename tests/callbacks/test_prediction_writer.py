@@ -79,11 +79,16 @@ def test_the_file_is_what_it_should_be(trainer, module, tmp_path):
 
 def test_what_was_interrupted_does_not_replace_what_is_there(trainer, module, tmp_path):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "predictions.jsonl").write_text("earlier\n")
+    earlier = {"predictions.jsonl": "earlier\n", "predictions.card.json": "{}"}
+    for name, text in earlier.items():
+        (tmp_path / "run" / name).write_text(text)
     writer = PredictionWriter()
     writer.on_predict_start(trainer, module)
     writer.on_predict_batch_end(trainer, module, OUTPUTS, BATCH, 0)
-    assert (tmp_path / "run" / "predictions.jsonl").read_text() == "earlier\n"
+    assert {name: (tmp_path / "run" / name).read_text() for name in earlier} == earlier
+    trainer.fast_dev_run = 1
+    writer.on_predict_end(trainer, module)
+    assert {path.name: path.read_text() for path in (tmp_path / "run").iterdir()} == earlier
 
 
 def test_texts_without_likelihoods(trainer, tmp_path):

@@ -100,6 +100,30 @@ def test_marks_and_what_there_is_nothing_of(systems):
     assert row[8].startswith("0.0%")
 
 
+def test_the_best_of_more_candidates_is_not_compared(systems, tmp_path, monkeypatch):
+    training = {user: [said(word)] * 3 for user, word in zip(PEOPLE, WORDS, strict=True)}
+    monkeypatch.setattr("evaluation.table.training_turns", lambda _: training)
+    monkeypatch.setattr("evaluation.table.check_corpus", lambda *_: None)
+    lines = [json.loads(line) for line in systems["bad"].read_text().splitlines()]
+    twice = [line | {"candidates": [*line["candidates"], line["reference"]]} for line in lines]
+    systems["bad"].write_text("".join(json.dumps(line) + "\n" for line in twice))
+    run(systems, tmp_path / "out", prepared=tmp_path)
+    with (tmp_path / "out" / "table.csv").open(newline="") as file:
+        metrics = {name: {row["metric"] for row in csv.DictReader(file) if row["system"] == name} for name in ["bad"]}
+    assert "recognised" in metrics["bad"] and not metrics["bad"] & {"best_of_n", "coverage"}
+    markdown = (tmp_path / "out" / "table.md").read_text()
+    assert "- bad: other numbers of candidates than good, so no best of n and no coverage." in markdown
+
+
+def test_predictions_of_earlier_weights_are_refused(systems, tmp_path):
+    adapter = systems["bad"].parent / "adapters" / "ann"
+    adapter.mkdir(parents=True)
+    (adapter / "card.json").touch()
+    os.utime(adapter / "card.json", (2e9, 2e9))
+    with pytest.raises(ValueError, match="bad/predictions.jsonl is older than the weights beside it"):
+        run(systems, tmp_path / "out")
+
+
 def test_persons_that_cannot_be_compared_are_left_out_with_the_reason(systems, tmp_path, monkeypatch):
     training = {user: [said(word)] * 3 for user, word in zip(PEOPLE[1:], WORDS[1:], strict=True)}
     monkeypatch.setattr("evaluation.table.training_turns", lambda _: training)

@@ -190,8 +190,9 @@ def test_latex_says_what_the_caption_says(systems, tmp_path):
     run(systems, tmp_path / "out")
     text = (tmp_path / "out" / "table.tex").read_text(encoding="utf-8")
     assert text.count(r"\begin{table}") == 2
-    assert r"\item 5 users, 25 test turns." in text
-    assert r"\item base: 50 label tokens; commit abc; split s1." in text
+    assert r"\item {}5 users, 25 test turns." in text
+    assert r"\item {}[low, high]: 95 \% BCa" in text  # brackets behind \item would be its label
+    assert r"\item {}base: 50 label tokens; commit abc; split s1." in text
     assert text.endswith("\\end{itemize}}\n")
 
 
@@ -204,6 +205,19 @@ def test_without_an_encoder_there_is_no_similarity(systems, tmp_path):
     assert "similarity" not in (tmp_path / "out" / "table.csv").read_text(encoding="utf-8")
     with pytest.raises(ValueError, match="without an encoder there is no similarity to show"):
         Table(systems, tmp_path / "out", encoder=None)
+
+
+def test_without_anything_to_compare_there_is_a_table_and_no_picture(systems, tmp_path):
+    """No likelihoods, no encoder: texts are left. Then one system with likelihoods behind one without."""
+    lines = [json.loads(line) | {"nll": None, "tokens": None} for line in systems["LoRA"].read_text().splitlines()]
+    silent = tmp_path / "silent" / "predictions.jsonl"
+    silent.parent.mkdir()
+    silent.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    settings = {"encoder": None, "per_user": False, "num_resamples": 200}
+    for name, found in (("neither", {"silent": silent}), ("second", {"silent": silent, "base": systems["base"]})):
+        Table(found, tmp_path / name, **settings).run()
+        assert "chrF" in (tmp_path / name / "table.md").read_text(encoding="utf-8")
+        assert (tmp_path / name / "table.png").exists() == (name == "second")
 
 
 def test_caption_names_what_the_figures_depend_on(systems, tmp_path):

@@ -123,6 +123,22 @@ def invented(tmp_path, monkeypatch):
     return write
 
 
+def test_points_that_are_one_run_are_not_compared(invented, monkeypatch):
+    sweep = invented({"rank": {"values": [1, 2, 3]}}, [{"val/x": 2.0}] * 3)
+
+    async def run_lightning(arguments, log, environment):
+        directory = log.parents[1] / ("same" if arguments[1] != "--rank=3" else "own")
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "fit.card.json").write_text('{"metrics": {"val/x": 2.0}, "wall_seconds": 1, "commit": "c"}')
+        return Run(directory, None, 1.0)
+
+    monkeypatch.setattr(sweep_module, "run_lightning", run_lightning)
+    sweep.run()
+    found = [(row["rank"], row["val/x"], row["best"], row["error"]) for row in rows()]
+    assert [row[:3] for row in found] == [("1", "", "False"), ("2", "", "False"), ("3", "2.0", "True")]
+    assert "what they differ in makes no other run" in found[0][3] == found[1][3]
+
+
 TABLE = """# ranks
 
 | rank | val/x                                            | seconds | run                |

@@ -49,9 +49,9 @@ def test_commands_of_a_row(commands, tmp_path, capsys):
     assert commands == [["fit", *flags], ["predict", *flags]]
     assert (paths, failed) == ({"LoRA r=4": tmp_path / "runs/a/predictions.jsonl"}, {})
     assert capsys.readouterr().out.splitlines() == [
-        f"[1 of 1] LoRA r=4: fit ({tmp_path}/logs/LoRA-r=4.fit.log)",
+        f"[1 of 1] LoRA r=4: fit ({tmp_path}/logs/1-LoRA-r=4.fit.log)",
         "[1 of 1] LoRA r=4: fit 2 s",
-        f"[1 of 1] LoRA r=4: predict ({tmp_path}/logs/LoRA-r=4.predict.log)",
+        f"[1 of 1] LoRA r=4: predict ({tmp_path}/logs/1-LoRA-r=4.predict.log)",
         "[1 of 1] LoRA r=4: predict 2 s",
         f"[1 of 1] LoRA r=4: {tmp_path}/runs/a/predictions.jsonl",
     ]
@@ -107,6 +107,16 @@ def test_commands_before_that_are_done(commands, tmp_path, monkeypatch, capsys):
     run_before(before, tmp_path)
     assert [" ".join(one) for one in commands] == [before[0], before[2], before[3]]  # b may be of what is new
     assert "[before, 2 of 4] fit --config a.yaml: is done" in capsys.readouterr().out
+
+
+def test_another_preparation_may_change_what_is_done(commands, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        rows, "finished", lambda them: asked.append(len(them)) or {tuple(one): tmp_path for one in them}
+    )
+    run_before(["prepare --config a", "fit --config b", "prepare --config c", "fit --config d"], tmp_path)
+    assert len(asked) == 2
+    assert [one[0] for one in commands] == ["prepare", "prepare"]
 
 
 def test_two_rows_that_write_the_same_predictions_both_fail(commands, tmp_path):
@@ -224,12 +234,36 @@ def test_other_backbones_take_the_place_of_those_that_are_named(written):
     assert systems["LoRA psp"].on(places) == Experiment([small, on_psp], {"model.init_from": "large/psp"})
 
 
-def test_the_experiment_of_a_command():
-    one = experiment_of(
-        ["predict", "--config=a.yaml", "--run", "mine", "--config", "b.yaml", "--data.network", "runs/x"]
-    )
-    assert (one.files, one.name) == (["a.yaml", "b.yaml"], "mine")
+def test_the_experiment_of_a_command(written):
+    small = written("small.yaml", {"init_from": "runs/small/backbone"})
+    command = [
+        "predict",
+        f"--config={small}",
+        "--run",
+        "mine",
+        "--config",
+        "b.yaml",
+        "--model.init_from=runs/x/backbone",
+    ]
+    one = experiment_of(command)
+    assert (one.files, one.name, one.backbone) == ([small, "b.yaml"], "mine", "runs/x/backbone")
+    assert one.on({"runs/small/backbone": "large"}) is one
     assert experiment_of(["fit", "--config", "a.yaml", "--config", "b.yaml"]).name == "a+b"
+
+
+def test_backbones_that_change_places(written, tmp_path, commands):
+    """Each is replaced once: what takes the place of one may be named by another."""
+    files = {name: written(f"{name}.yaml", {"init_from": f"runs/{name}/backbone"}) for name in ("small", "base")}
+    for name in ("base", "large"):
+        (tmp_path / "runs" / name / "backbone").mkdir(parents=True)
+        (tmp_path / "runs" / name / "backbone" / "manifest.json").touch()
+    new = {"runs/small/backbone": "runs/base/backbone", "runs/base/backbone": "runs/large/backbone"}
+    systems = {name: Experiment(file, commands=["predict"]) for name, file in files.items()}
+    backbone = {old: Path(directory) for old, directory in new.items()}
+    table = Table(systems, tmp_path / "out", backbone=backbone, encoder=None, per_user=False)
+    with pytest.raises(ValueError, match="every system has failed"):  # their predictions are invented, and empty
+        table.run()
+    assert [one.backbone for one in table.systems.values()] == list(new.values())
 
 
 def test_paths_in_a_directory_that_has_moved():
@@ -260,7 +294,6 @@ def test_what_commands_before_a_table_make_from_another_backbone(commands, writt
         f"predict --config judge.yaml --data.heard={runs}/talk/said.jsonl",
     ]
     assert places == {
-        "runs/small/backbone": "large",
         "runs/lora": f"{runs}/lora",
         "runs/talk": f"{runs}/talk",
         "runs/judge": f"{runs}/judge",
@@ -283,6 +316,16 @@ def test_settings_of_all_systems(tmp_path):
         "a": Experiment("a.yaml", {"seed_everything": 2, "model.rank": 4}),
         "file": Path("predictions.jsonl"),
     }
+
+
+def test_a_run_with_a_name_has_another_with_other_settings(tmp_path):
+    systems = {"ten": Experiment("a.yaml", {"run": "ten", "n": 10}), "mine": Experiment("a.yaml")}
+    changes = {"seed_everything": 2, "model.adapters": "runs/x/adapters"}
+    table = Table(systems, tmp_path, per_user=False, encoder=None, overrides=changes)
+    assert table.systems["ten"].overrides == {"n": 10, **changes, "run": "ten,seed_everything=2"}
+    assert table.systems["mine"].overrides == changes
+    table = Table(systems, tmp_path, per_user=False, encoder=None, overrides={"run": "other"})
+    assert table.systems["ten"].overrides == {"n": 10, "run": "other"}
 
 
 def test_the_validation_of_a_row_stands_in_its_run_card(tmp_path):
