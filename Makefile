@@ -1,5 +1,5 @@
 # make quickstart   environment, corpus, tokenizer, backbone, adapters of 24 real users, table and plot
-# make profiles     Markov logic and logistic regression side by side (REAL_PERSONA_CHAT names the corpus; 15 minutes)
+# make profiles     Markov logic and logistic regression side by side (REAL_PERSONA_CHAT names the corpus; half an hour)
 # make test         environment and the whole test suite
 # make lint         style and room contracts
 # make benchmarks   side-by-side measurements against named peers (needs the quickstart)
