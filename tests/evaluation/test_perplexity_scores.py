@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from evaluation.perplexity import macro_perplexity, micro_perplexity, perplexity, user_perplexities
+from evaluation.perplexity import perplexity
 from evaluation.predictions import Prediction
+from evaluation.scores import items_of_users, user_scores
 
 LN2 = math.log(2.0)
 # bob: 1 token at 4 bits and 3 tokens at 0 bits -> 4 bits / 4 tokens -> 2; ann: 12 bits / 4 tokens -> 8.
@@ -19,10 +20,9 @@ PREDICTIONS = [
 
 def test_users_micro_and_macro():
     """Micro 2 ** (16 / 8) = 4, macro (2 + 8) / 2 = 5; the mean over replies would be (16 + 1 + 8) / 3."""
-    assert user_perplexities(PREDICTIONS) == pytest.approx({"ann": 8.0, "bob": 2.0})
-    assert list(user_perplexities(PREDICTIONS)) == ["ann", "bob"]
-    assert micro_perplexity(PREDICTIONS) == pytest.approx(4.0)
-    assert macro_perplexity(PREDICTIONS) == pytest.approx(5.0)
+    scores = user_scores(["one"], items_of_users({"one": PREDICTIONS}, None), num_resamples=10, seed=0)
+    found = {score.user: score.value for score in scores if score.metric == "perplexity"}
+    assert found == pytest.approx({"ann": 8.0, "bob": 2.0, "(micro)": 4.0, "(macro)": 5.0})
 
 
 def test_elementwise_and_overflow():

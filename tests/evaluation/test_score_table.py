@@ -17,9 +17,8 @@ import sys
 import numpy as np
 import pytest
 
-from evaluation.perplexity import macro_perplexity, micro_perplexity
 from evaluation.plots import draw_systems
-from evaluation.predictions import Prediction, read_predictions
+from evaluation.predictions import Prediction, by_user, read_predictions
 from evaluation.rendering import system_panels
 from evaluation.scores import MICRO, Score, items_of_users, user_scores
 from evaluation.similarity import TextEncoder
@@ -234,7 +233,7 @@ def test_caption_names_what_the_figures_depend_on(systems, tmp_path):
     assert '- LoRA: 50 label tokens; decoding {"top_p": 0.9}.' in markdown
 
 
-def test_csv_is_tidy_and_agrees_with_perplexity_module(systems, tmp_path):
+def test_csv_is_tidy_and_its_perplexities_are_those_of_the_sums(systems, tmp_path):
     """Full user names, full precision, encoder in the name of every similarity; overall intervals hold the value."""
     run(systems, tmp_path / "out")
     with (tmp_path / "out" / "table.csv").open(encoding="utf-8", newline="") as lines:
@@ -248,8 +247,10 @@ def test_csv_is_tidy_and_agrees_with_perplexity_module(systems, tmp_path):
     for name, path in systems.items():
         records = read_predictions(path)
         micro, macro = rows[name, "(micro)", "perplexity"], rows[name, "(macro)", "perplexity"]
-        assert float(micro["value"]) == pytest.approx(micro_perplexity(records))
-        assert float(macro["value"]) == pytest.approx(macro_perplexity(records))
+        sums = {user: (sum(p.nll for p in own), sum(p.tokens for p in own)) for user, own in by_user(records).items()}
+        nll, tokens = map(sum, zip(*sums.values(), strict=True))
+        assert float(micro["value"]) == pytest.approx(math.exp(nll / tokens))
+        assert float(macro["value"]) == pytest.approx(sum(math.exp(n / t) for n, t in sums.values()) / len(sums))
         assert float(micro["low"]) < float(micro["value"]) < float(micro["high"])
         assert (micro["n"], macro["n"]) == ("25", "5")
     assert rows["base", "(corpus)", "distinct-1"]["low"] == ""
