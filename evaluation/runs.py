@@ -25,6 +25,7 @@ DIRECTORY = "run directory: "  # what the command prints in front of it
 ERROR = "error: "  # what it says in front of the reason
 TRACEBACK = "Traceback (most recent call last):"
 THREADS = "OMP_NUM_THREADS"
+SERVICE = "WANDB_SERVICE"  # of a process that has logged to W&B; its children would write their logs elsewhere
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
@@ -58,6 +59,7 @@ async def run_lightning(arguments: Sequence[str], log: Path, environment: Mappin
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
+    inherited = {name: value for name, value in os.environ.items() if name != SERVICE}
     with log.open("w", encoding="utf-8") as output:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -68,7 +70,7 @@ async def run_lightning(arguments: Sequence[str], log: Path, environment: Mappin
             stdout=output,
             stderr=asyncio.subprocess.STDOUT,
             # Unbuffered, so that the log can be followed and its lines are in the order they were printed in.
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
+            env={**inherited, "PYTHONUNBUFFERED": "1", **(environment or {})},
             preexec_fn=_end_with_parent,
         )
         try:

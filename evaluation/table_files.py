@@ -54,9 +54,8 @@ def log_to_wandb(project: str, title: str, columns: Sequence[str], rows: Iterabl
     import wandb  # two seconds that most tables do not need
 
     os.environ.setdefault("WANDB_MODE", "offline")
-    with wandb.init(project=project, job_type="table", name=title, dir=output) as run:
+    with wandb.init(project=project, job_type="table", name=title, dir=output.absolute()) as run:
         run.log({"table": wandb.Table(columns=list(columns), data=[list(row) for row in rows])})
-    wandb.teardown()  # else later child processes of this one would log through its service
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:

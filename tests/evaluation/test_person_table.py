@@ -228,7 +228,6 @@ def test_self_bleu_stands_where_there_are_several_candidates(systems, tmp_path):
 def test_scores_are_logged_as_a_table_of_wandb(systems, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     run(systems, tmp_path / "out", wandb_project="trial")
-    assert "WANDB_SERVICE" not in os.environ
     (logged,) = (tmp_path / "out" / "wandb").glob("offline-run-*/files/media/table/*.table.json")
     found = json.loads(logged.read_text())
     assert found["columns"][:4] == ["system", "user", "metric", "value"]
