@@ -235,21 +235,21 @@ def collect(
         jobs: most rows under way at once.
     """
     made: dict[str, Path | str] = {name: one for name, one in systems.items() if isinstance(one, Path)}
-    places = {name: f"[{number} of {len(systems)}] {name}:" for number, name in enumerate(systems, start=1)}
+    numbers = {name: number for number, name in enumerate(systems, start=1)}
     environment = threads_of(jobs)
 
-    async def make(name: str, experiment: Experiment, done: Finished) -> None:
-        def say(what: str) -> None:
-            print(places[name], what, flush=True)
+    def say(name: str, what: object) -> None:
+        print(f"[{numbers[name]} of {len(systems)}] {name}: {what}", flush=True)
 
-        log = logs / f"{list(systems).index(name) + 1}-{re.sub(r'[^A-Za-z0-9=_-]+', '-', name)}.log"
+    async def make(name: str, experiment: Experiment, done: Finished) -> None:
+        log = logs / f"{numbers[name]}-{re.sub(r'[^A-Za-z0-9=_-]+', '-', name)}.log"
         try:
-            path = await experiment.predictions(say, log, environment, done)
+            path = await experiment.predictions(partial(say, name), log, environment, done)
             made[name] = path
-            say(str(path))
+            say(name, path)
         except RowFailedError as error:
             made[name] = str(error)
-            say(f"failed: {error}")
+            say(name, f"failed: {error}")
 
     experiments = {name: one for name, one in systems.items() if isinstance(one, Experiment)}
     first = {name: one for name, one in experiments.items() if one.backbone is None}
@@ -264,7 +264,7 @@ def collect(
                 f"another system has written {path} too: what they differ in makes no other run; give one of them a "
                 "run of its own, `overrides: {run: <name>}`"
             )
-            print(places[name], f"failed: {made[name]}", flush=True)
+            say(name, f"failed: {made[name]}")
     paths = {name: path for name in systems if isinstance(path := made[name], Path)}
     return paths, {name: why for name in systems if isinstance(why := made[name], str)}
 
