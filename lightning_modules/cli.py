@@ -38,6 +38,7 @@ from jsonargparse import set_parsing_settings
 from lightning import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf.errors import OmegaConfBaseException
 
 from lightning_modules.earlier_run import CHECKPOINT, EarlierRun, one_at_a_time
@@ -217,6 +218,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except SystemExit as error:
         if isinstance(error.__context__, KeyboardInterrupt):  # Lightning has caught it and ends with 1
             _end_interrupted()
+        if isinstance(error, SIGTERMException):  # with which Lightning would end with 0, as if all was done
+            _end_terminated(signal.SIGTERM, None)
         raise
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None)

@@ -67,6 +67,20 @@ def test_killed_and_started_again_gives_the_same_weights(project, experiment, fl
         assert not [name for name in tensors if not torch.equal(ours[path][name], tensors[name])], path
 
 
+def test_a_fit_that_is_told_to_end_does_not_end_as_if_it_was_done(project):
+    """`make quickstart` would go on with the next command."""
+    fit = ["fit", "--config", "experiments/lora_tiny.yaml", "--run=told", "--model.max_epochs=2000"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    process = subprocess.Popen([*COMMAND, *fit, "--checkpoint_every=0"], cwd=project, env=environment)
+    run, deadline = project / "runs" / "told", time.monotonic() + 90
+    while not (run / "checkpoints" / "last.ckpt").is_file():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.terminate()
+    assert process.wait(30) == 143
+    assert json.loads((run / "fit.card.json").read_text())["status"] == "running"
+
+
 def test_a_prediction_that_is_told_to_end_ends(project):
     """Lightning looks for signals in a fit only: a table that is stopped would wait for its child's last batch."""
     main(["fit", "--config", "experiments/lora_tiny.yaml", "--run=told", "--model.max_epochs=1"])
