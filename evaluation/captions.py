@@ -64,13 +64,16 @@ def caption_of(
             f"MAUVE: first candidates against real replies, {len(predictions[reference])} a side, features of "
             f"{encoder_name}; from {MIN_TEXTS} on, comparable only between tables of as many replies, no interval."
         )
-    if len(predictions) > 1:
+    if len(predictions) > 1 and len(users) < MIN_UNITS:
+        lines.insert(2, "Bold is the best system; nothing is tested.")
+    elif len(predictions) > 1:
         lines.insert(
             2,
             "Bold is the best system, = one that is not significantly worse (Wilcoxon's signed rank test of users' own "
             f"figures against the best, two-sided, Holm over all tests of the table, alpha {ALPHA}). Tested are "
             "perplexity (over the same label tokens), similarity, chrF, sacreBLEU, ROUGE-L and, of the persons, all of "
-            "which more is better.",
+            "which more is better."
+            + (f" With {len(users)} users no difference can be significant." if len(users) == MIN_UNITS else ""),
         )
     if table.prepared:
         lines.append(
@@ -88,7 +91,8 @@ def caption_of(
     if table.paper:
         lines.append(
             "sim in the paper (Otsuka et al. 2024): of 222M parameters, Japanese, other people and an encoder that "
-            "is not stated; it does not compare."
+            "is not stated; it does not compare. It is the best that is reported, of which prompt and corpus is not "
+            "stated either: the row in which it stands is our choice."
         )
     for (name, records), comparable in zip(predictions.items(), same_tokens(users), strict=True):
         has_likelihoods = records[0].nll is not None

@@ -72,7 +72,7 @@ class Standing:
     Attributes:
         best: The best system; the first of equals.
         p_values: That it is worse than the best, of every other system, adjusted by Holm; None if not tested.
-        not_worse: The other systems that are not shown to be worse (adjusted p at least 0.05, or none).
+        not_worse: The other systems that were tested, and are not shown to be worse (adjusted p at least 0.05).
     """
 
     best: str
@@ -149,7 +149,7 @@ def against_best(columns: Mapping[K, Column]) -> dict[K, Standing]:
     for key, top in best.items():
         column = columns[key]
         p_values = {name: adjusted[column.figure or key, name, top] for name in column.users if name != top}
-        not_worse = tuple(name for name, p in p_values.items() if p is None or p >= ALPHA)
+        not_worse = tuple(name for name, p in p_values.items() if p is not None and p >= ALPHA)
         standings[key] = Standing(top, p_values, not_worse)
     return standings
 

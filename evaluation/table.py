@@ -44,8 +44,7 @@ from evaluation.similarity import DEFAULT_ENCODER, TextEncoder
 from evaluation.table_files import log_to_wandb, write_tables
 from evaluation.text_metrics import Unit
 from evaluation.training_turns import check_corpus, training_turns
-from evaluation.weights import CAPTION as WEIGHTS_CAPTION
-from evaluation.weights import TestSums, read_test, weight_rows, weight_scores
+from evaluation.weights import TestSums, caption_of_weights, read_test, weight_rows, weight_scores
 
 
 class Table:
@@ -190,7 +189,7 @@ class Table:
             weights = weight_scores(tests, names[0], self.num_resamples, self.seed)
             tables.append(weight_rows(weights, names))
             scores += weights
-            notes += [WEIGHTS_CAPTION, *stale]
+            notes += [caption_of_weights(tests), *stale]
         self._write(tables, scores, labels, notes, "none" if text_encoder is None else text_encoder.name)
         if failed:
             raise ValueError(f"{len(failed)} of {len(self.systems)} systems failed, the others are in the table")

@@ -33,7 +33,7 @@ Sums = Mapping[str, tuple[float, int]]
 """User → nats and label tokens."""
 Figure = Callable[[np.ndarray], np.ndarray]
 KINDS = ("own", "train", "general", "other")
-CAPTION = (
+_CAPTION = (
     "Weights (`lightning test`), intervals over users: gap: nats per token of held-out minus own training turns, mean "
     "over users; a system not tuned to users shows what the turns alone differ by. general: perplexity of other "
     "people's held-out pairs, under each user's weights; % of the reference's. others/own: perplexity of test turns "
@@ -135,6 +135,16 @@ def _pair(path: Path, number: int, row: Mapping[str, str], nll: str, tokens: str
     if not (math.isfinite(found[0]) and found[0] >= 0 and found[1] >= 0):
         raise ValueError(f"{path}, line {number}: {nll} and {tokens} must be finite and not negative, got {found}")
     return found
+
+
+def caption_of_weights(tests: Mapping[str, TestSums]) -> str:
+    """How the figures are to be read, and how many training turns and general pairs they are of."""
+    found = {
+        what: sorted({test.samples[place] for test in tests.values()} - {0})
+        for place, what in enumerate(("training turns of a user at most", "general pairs, taken as they are"))
+    }
+    samples = [f"{' or '.join(map(str, numbers))} {what}" for what, numbers in found.items() if numbers]
+    return _CAPTION + (f" Of {', '.join(samples)}." if samples else "")
 
 
 def weight_scores(tests: Mapping[str, TestSums], reference: str, num_resamples: int, seed: int) -> list[Score]:

@@ -179,7 +179,7 @@ def test_figures_of_persons_and_runs_are_in_the_file_for_machines(systems, tmp_p
     assert good[-4:-1] == ["0.57", "84.50", "12"]
     assert bad[-4:] == [""] * 4
     assert "sim in the paper (Otsuka et al. 2024): of 222M parameters, Japanese, other people" in markdown
-    assert "it does not compare." in markdown
+    assert "it does not compare. It is the best that is reported, of which prompt" in markdown
 
 
 def run(systems, output, **settings):

@@ -296,7 +296,11 @@ def test_few_users_and_few_turns_have_no_intervals(tmp_path):
     assert cells(markdown, "user001") == ["user001", "4", "2.00", "1.000"]
     assert cells(markdown, "**macro**") == ["**macro**", "", "7.50", "1.000"]
     assert "Only 4 users, fewer than 5: no overall intervals, and no tests." in markdown
-    assert "bold" not in markdown  # one system, nothing to compare
+    assert "Bold" not in markdown  # one system, nothing to compare
+    worse = write_system(tmp_path / "w", [9 * n for n in BASE[:4]], lambda u: ["guitar"], turns=4, user="speaker_{0}")
+    markdown = run({"base": path, "worse": worse}, tmp_path / "out")
+    assert "Bold is the best system; nothing is tested." in markdown
+    assert " = |" not in markdown and "**7.50**" in markdown
 
 
 def test_other_tokenizer_gives_no_perplexity_ratio(systems, tmp_path):

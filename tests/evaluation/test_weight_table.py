@@ -13,7 +13,7 @@ import os
 
 import pytest
 
-from evaluation.weights import read_test, weight_rows, weight_scores
+from evaluation.weights import caption_of_weights, read_test, weight_rows, weight_scores
 
 USERS = ["ann", "bob", "cy", "dot", "eve"]
 
@@ -68,6 +68,9 @@ def test_figures_by_hand(tmp_path):
 
 def test_samples_of_another_size_have_no_ratio(tmp_path):
     tests = {name: read_test(write(tmp_path / name, general_pairs=size), {}) for name, size in (("a", 7), ("b", 8))}
+    assert caption_of_weights(tests).endswith(
+        " Of 5 training turns of a user at most, 7 or 8 general pairs, taken as they are."
+    )
     assert "general_ratio" not in {score.metric for score in weight_scores(tests, "a", 50, 0)}
 
 
