@@ -76,9 +76,11 @@ def caption_of(
             + (f" With {len(users)} users no difference can be significant." if len(users) == MIN_UNITS else ""),
         )
     if table.prepared:
+        several = any(len(p.candidates) > 1 for p in predictions[reference])
+        best = "best of n: of a turn's candidates. " if several else ""
         lines.append(
-            "The table with the persons, means over users. best of n: of a turn's candidates. coverage: "
-            f"share of the user's real replies that some candidate comes near to (cosine from {COVERED_FROM}). "
+            f"The table with the persons, means over users. {best}coverage: share of the user's real replies that some "
+            f"candidate comes near to (cosine from {COVERED_FROM}). "
             "recognised, in first 5, MRR: by a classifier of the users' training turns, of about ten turns "
             "together; real replies are its ceiling. copied: share of 5-grams, and of whole replies, that stand in "
             "the user's training turns."

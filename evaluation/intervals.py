@@ -35,7 +35,7 @@ from scipy.special import ndtr, ndtri
 
 MIN_UNITS = 5  # fewer users (or items of a user) can be drawn in too few ways for a 95 % interval to mean anything
 LEVELS = (0.025, 0.975)
-_BLOCK = 4_000_000  # numbers held in memory at a time
+_BLOCK = 60_000  # users or items in memory at a time; by these alone, so that draws do not depend on what is summed
 _KEPT = 16_000_000  # bytes of draws that are kept for the next figures: 10,000 of 1,600 items
 
 Statistic = Callable[[np.ndarray], np.ndarray]
@@ -110,7 +110,7 @@ def resample_items(items: np.ndarray, statistic: Statistic, num_resamples: int, 
     """
     if len(items) < MIN_UNITS:
         return None
-    blocks = _blocks(num_resamples, items.size)
+    blocks = _blocks(num_resamples, len(items))
     return np.concatenate([statistic(_sums(items, times)) for times in _item_draws(len(items), blocks, seed)])
 
 
@@ -132,7 +132,7 @@ def resample_users(
     if len(users) < MIN_UNITS:
         return None
     totals = np.stack([items.sum(axis=0) for items in users])  # (users, *columns)
-    blocks = _blocks(num_resamples, max(totals.size, *(items.size for items in users)))
+    blocks = _blocks(num_resamples, max(len(users), *map(len, users)))
     figures = []
     draws = _kept_user_draws if num_resamples * sum(map(len, users)) <= _KEPT else _user_draws
     for drawn, times_of in draws(tuple(map(len, users)), blocks, seed, draw_items):
@@ -186,6 +186,6 @@ def _sums(items: np.ndarray, times: np.ndarray) -> np.ndarray:
     return sums.reshape(len(times), *items.shape[1:])
 
 
-def _blocks(num_resamples: int, numbers_per_resample: int) -> tuple[int, ...]:
-    size = max(1, min(num_resamples, _BLOCK // numbers_per_resample))
+def _blocks(num_resamples: int, units: int) -> tuple[int, ...]:
+    size = max(1, min(num_resamples, _BLOCK // units))
     return tuple(min(size, num_resamples - start) for start in range(0, num_resamples, size))

@@ -77,17 +77,18 @@ class PersonTable:
             raise ValueError(f"{len(missing)} of {len(users)} users have no training turns, such as {missing[0]!r}")
         classifier = UserClassifier({user: self.training[user] for user in users}, seed=self.seed)
         num_draws = max(len(p.candidates) for p in first)
+        similarities = SIMILARITIES if num_draws > 1 else SIMILARITIES[:1]  # the best of one is that one
         scores = []
         for name, records in predictions.items():
             alike = as_many_candidates(first, records)
             scores += self._scored(
-                name, SIMILARITIES if alike else SIMILARITIES[:1], _means(achieved(records, self.encoder))
+                name, similarities if alike else SIMILARITIES[:1], _means(achieved(records, self.encoder))
             )
             if alike:
                 scores += self._scored(name, COVERAGE, _means(covered(records, self.encoder, COVERED_FROM)))
             scores += self._texts(name, classifier, by_user(records), lambda p: p.candidates)
         for name, compare in ((OTHERS, floor), (OWN, ceiling)):
-            scores += self._scored(name, SIMILARITIES, _means(compare(first, self.encoder, num_draws, self.seed)))
+            scores += self._scored(name, similarities, _means(compare(first, self.encoder, num_draws, self.seed)))
         return scores + self._texts(REAL, classifier, users, lambda p: (p.reference,))
 
     def _texts(
@@ -128,7 +129,7 @@ def as_many_candidates(first: Sequence[Prediction], records: Sequence[Prediction
 
 
 def person_rows(scores: Sequence[Score], systems: Sequence[str], standings: Standings) -> list[list[str]]:
-    """The heading, a row a system, and the three rows to read them by.
+    """The heading of the figures that there are, a row a system, and the three rows to read them by.
 
     Args:
         scores: from `PersonTable.scores`.
@@ -136,10 +137,11 @@ def person_rows(scores: Sequence[Score], systems: Sequence[str], standings: Stan
         standings: how they stand.
     """
     found = {(score.system, score.metric): score for score in scores if score.user == MACRO}
-    rows = [["system", *(heading for heading, _ in FIGURES.values())]]
+    figures = {metric: shown for metric, shown in FIGURES.items() if any(score.metric == metric for score in scores)}
+    rows = [["system", *(heading for heading, _ in figures.values())]]
     for name in (*systems, OTHERS, OWN, REAL):
         cells = []
-        for metric, (_, form) in FIGURES.items():
+        for metric, (_, form) in figures.items():
             score = found.get((name, metric))
             standing = standings.get((MACRO, metric)) if name in systems else None
             cells.append("" if score is None else marked(cell(score, form), name, standing))

@@ -101,11 +101,23 @@ def test_seed_decides_and_blocks_cover_all_resamples(monkeypatch):
     first = resample_users(users, mean_of_user_means, 1000, seed=0)
     np.testing.assert_array_equal(first, resample_users(users, mean_of_user_means, 1000, seed=0))
     assert not np.array_equal(first, resample_users(users, mean_of_user_means, 1000, seed=1))
-    monkeypatch.setattr(intervals, "_BLOCK", 12 * 7)
+    monkeypatch.setattr(intervals, "_BLOCK", 6 * 7)
     assert resample_users(users, mean_of_user_means, 1000, seed=0).shape == (1000,)
     assert resample_items(users[0], mean, 1001, seed=0).shape == (1001,)
     monkeypatch.setattr(intervals, "_BLOCK", 1)
     assert resample_items(users[0], mean, 3, seed=0).shape == (3,)
+
+
+def test_draws_do_not_depend_on_what_else_is_summed(monkeypatch):
+    """A system has the same interval by itself and in a table of many."""
+    monkeypatch.setattr(intervals, "_BLOCK", 100)  # several blocks
+    users = [np.random.default_rng(i).normal(size=(6 + i, 30)) for i in range(6)]
+    alone = [items[:, :1] for items in users]
+    everything = resample_users(users, lambda sums: sums.sum(axis=1), 200, seed=0)
+    one = resample_users(alone, lambda sums: sums.sum(axis=1), 200, seed=0)
+    np.testing.assert_allclose(one, everything[:, :1], rtol=1e-12)
+    everything = resample_items(users[0], lambda sums: sums, 200, seed=0)
+    np.testing.assert_allclose(resample_items(alone[0], lambda sums: sums, 200, seed=0), everything[:, :1], rtol=1e-12)
 
 
 @pytest.mark.parametrize("kept", [0, 10**9])

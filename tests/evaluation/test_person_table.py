@@ -41,8 +41,8 @@ def said(word):
     return " ".join([word] * 6)
 
 
-def write(folder, shift, nll=1.0):
-    """Predictions of a system that says the word of the person `shift` places on."""
+def write(folder, shift, nll=1.0, candidates=2):
+    """Predictions of a system that says the word of the person `shift` places on, in each of its candidates."""
     folder.mkdir()
     lines = [
         {
@@ -50,7 +50,7 @@ def write(folder, shift, nll=1.0):
             "pair_id": 10 * place + turn,
             "context": [["partner", "well"]],
             "reference": said(WORDS[place]),
-            "candidates": [said(WORDS[(place + shift) % 5])],
+            "candidates": [said(WORDS[(place + shift) % 5])] * candidates,
             "nll": nll,
             "tokens": 1,
         }
@@ -89,7 +89,7 @@ def test_marks_and_what_there_is_nothing_of(systems):
     """Every user's figure of "good" is the higher one: p is 1/32 and, times the six figures, no longer significant."""
     training = {user: [said(word)] * 3 for user, word in zip(PEOPLE, WORDS, strict=True)}
     predictions = {name: read_predictions(path) for name, path in systems.items()}
-    short = [replace(p, candidates=[p.candidates[0].split()[0]], reference="amber") for p in predictions["good"]]
+    short = [replace(p, candidates=[p.candidates[0].split()[0]] * 2, reference="amber") for p in predictions["good"]]
     table = PersonTable(training, TextEncoder(OneDirectionEach()), "word", num_resamples=200, seed=0)
     scores = table.scores(predictions)
     _, good, bad, *_ = person_rows(scores, ["good", "bad"], standings_of(scores, ["good", "bad"]))
@@ -113,6 +113,22 @@ def test_the_best_of_more_candidates_is_not_compared(systems, tmp_path, monkeypa
     assert "recognised" in metrics["bad"] and not metrics["bad"] & {"best_of_n", "coverage"}
     markdown = (tmp_path / "out" / "table.md").read_text()
     assert "- bad: other numbers of candidates than good, so no best of n and no coverage." in markdown
+
+
+def test_the_best_of_one_candidate_is_no_figure_of_its_own(tmp_path, monkeypatch):
+    """It is the similarity, which would be tested twice."""
+    training = {user: [said(word)] * 3 for user, word in zip(PEOPLE, WORDS, strict=True)}
+    monkeypatch.setattr("evaluation.table.training_turns", lambda _: training)
+    monkeypatch.setattr("evaluation.table.check_corpus", lambda *_: None)
+    run(
+        {name: write(tmp_path / name, shift, candidates=1) for name, shift in [("good", 0), ("bad", 1)]},
+        tmp_path,
+        prepared=tmp_path,
+    )
+    markdown = (tmp_path / "table.md").read_text()
+    (heading,) = [line for line in markdown.splitlines() if "coverage  " in line]
+    assert [cell.strip() for cell in heading.split("|")[1:5]] == ["system", "sim", "coverage", "recognised"]
+    assert "best of n" not in markdown and "best_of_n" not in (tmp_path / "table.csv").read_text()
 
 
 def test_predictions_of_earlier_weights_are_refused(systems, tmp_path):
@@ -214,15 +230,14 @@ def test_rows_that_fail_are_in_the_table_and_the_command_fails(systems, tmp_path
 
 
 def test_self_bleu_stands_where_there_are_several_candidates(systems, tmp_path):
-    lines = [json.loads(line) for line in systems["bad"].read_text().splitlines()]
-    twice = [line | {"candidates": line["candidates"] * 2} for line in lines]
-    systems["bad"].write_text("".join(json.dumps(line) + "\n" for line in twice))
+    systems["single"] = write(tmp_path / "single", 0, candidates=1)
     run(systems, tmp_path / "out")
     rows = [line.split("|")[1:-1] for line in (tmp_path / "out" / "table.md").read_text().splitlines() if "|" in line]
     rows = [[cell.strip() for cell in row] for row in rows]
     (place,) = {row.index("self-BLEU") for row in rows if "self-BLEU" in row}
     found = {row[0]: row[place:] for row in rows if row[-1] in ("20", "40")}
-    assert found == {"good": ["-", "20"], "bad": ["100.0 [100.0, 100.0]", "40"]}  # two candidates that are the same
+    same = ["100.0 [100.0, 100.0]", "40"]  # two candidates that are the same
+    assert found == {"good": same, "bad": same, "single": ["-", "20"]}
 
 
 def test_scores_are_logged_as_a_table_of_wandb(systems, tmp_path, monkeypatch):
