@@ -4,9 +4,7 @@ import fcntl
 import json
 import math
 import shutil
-import time
 from pathlib import Path
-from threading import Timer
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -166,14 +164,19 @@ def test_what_is_finished_is_found_without_running_it(project, monkeypatch):
     assert finished(questions) == {}
 
 
-def test_a_second_process_of_the_same_run_waits_and_finds_it_finished(project, capsys):
+def test_a_second_process_of_the_same_run_waits_and_finds_it_finished(project, monkeypatch, capsys):
     Path("runs/.locks").mkdir()
+    flock = fcntl.flock
     with Path("runs/.locks/again.fit").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # as if another one were at work
-        Timer(1.0, fcntl.flock, [lock, fcntl.LOCK_UN]).start()
-        started = time.monotonic()
+        flock(lock, fcntl.LOCK_EX)  # as if another one were at work
+
+        def finish_the_other_one_when_waited_for(file, operation):
+            if operation == fcntl.LOCK_EX:
+                flock(lock, fcntl.LOCK_UN)
+            flock(file, operation)
+
+        monkeypatch.setattr("fcntl.flock", finish_the_other_one_when_waited_for)
         main(PRETRAIN)
-        assert time.monotonic() - started > 1.0
     assert "another process is at `lightning fit` of runs/again; waiting for it" in capsys.readouterr().out
     main(["validate", *PRETRAIN[1:]])  # another command does not wait
 
