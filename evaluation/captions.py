@@ -43,16 +43,20 @@ def caption_of(
         failed: System and reason.
     """
     reference = next(iter(predictions))
-    encoder_name = "none" if encoder is None else encoder.name
+    similarity = ""
+    if encoder is not None:
+        similarity = (
+            f"sim: mean cosine of generated and reference reply, encoder {encoder.name}, mean over a turn's "
+            "candidates, an empty reply counts 0. "
+        )
     few_users = ""
     if len(users) < MIN_UNITS:
         few_users = f" Only {len(users)} users, fewer than {MIN_UNITS}: no overall intervals, and no tests."
     elif len(users) < MANY_USERS:
         few_users = f" With fewer than {MANY_USERS} users, overall intervals may cover less than they say."
     lines = [
-        f"{len(users)} users, {len(predictions[reference])} test turns. ppl: perplexity per label token. sim: mean "
-        f"cosine of generated and reference reply, encoder {encoder_name}, mean over a turn's candidates, an empty "
-        "reply counts 0. micro: all turns pooled; macro: mean over users of the per-user figure.",
+        f"{len(users)} users, {len(predictions[reference])} test turns. ppl: perplexity per label token. {similarity}"
+        "micro: all turns pooled; macro: mean over users of the per-user figure.",
         f"[low, high]: 95 % BCa bootstrap, {table.num_resamples:,} resamples, seed {table.seed}; user rows "
         "draw the user's turns, overall rows draw users, then turns within users (errs on the wide side); ratios "
         f"and changes are paired. No interval for a user with fewer than {MIN_UNITS} turns." + few_users,
@@ -62,7 +66,7 @@ def caption_of(
     if table.mauve:
         lines.append(
             f"MAUVE: first candidates against real replies, {len(predictions[reference])} a side, features of "
-            f"{encoder_name}; from {MIN_TEXTS} on, comparable only between tables of as many replies, no interval."
+            f"{encoder.name}; from {MIN_TEXTS} on, comparable only between tables of as many replies, no interval."
         )
     if len(predictions) > 1 and len(users) < MIN_UNITS:
         lines.insert(2, "Bold is the best system; nothing is tested.")

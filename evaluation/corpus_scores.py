@@ -19,6 +19,8 @@ from evaluation.scores import CORPUS, Score, reply_pairs
 from evaluation.significance import TESTED
 from evaluation.text_metrics import Sums, Unit, chrf, distinct, length_ratio, rouge_l, sacrebleu, self_bleu
 
+TEXT_METRICS = ("distinct-1", "distinct-2", "length_ratio", "chrF", "sacreBLEU", "ROUGE-L", "self-BLEU")
+
 
 def corpus_scores(
     predictions: Mapping[str, Sequence[Prediction]], unit: Unit, num_resamples: int, seed: int

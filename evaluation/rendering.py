@@ -36,9 +36,17 @@ def user_labels(users: Sequence[str]) -> dict[str, str]:
 
 
 def main_rows(scores: list[Score], systems: list[str], labels: dict[str, str], standings: Standings) -> list[list[str]]:
-    """A user a row, then all turns and the mean over users; columns for each system."""
+    """A user a row, then all turns and the mean over users; columns for each figure of each system."""
     found = {(s.system, s.user, s.metric): s for s in scores}
-    columns = [(name, metric) for name in systems for metric in METRICS if name != systems[0] or metric in METRICS[:2]]
+    there = {metric for _, user, metric in found if user == MICRO}
+    columns = [
+        (name, metric)
+        for name in systems
+        for metric in METRICS
+        if metric in there and (name != systems[0] or metric in METRICS[:2])
+    ]
+    if not columns:
+        return [["user"]]
     headings = {
         "perplexity": "{0} ppl",
         "similarity": "{0} sim",
@@ -46,13 +54,13 @@ def main_rows(scores: list[Score], systems: list[str], labels: dict[str, str], s
         "similarity_change": "{0}-{1} sim",
     }
     rows = [["user", "turns", *(headings[metric].format(name, systems[0]) for name, metric in columns)]]
-    turns = {user: str(found[systems[0], user, "similarity"].n) for user in [*labels, MICRO]} | {MACRO: ""}
+    turns = {user: str(s.n) for (_, user, metric), s in found.items() if metric in METRICS} | {MACRO: ""}
     for user, label in {**labels, MICRO: "**micro**", MACRO: "**macro**"}.items():
         cells = (
             marked(cell(found.get((name, user, metric))), name, standings.get((user, metric)))
             for name, metric in columns
         )
-        rows.append([label, turns[user], *cells])
+        rows.append([label, turns.get(user, ""), *cells])
     if len(systems) > 1:
         rows.append(["**better**", "", *(_improved(found, name, metric, labels) for name, metric in columns)])
     return rows
@@ -68,7 +76,7 @@ def overall_rows(
     """A system a row: over all turns, and how many users have a lower perplexity than with the first system.
 
     Args:
-        scores: of the systems; those of a run have a column where there are any.
+        scores: of the systems; a figure that none of them has gets no column.
         systems: all of the table, with those that were not scored.
         labels: of the users.
         standings: how the systems stand.
@@ -82,12 +90,13 @@ def overall_rows(
         (f"% of {first}", MICRO, "perplexity_ratio"),
         ("macro ppl", MACRO, "perplexity"),
         ("macro %", MACRO, "perplexity_ratio"),
-        ("better for", "", ""),
+        ("better for", MICRO, "perplexity_ratio"),
         ("sim", MICRO, "similarity"),
         ("change of sim", MICRO, "similarity_change"),
+        *((heading, RUN, metric) for metric, (heading, _, _) in OF_A_RUN.items()),
     ]
-    of_runs = {metric for _, user, metric in found if user == RUN}
-    columns += [(heading, RUN, metric) for metric, (heading, _, _) in OF_A_RUN.items() if metric in of_runs]
+    there = {(user, metric) for _, user, metric in found}
+    columns = [column for column in columns if column[1:] in there]
     rows = [[heading for heading, _, _ in columns]]
     rows[0].insert(0, "system")
     for name in systems:
@@ -116,11 +125,11 @@ def corpus_rows(scores: list[Score], systems: list[str], standings: Standings) -
     """A system a row: figures of its texts."""
     found = {(score.system, score.metric): score for score in scores if score.user == CORPUS}
     metrics = list(dict.fromkeys(metric for _, metric in found))
-    rows = [["system", *(metric.replace("_", " ") for metric in metrics), "replies"]]
+    rows = [["system", *(metric.replace("_", " ") for metric in metrics), *(["replies"] if metrics else [])]]
     for name in systems:
-        replies = found[name, "distinct-1"].n
+        replies = [f"{score.n:,}" for (system, _), score in found.items() if system == name][:1]
         cells = (marked(cell(found.get((name, metric))), name, standings.get((CORPUS, metric))) for metric in metrics)
-        rows.append([name, *cells, f"{replies:,}"])
+        rows.append([name, *cells, *replies])
     return rows
 
 

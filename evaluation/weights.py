@@ -220,12 +220,14 @@ COLUMNS = {  # metric → heading, form, factor
 
 
 def weight_rows(scores: Sequence[Score], systems: Sequence[str]) -> list[list[str]]:
-    """A system a row; empty cells where it was not tested, or the figure has no meaning."""
+    """A system a row; empty cells where it was not tested, or the figure has no meaning; no column without a figure."""
     found = {(score.system, score.metric): score for score in scores}
-    rows = [["system", *(heading.format(systems[0]) for heading, *_ in COLUMNS.values())]]
+    there = {metric for _, metric in found}
+    columns = {metric: column for metric, column in COLUMNS.items() if metric in there}
+    rows = [["system", *(heading.format(systems[0]) for heading, *_ in columns.values())]]
     for name in systems:
         cells = []
-        for metric, (_, form, factor) in COLUMNS.items():
+        for metric, (_, form, factor) in columns.items():
             score = found.get((name, metric))
             numbers = [] if score is None else [x for x in (score.value, score.low, score.high) if x is not None]
             value, *ends = [format(number * factor, form) for number in numbers] or [""]

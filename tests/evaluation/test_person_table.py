@@ -202,6 +202,38 @@ def run(systems, output, **settings):
     Table(systems, output, encoder=OneDirectionEach(), num_resamples=200, per_user=False, **settings).run()
 
 
+def test_a_table_shows_the_scores_that_it_names(systems, tmp_path, monkeypatch):
+    """Marks and the file for machines are those of the whole table."""
+    training = {user: [said(word)] * 3 for user, word in zip(PEOPLE, WORDS, strict=True)}
+    monkeypatch.setattr("evaluation.table.training_turns", lambda _: training)
+    monkeypatch.setattr("evaluation.table.check_corpus", lambda *_: None)
+    run(systems, tmp_path / "all", prepared=tmp_path)
+    run(systems, tmp_path / "some", prepared=tmp_path, scores=["perplexity", "coverage", "chrF", "loss_gap"])
+    everything, some = (
+        [
+            [cell.strip() for cell in line.split("|")[1:-1]]
+            for line in (tmp_path / name / "table.md").read_text().splitlines()
+            if line.startswith("|")
+        ]
+        for name in ("all", "some")
+    )
+    headings = [row for row in some if row[0] == "system"]
+    assert headings == [["system", "ppl", "macro ppl"], ["system", "chrF", "replies"], ["system", "coverage"]]
+    (place,) = {row.index("coverage") for row in everything if "coverage" in row}
+    found = {row[0]: row[1] for row in some[some.index(headings[2]) :]}
+    (start,) = [number for number, row in enumerate(everything) if "coverage" in row]
+    assert found == {row[0]: row[place] for row in everything[start:] if row[0] != "-" * len(row[0])} | found
+    assert found["good"].startswith("**1.000**")
+    csvs = [(tmp_path / name / "table.csv").read_text() for name in ("all", "some")]
+    assert csvs[0] == csvs[1]
+    assert "- Not in this table, though asked for: loss_gap." in (tmp_path / "some" / "table.md").read_text()
+    with pytest.raises(ValueError, match=r"scores: this table has none of \['loss_gap'\]; it has \['perplexity', "):
+        run(systems, tmp_path / "none", scores=["loss_gap"])
+    assert not (tmp_path / "none" / "table.md").exists()
+    with pytest.raises(ValueError, match="scores: there is no 'ppl'; there are"):
+        run(systems, tmp_path / "none", scores=["ppl"])
+
+
 def test_rows_that_fail_are_in_the_table_and_the_command_fails(systems, tmp_path, monkeypatch):
     results = {"broken": None, "other split": tmp_path / "other", "curved": tmp_path / "bad"}
     short = write(tmp_path / "other", 0)

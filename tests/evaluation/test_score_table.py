@@ -198,9 +198,10 @@ def test_latex_says_what_the_caption_says(systems, tmp_path):
 def test_without_an_encoder_there_is_no_similarity(systems, tmp_path):
     """Nothing is encoded, nothing is said of it."""
     Table(systems, tmp_path / "out", encoder=None, per_user=False, num_resamples=200).run()
-    base, lora = (tmp_path / "out" / "table.md").read_text(encoding="utf-8").splitlines()[4:6]
-    assert [cell.strip() for cell in base.split("|")][-3:] == ["-", "-", ""]
-    assert [cell.strip() for cell in lora.split("|")][-3:] == ["-", "-", ""]
+    markdown = (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
+    heading = [cell.strip() for cell in markdown.splitlines()[2].split("|")[1:-1]]
+    assert heading == ["system", "ppl", "% of base", "macro ppl", "macro %", "better for"]
+    assert "sim:" not in markdown
     assert "similarity" not in (tmp_path / "out" / "table.csv").read_text(encoding="utf-8")
     with pytest.raises(ValueError, match="without an encoder there is no similarity to show"):
         Table(systems, tmp_path / "out", encoder=None)
@@ -307,9 +308,9 @@ def test_other_tokenizer_gives_no_perplexity_ratio(systems, tmp_path):
     """Perplexities over other label tokens do not compare; similarity still does."""
     other = write_system(tmp_path / "o", LORA, lambda u: ["drums"], tokens=3)
     markdown = run({"base": systems["base"], "other": other}, tmp_path / "out")
-    assert cells(markdown, "**micro**")[6] == "-"
+    assert cells(markdown, "user")[2:] == ["base ppl", "base sim", "other ppl", "other sim", "other-base sim"]
     assert "**5.28**" not in markdown  # nor a best one: only one system is left
-    assert cells(markdown, "**micro**")[7].startswith("+0.100")
+    assert cells(markdown, "**micro**")[6].startswith("+0.100")
     assert "- other: 75 label tokens; not the label tokens of base, so no perplexity ratio." in markdown
 
 
@@ -372,12 +373,12 @@ def test_a_system_without_likelihoods_is_scored_by_its_texts(systems, tmp_path):
     lines = [json.loads(line) | {"nll": None, "tokens": None} for line in path.read_text().splitlines()]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     markdown = run(systems, tmp_path / "out")
-    # base perplexity 8 and similarity 0.5; no perplexity and no ratio, but similarity 0.48 and change -0.02.
+    # base perplexity 8 and similarity 0.5; no perplexity, so no ratio, but similarity 0.48 and change -0.02.
     micro = cells(markdown, "**micro**")
-    assert [cell.split()[0] for cell in micro[2:]] == ["8.00", "**0.500**", "-", "0.480", "-", "-0.020"]
+    assert [cell.split()[0] for cell in micro[2:]] == ["8.00", "**0.500**", "-", "0.480", "-0.020"]
     assert "LoRA: no likelihoods" in markdown
     overall = run(systems, tmp_path / "overall", per_user=False)
-    assert re.search(r"\| LoRA +\| - +\| - +\|", overall)
+    assert re.search(r"\| LoRA +\| - +\| - +\| 0.480", overall)
 
 
 def test_likelihoods_in_some_lines_only_are_refused(systems):
@@ -395,7 +396,7 @@ def test_what_a_test_has_left_has_a_table_of_its_own(systems, tmp_path):
     card = {"backbone": None, "split": None}
     (run_directory / "test_users.card.json").write_text(json.dumps(card))
     markdown = run(systems, tmp_path / "out")
-    assert [line for line in markdown.splitlines() if re.search(r"\| LoRA +\| \+1.000 +\| +\|", line)]
+    assert [line for line in markdown.splitlines() if re.fullmatch(r"\| LoRA +\| \+1.000 +\|", line)]
     assert "gap: nats per token of held-out" in markdown
     assert "LoRA,(macro),loss_gap,1.0,,,1" in (tmp_path / "out" / "table.csv").read_text()
     (run_directory / "test_users.card.json").unlink()
