@@ -15,8 +15,8 @@ from typing import Any, TextIO
 
 from lightning import Callback, Trainer
 
-from callbacks.run_card import git_commit
 from datamodules.batches import ConversationBatch
+from evaluation.commit import git_commit
 from lightning_modules.conversations import Conversations, Utterance
 
 REAL = "real"

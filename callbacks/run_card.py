@@ -6,13 +6,14 @@ import hashlib
 import json
 import os
 import platform
-import subprocess
 import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
+
+from evaluation.commit import git_commit
 
 PACKAGES = ("lightning", "torch", "transformers", "peft", "torchmetrics", "tokenizers", "sentencepiece")
 
@@ -94,15 +95,3 @@ def fingerprint_of_profiles(config: dict[str, Any]) -> str | None:
     if not data.get("profiles") or (data.get("prompt") or {}).get("style", "none") == "none":
         return None
     return fingerprint_of(Path(data["profiles"]))
-
-
-def git_commit() -> str | None:
-    """The commit of this code, with a mark where files differ from it; None outside a checkout."""
-    here = Path(__file__).parent
-    try:
-        run = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=here, capture_output=True, text=True
-        )
-    except FileNotFoundError:
-        return None
-    return run.stdout.strip() or None

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evaluation.intervals import MIN_UNITS
-from evaluation.mauve_score import MIN_TEXTS
-from evaluation.person import COVERED_FROM, as_many_candidates
+from evaluation.mauve_score import MAUVE, MIN_TEXTS
+from evaluation.person import COVERED_FROM, PERSON_FIGURES, as_many_candidates
 from evaluation.predictions import Prediction, card_facts
 from evaluation.scores import same_tokens
 from evaluation.significance import ALPHA
@@ -44,7 +44,7 @@ def caption_of(
     """
     reference = next(iter(predictions))
     similarity = ""
-    if encoder is not None:
+    if "similarity" in table.shown and encoder is not None:
         similarity = (
             f"sim: mean cosine of generated and reference reply, encoder {encoder.name}, mean over a turn's "
             "candidates, an empty reply counts 0. "
@@ -60,10 +60,13 @@ def caption_of(
         f"[low, high]: 95 % BCa bootstrap, {table.num_resamples:,} resamples, seed {table.seed}; user rows "
         "draw the user's turns, overall rows draw users, then turns within users (errs on the wide side); ratios "
         f"and changes are paired. No interval for a user with fewer than {MIN_UNITS} turns." + few_users,
-        f"distinct-n and length ratio count {table.unit}s over all candidates. distinct-n falls with more replies, "
-        "is no sum over turns, and has no interval; nor have counts of users, nor what is said of a run.",
     ]
-    if table.mauve:
+    if not {"distinct-1", "distinct-2", "length_ratio"}.isdisjoint(table.shown):
+        lines.append(
+            f"distinct-n and length ratio count {table.unit}s over all candidates. distinct-n falls with more replies, "
+            "is no sum over turns, and has no interval; nor have counts of users, nor what is said of a run."
+        )
+    if table.mauve and MAUVE in table.shown:
         lines.append(
             f"MAUVE: first candidates against real replies, {len(predictions[reference])} a side, features of "
             f"{encoder.name}; from {MIN_TEXTS} on, comparable only between tables of as many replies, no interval."
@@ -79,7 +82,7 @@ def caption_of(
             "which more is better."
             + (f" With {len(users)} users no difference can be significant." if len(users) == MIN_UNITS else ""),
         )
-    if table.prepared:
+    if table.prepared and not set(PERSON_FIGURES).isdisjoint(table.shown):
         several = any(len(p.candidates) > 1 for p in predictions[reference])
         best = "best of n: of a turn's candidates. " if several else ""
         lines.append(
@@ -94,7 +97,7 @@ def caption_of(
             lines.append(
                 f"{', '.join(others)}: other numbers of candidates than {reference}, so no best of n and no coverage."
             )
-    if table.paper:
+    if table.paper and "paper_similarity" in table.shown:
         lines.append(
             "sim in the paper (Otsuka et al. 2024): of 222M parameters, Japanese, other people and an encoder that "
             "is not stated; it does not compare. It is the best that is reported, of which prompt and corpus is not "

@@ -19,6 +19,7 @@ from evaluation.predictions import Prediction
 from evaluation.scores import CORPUS, Score
 from evaluation.similarity import TextEncoder
 
+MAUVE = "MAUVE"
 MIN_TEXTS = 1000  # with fewer there are too few clusters, and the score depends on their number more than on the texts
 
 
@@ -64,5 +65,5 @@ def mauve_scores(predictions: Mapping[str, Sequence[Prediction]], encoder: TextE
         if len(records) < MIN_TEXTS:
             continue
         value = mauve([p.candidates[0] for p in records], [p.reference for p in records], encoder, seed)
-        scores.append(Score(name, CORPUS, "MAUVE", value, None, None, len(records)))
+        scores.append(Score(name, CORPUS, MAUVE, value, None, None, len(records)))
     return scores

@@ -12,7 +12,7 @@ In: predictions of several systems over the same reply pairs, the users' trainin
 All figures are means over users of a user's figure; intervals are 95 % BCa bootstrap over users, then items.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from evaluation.significance import Standings
 from evaluation.similarity import TextEncoder
 from evaluation.text_metrics import Unit
 
-FIGURES = {  # metric: heading, form of its numbers
+PERSON_FIGURES = {  # metric: heading, form of its numbers
     "similarity": ("sim", ".3f"),
     "best_of_n": ("best of n", ".3f"),
     "coverage": ("coverage", ".3f"),
@@ -37,7 +37,7 @@ FIGURES = {  # metric: heading, form of its numbers
     "copied_5-grams": ("copied 5-grams", ".1%"),
     "copied_replies": ("whole replies", ".1%"),
 }
-SIMILARITIES, COVERAGE, RECOGNITION, COPIES = (tuple(FIGURES)[a:b] for a, b in ((0, 2), (2, 3), (3, 6), (6, 8)))
+SIMILARITIES, COVERAGE, RECOGNITION, COPIES = (tuple(PERSON_FIGURES)[a:b] for a, b in ((0, 2), (2, 3), (3, 6), (6, 8)))
 COVERED_FROM = 0.5
 OTHERS, OWN, REAL = "others' real replies (floor)", "own other replies (ceiling)", "real replies"
 
@@ -128,16 +128,20 @@ def as_many_candidates(first: Sequence[Prediction], records: Sequence[Prediction
     return one == other
 
 
-def person_rows(scores: Sequence[Score], systems: Sequence[str], standings: Standings) -> list[list[str]]:
-    """The heading of the figures that there are, a row a system, and the three rows to read them by.
+def person_rows(
+    scores: Sequence[Score], systems: Sequence[str], standings: Standings, shown: Container[str]
+) -> list[list[str]]:
+    """The heading, a row a system, and the three rows to read them by.
 
     Args:
         scores: from `PersonTable.scores`.
         systems: their names, in order.
         standings: how they stand.
+        shown: figures that get a column where some system has them.
     """
     found = {(score.system, score.metric): score for score in scores if score.user == MACRO}
-    figures = {metric: shown for metric, shown in FIGURES.items() if any(score.metric == metric for score in scores)}
+    there = {metric for _, metric in found}
+    figures = {metric: column for metric, column in PERSON_FIGURES.items() if metric in there and metric in shown}
     rows = [["system", *(heading for heading, _ in figures.values())]]
     for name in (*systems, OTHERS, OWN, REAL):
         cells = []

@@ -120,7 +120,7 @@ def draw_curves(
     lines: Mapping[str, tuple[np.ndarray, np.ndarray]],
     x_label: str,
     y_label: str,
-    best: tuple[str, int],
+    best: tuple[str, int] | None,
     title: str,
     levels: Mapping[str, float] | None = None,
 ) -> Figure:
@@ -130,7 +130,7 @@ def draw_curves(
         lines: Name of a line -> x and y of its runs, each `(runs,)`, in any order.
         x_label: What the number is.
         y_label: What the figure is, and which way is better.
-        best: Name of the line and index of the run in it that is marked.
+        best: Name of the line and index of the run in it that is marked; None marks none.
         title: Headline of the figure.
         levels: Name -> figure of what has no such number, drawn across.
 
@@ -148,9 +148,10 @@ def draw_curves(
     for index, (name, level) in enumerate((levels or {}).items()):
         style = ("--", ":", "-.")[index % 3]
         axis.axhline(level, color=REFERENCE_COLOR, linestyle=style, linewidth=1.2, label=ascii_label(name))
-    x, y = (values[best[1]] for values in lines[best[0]])
-    color = COLORS[1] if alone else _color(list(lines).index(best[0]))
-    axis.plot(x, y, "o", color=color, markersize=9 if alone else 11, label=f"best: {y:.6g} at {x:g}")
+    if best is not None:
+        x, y = (values[best[1]] for values in lines[best[0]])
+        color = COLORS[1] if alone else _color(list(lines).index(best[0]))
+        axis.plot(x, y, "o", color=color, markersize=9 if alone else 11, label=f"best: {y:.6g} at {x:g}")
     _number_axis(axis, np.unique(np.concatenate([x for x, _ in lines.values()])))
     axis.set_xlabel(ascii_label(x_label))
     axis.set_ylabel(ascii_label(y_label))

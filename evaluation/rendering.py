@@ -7,7 +7,7 @@ figures (`scores.py`), files (`table.py`), LaTeX (`latex.py`).
 import csv
 import io
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import astuple, fields, replace
 from typing import Any
 
@@ -35,10 +35,24 @@ def user_labels(users: Sequence[str]) -> dict[str, str]:
     return dict(zip(users, short, strict=True))
 
 
-def main_rows(scores: list[Score], systems: list[str], labels: dict[str, str], standings: Standings) -> list[list[str]]:
-    """A user a row, then all turns and the mean over users; columns for each figure of each system."""
+def main_rows(
+    scores: Sequence[Score],
+    systems: Sequence[str],
+    labels: Mapping[str, str],
+    standings: Standings,
+    shown: Container[str],
+) -> list[list[str]]:
+    """A user a row, then all turns and the mean over users.
+
+    Args:
+        scores: of users and overall.
+        systems: the first is the reference.
+        labels: of the users.
+        standings: how the systems stand.
+        shown: figures that get a column for each system, where some system has them.
+    """
     found = {(s.system, s.user, s.metric): s for s in scores}
-    there = {metric for _, user, metric in found if user == MICRO}
+    there = {metric for _, user, metric in found if user == MICRO and metric in shown}
     columns = [
         (name, metric)
         for name in systems
@@ -67,24 +81,25 @@ def main_rows(scores: list[Score], systems: list[str], labels: dict[str, str], s
 
 
 def overall_rows(
-    scores: list[Score],
+    scores: Sequence[Score],
     systems: Sequence[str],
-    labels: dict[str, str],
+    labels: Mapping[str, str],
     standings: Standings,
-    failed: Collection[str] = (),
+    failed: Collection[str],
+    shown: Container[str],
 ) -> list[list[str]]:
     """A system a row: over all turns, and how many users have a lower perplexity than with the first system.
 
     Args:
-        scores: of the systems; a figure that none of them has gets no column.
+        scores: of the systems.
         systems: all of the table, with those that were not scored.
         labels: of the users.
         standings: how the systems stand.
         failed: systems of which this is said.
+        shown: figures that get a column where some system has them.
     """
     found = {(s.system, s.user, s.metric): s for s in scores}
-    scored = (name for name in systems if any((name, MICRO, metric) in found for metric in METRICS))
-    first = next(scored, systems[0])
+    first = next((name for name in systems if name not in failed), systems[0])
     columns = [
         ("ppl", MICRO, "perplexity"),
         (f"% of {first}", MICRO, "perplexity_ratio"),
@@ -95,7 +110,7 @@ def overall_rows(
         ("change of sim", MICRO, "similarity_change"),
         *((heading, RUN, metric) for metric, (heading, _, _) in OF_A_RUN.items()),
     ]
-    there = {(user, metric) for _, user, metric in found}
+    there = {(user, metric) for _, user, metric in found if metric in shown}
     columns = [column for column in columns if column[1:] in there]
     rows = [[heading for heading, _, _ in columns]]
     rows[0].insert(0, "system")
@@ -112,7 +127,7 @@ def overall_rows(
     return rows
 
 
-def _improved(found: dict[tuple[str, str, str], Score], system: str, metric: str, users: dict[str, str]) -> str:
+def _improved(found: Mapping[tuple[str, str, str], Score], system: str, metric: str, users: Mapping[str, str]) -> str:
     """How many users have a lower perplexity, or a higher similarity, than with the reference system."""
     gains = [found[system, user, metric].value for user in users if (system, user, metric) in found]
     if metric not in COMPARISONS or not gains:
@@ -121,15 +136,26 @@ def _improved(found: dict[tuple[str, str, str], Score], system: str, metric: str
     return f"{better} of {len(users)} users"
 
 
-def corpus_rows(scores: list[Score], systems: list[str], standings: Standings) -> list[list[str]]:
-    """A system a row: figures of its texts."""
+def corpus_rows(
+    scores: Sequence[Score], systems: Sequence[str], standings: Standings, shown: Container[str]
+) -> list[list[str]]:
+    """A system a row: figures of its texts, and how many replies they are of.
+
+    Args:
+        scores: from `corpus_scores`.
+        systems: their names, in order.
+        standings: how they stand.
+        shown: figures that get a column where some system has them.
+    """
     found = {(score.system, score.metric): score for score in scores if score.user == CORPUS}
-    metrics = list(dict.fromkeys(metric for _, metric in found))
-    rows = [["system", *(metric.replace("_", " ") for metric in metrics), *(["replies"] if metrics else [])]]
+    metrics = [metric for metric in dict.fromkeys(metric for _, metric in found) if metric in shown]
+    if not metrics:
+        return [["system"]]
+    rows = [["system", *(metric.replace("_", " ") for metric in metrics), "replies"]]
     for name in systems:
-        replies = [f"{score.n:,}" for (system, _), score in found.items() if system == name][:1]
+        replies = found[name, "distinct-1"].n
         cells = (marked(cell(found.get((name, metric))), name, standings.get((CORPUS, metric))) for metric in metrics)
-        rows.append([name, *cells, *replies])
+        rows.append([name, *cells, f"{replies:,}"])
     return rows
 
 

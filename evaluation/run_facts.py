@@ -24,8 +24,8 @@ def run_facts(runs: Mapping[str, Path], paper: Mapping[str, float]) -> list[Scor
     for name, run in runs.items():
         if (size := adapter_size(run)) is not None:
             facts += [(name, "adapter_parameters", size[0]), (name, "adapter_bytes", size[1])]
-            if (validated := validation_perplexity(run)) is not None:
-                facts.append((name, "validation_perplexity", validated))
+        if (validated := validation_perplexity(run)) is not None:
+            facts.append((name, "validation_perplexity", validated))
     return [Score(name, RUN, metric, float(value), None, None, 1) for name, metric, value in facts]
 
 

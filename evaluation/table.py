@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 
 from evaluation.backbones import places_of, require_backbones
 from evaluation.captions import caption_of
-from evaluation.corpus_scores import TEXT_METRICS, corpus_scores
+from evaluation.corpus_scores import corpus_scores
 from evaluation.curves import curve_figure
 from evaluation.mauve_score import mauve_scores, require_mauve
-from evaluation.person import FIGURES, PersonTable, person_rows
+from evaluation.person import PersonTable
 from evaluation.plots import draw_systems, draw_users
 from evaluation.predictions import (
     Prediction,
@@ -27,28 +27,17 @@ from evaluation.predictions import (
     read_card,
     read_predictions,
 )
-from evaluation.rendering import (
-    OF_A_RUN,
-    corpus_rows,
-    csv_of,
-    main_rows,
-    overall_rows,
-    panels,
-    system_panels,
-    user_labels,
-)
+from evaluation.rendering import csv_of, panels, system_panels, user_labels
 from evaluation.rows import Experiment, collect, run_before
 from evaluation.run_facts import run_facts
-from evaluation.scores import METRICS, MICRO, Score, items_of_users, user_scores
-from evaluation.significance import Standings, standings_of
+from evaluation.score_tables import SHOWN, require_scores, score_tables
+from evaluation.scores import MICRO, Score, items_of_users, user_scores
+from evaluation.significance import standings_of
 from evaluation.similarity import DEFAULT_ENCODER, TextEncoder
 from evaluation.table_files import log_to_wandb, write_tables
 from evaluation.text_metrics import Unit
 from evaluation.training_turns import check_corpus, training_turns
-from evaluation.weights import COLUMNS, TestSums, caption_of_weights, read_test, weight_rows, weight_scores
-
-SCORES = dict.fromkeys((*METRICS, *OF_A_RUN, *TEXT_METRICS, "MAUVE", *FIGURES, *COLUMNS))
-"""All that a table can show, by the names in `table.csv`."""
+from evaluation.weights import WEIGHT_FIGURES, TestSums, caption_of_weights, read_test, weight_scores
 
 
 class Table:
@@ -88,8 +77,9 @@ class Table:
                 several, each one that they name and what takes its place. It is there already, and not trained.
             overrides: Settings of all systems that are experiments, over their own, such as another seed.
             prepared: The prepared corpus. With it a second table says how far each system speaks like the person.
-            scores: Names of the scores that get a column, as in table.csv, which has all of them; None for all. What is
-                not shown is tested all the same, so that a mark does not depend on what stands beside it.
+            scores: Names of the scores that get a column, as in table.csv but without an encoder's name; None for all.
+                What is not shown is in table.csv and among the tests all the same, so that a mark does not depend on
+                what stands beside it.
             encoder: Sentence encoder for similarity, a name or a directory (not stated in the paper); None leaves
                 similarity out, and needs `per_user` false.
             num_resamples: Bootstrap resamples for the 95 % intervals.
@@ -121,8 +111,7 @@ class Table:
             )
         if curve and per_user:
             raise ValueError("a curve takes the place of the picture of users; set per_user=false")
-        if unknown := [name for name in scores or () if name not in SCORES]:
-            raise ValueError(f"scores: there is no {unknown[0]!r}; there are {list(SCORES)}")
+        require_scores(scores or (), encoder is not None, prepared is not None, mauve)
         if unknown := sorted((paper or {}).keys() - systems.keys()):
             raise ValueError(f"paper: there is no system {unknown[0]!r}; there are {list(systems)}")
         self.systems = {n: one if isinstance(one, Experiment) else Path(one) for n, one in systems.items()}
@@ -133,7 +122,7 @@ class Table:
                 self.systems[name] = one.on(self.places).with_overrides(overrides or {})
         self.output = Path(output)
         self.prepared = prepared
-        self.scores = scores
+        self.shown = SHOWN if scores is None else tuple(scores)
         self.encoder = encoder
         self.num_resamples = num_resamples
         self.seed = seed
@@ -190,12 +179,23 @@ class Table:
             scores += run_facts(runs, self.paper)
         tests, stale = self._read_tests(runs, cards)
         weights = weight_scores(tests, names[0], self.num_resamples, self.seed) if tests else []
-        if tests:
+        if tests and not set(WEIGHT_FIGURES).isdisjoint(self.shown):
             notes.append(caption_of_weights(tests))
         notes += stale
-        tables = self._tables(scores, persons, weights, labels, standings, failed)
+        tables = score_tables(
+            scores,
+            persons,
+            weights,
+            list(self.systems),
+            failed,
+            labels,
+            standings,
+            self.per_user,
+            self.shown,
+        )
         scores += weights
-        if missing := [name for name in self.scores or () if not any(score.metric == name for score in scores)]:
+        missing = [name for name in self.shown if not any(score.metric == name for score in scores)]
+        if missing and self.shown != SHOWN:
             notes.append(f"Not in this table, though asked for: {', '.join(missing)}.")
         self._write(tables, scores, labels, notes, "none" if text_encoder is None else text_encoder.name)
         if failed:
@@ -233,46 +233,6 @@ class Table:
             failed[name] = reason
             del predictions[name], cards[name]
         return predictions, cards
-
-    def _tables(
-        self,
-        scores: list[Score],
-        persons: list[Score],
-        weights: list[Score],
-        labels: dict[str, str],
-        standings: Standings,
-        failed: dict[str, str],
-    ) -> list[list[list[str]]]:
-        """The tables of what is to be shown, those that have a column.
-
-        Args:
-            scores: Of systems, texts and runs.
-            persons: From `PersonTable`.
-            weights: From `weight_scores`.
-            labels: Of the users.
-            standings: How the systems stand.
-            failed: System and reason.
-
-        Raises:
-            ValueError: There is no column at all.
-        """
-        shown, of_persons, of_weights = (
-            [score for score in some if self.scores is None or score.metric in self.scores]
-            for some in (scores, persons, weights)
-        )
-        names = [name for name in self.systems if any(score.system == name for score in scores)]
-        tables = [
-            main_rows(shown, names, labels, standings)
-            if self.per_user
-            else overall_rows(shown, list(self.systems), labels, standings, failed),
-            corpus_rows(shown, names, standings),
-            person_rows(of_persons, names, standings),
-            weight_rows(of_weights, names),
-        ]
-        if not (tables := [rows for rows in tables if len(rows[0]) > 1]):
-            there = dict.fromkeys(score.metric for score in (*scores, *weights))
-            raise ValueError(f"scores: this table has none of {self.scores}; it has {list(there)}")
-        return tables
 
     def _read_tests(
         self, runs: dict[str, Path], cards: dict[str, dict[str, Any]]

@@ -10,6 +10,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from evaluation.commit import git_commit
 from evaluation.latex import latex, latex_notes
 from evaluation.plots import save_png
 from evaluation.rendering import align
@@ -29,10 +30,12 @@ def write_tables(
         output: Directory, made if missing; older tables are replaced.
         title: Headline, and caption in LaTeX.
         tables: Rows of cells, the first row the heading.
-        notes: What a reader has to know, a line each.
+        notes: What a reader has to know, a line each; the commit of this code is added.
         csv_text: table.csv, one line a figure.
         figure: table.png; None leaves none there.
     """
+    commit = git_commit()
+    notes = [*notes, *([f"Table made by commit {commit}."] if commit else [])]
     caption = "\n".join(f"- {line}" for line in notes)
     markdown = "\n\n".join([f"# {title}", *map(align, tables), caption]) + "\n"
     print(markdown)

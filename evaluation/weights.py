@@ -17,7 +17,7 @@ Intervals are 95 % BCa bootstrap over users alone: of a user there are sums, not
 import csv
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -208,7 +208,7 @@ def _score(
     return Score(system, row, metric, float(value[0]), low, high, len(items))
 
 
-COLUMNS = {  # metric → heading, form, factor
+WEIGHT_FIGURES = {  # metric → heading, form, factor
     "loss_gap": ("gap", "+.3f", 1.0),
     "general_perplexity": ("general ppl", ".2f", 1.0),
     "general_ratio": ("% of {0}", ".1f", 100.0),
@@ -219,11 +219,17 @@ COLUMNS = {  # metric → heading, form, factor
 }
 
 
-def weight_rows(scores: Sequence[Score], systems: Sequence[str]) -> list[list[str]]:
-    """A system a row; empty cells where it was not tested, or the figure has no meaning; no column without a figure."""
+def weight_rows(scores: Sequence[Score], systems: Sequence[str], shown: Container[str]) -> list[list[str]]:
+    """A system a row; empty cells where it was not tested, or the figure has no meaning.
+
+    Args:
+        scores: From `weight_scores`.
+        systems: The first is the reference.
+        shown: Figures that get a column where some system has them.
+    """
     found = {(score.system, score.metric): score for score in scores}
     there = {metric for _, metric in found}
-    columns = {metric: column for metric, column in COLUMNS.items() if metric in there}
+    columns = {metric: column for metric, column in WEIGHT_FIGURES.items() if metric in there and metric in shown}
     rows = [["system", *(heading.format(systems[0]) for heading, *_ in columns.values())]]
     for name in systems:
         cells = []

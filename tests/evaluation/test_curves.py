@@ -25,16 +25,20 @@ def drawn(figure):
 
 
 def test_systems_that_differ_in_nothing_else_make_a_line(tmp_path):
-    figure = curve_figure(SYSTEMS, FOUND, ["n"], "title")
+    figure = curve_figure(SYSTEMS, FOUND | {"base": 90.0}, ["n"], "title")
     assert drawn(figure) == {
         "LoRA": [[25.0, 82.0], [100.0, 81.0], [400.0, 83.0]],
         "all weights": [[25.0, 84.0], [400.0, 85.0]],
-        "base": [[0.0, 80.0], [1.0, 80.0]],  # across
+        "base": [[0.0, 90.0], [1.0, 90.0]],  # across
         "best: 81 at 100": [[100.0, 81.0]],
     }
     assert {text.get_text() for text in figure.legends[0].get_texts()} == drawn(figure).keys()
     assert figure.axes[0].get_xticks().tolist() == [25, 100, 400]
     save_png(figure, tmp_path / "curve.png", dpi=40)
+
+
+def test_no_point_of_a_line_is_the_best_where_a_system_across_is_better():
+    assert not [label for label in drawn(curve_figure(SYSTEMS, FOUND, ["n"], "title")) if "best" in label]
 
 
 def test_a_system_that_was_not_scored_is_left_out():

@@ -16,9 +16,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from evaluation.person import OTHERS, OWN, REAL, PersonTable, person_rows
+from evaluation.person import OTHERS, OWN, PERSON_FIGURES, REAL, PersonTable, person_rows
 from evaluation.predictions import read_predictions
 from evaluation.rows import Experiment
+from evaluation.score_tables import SHOWN
 from evaluation.significance import standings_of
 from evaluation.similarity import TextEncoder
 from evaluation.table import Table
@@ -71,7 +72,7 @@ def test_every_figure_by_hand(systems):
     training = {user: [said(word)] * 3 for user, word in zip(PEOPLE, WORDS, strict=True)}
     table = PersonTable(training, TextEncoder(OneDirectionEach()), "word", num_resamples=200, seed=0)
     scores = table.scores({name: read_predictions(path) for name, path in systems.items()})
-    heading, *rows = person_rows(scores, list(systems), {})
+    heading, *rows = person_rows(scores, list(systems), {}, PERSON_FIGURES)
     found = {row[0]: [cell.split(" ")[0].strip("*") for cell in row[1:]] for row in rows}
     assert len(heading) == 9
     # All 20 turns of "good" are right, recognised, and stand word for word in training: two of two 5-grams each.
@@ -92,10 +93,10 @@ def test_marks_and_what_there_is_nothing_of(systems):
     short = [replace(p, candidates=[p.candidates[0].split()[0]] * 2, reference="amber") for p in predictions["good"]]
     table = PersonTable(training, TextEncoder(OneDirectionEach()), "word", num_resamples=200, seed=0)
     scores = table.scores(predictions)
-    _, good, bad, *_ = person_rows(scores, ["good", "bad"], standings_of(scores, ["good", "bad"]))
+    _, good, bad, *_ = person_rows(scores, ["good", "bad"], standings_of(scores, ["good", "bad"]), PERSON_FIGURES)
     assert good[1].startswith("**1.000**") and bad[1].endswith(" =")
     assert not good[7].startswith("**")  # copying is neither better nor worse
-    _, row, *_ = person_rows(table.scores({"short": short}), ["short"], {})
+    _, row, *_ = person_rows(table.scores({"short": short}), ["short"], {}, PERSON_FIGURES)
     assert row[7] == "-"  # not one 5-gram
     assert row[8].startswith("0.0%")
 
@@ -202,36 +203,78 @@ def run(systems, output, **settings):
     Table(systems, output, encoder=OneDirectionEach(), num_resamples=200, per_user=False, **settings).run()
 
 
-def test_a_table_shows_the_scores_that_it_names(systems, tmp_path, monkeypatch):
-    """Marks and the file for machines are those of the whole table."""
+def tables_of(path):
+    """The Markdown tables of a file: heading -> cells of every row, by name and heading."""
+    found, heading = {}, None
+    for line in path.read_text().splitlines():
+        cells = [cell.strip() for cell in line.split("|")[1:-1]]
+        if not cells or not cells[0].strip("-"):
+            heading = heading if cells else None
+        elif heading is None:
+            heading = cells
+            found[tuple(heading)] = {}
+        else:
+            found[tuple(heading)][cells[0]] = dict(zip(heading[1:], cells[1:], strict=True))
+    return found
+
+
+@pytest.fixture
+def people(tmp_path, monkeypatch):
+    """A prepared corpus with the training turns of the people."""
     training = {user: [said(word)] * 3 for user, word in zip(PEOPLE, WORDS, strict=True)}
     monkeypatch.setattr("evaluation.table.training_turns", lambda _: training)
     monkeypatch.setattr("evaluation.table.check_corpus", lambda *_: None)
-    run(systems, tmp_path / "all", prepared=tmp_path)
-    run(systems, tmp_path / "some", prepared=tmp_path, scores=["perplexity", "coverage", "chrF", "loss_gap"])
-    everything, some = (
-        [
-            [cell.strip() for cell in line.split("|")[1:-1]]
-            for line in (tmp_path / name / "table.md").read_text().splitlines()
-            if line.startswith("|")
-        ]
-        for name in ("all", "some")
-    )
-    headings = [row for row in some if row[0] == "system"]
-    assert headings == [["system", "ppl", "macro ppl"], ["system", "chrF", "replies"], ["system", "coverage"]]
-    (place,) = {row.index("coverage") for row in everything if "coverage" in row}
-    found = {row[0]: row[1] for row in some[some.index(headings[2]) :]}
-    (start,) = [number for number, row in enumerate(everything) if "coverage" in row]
-    assert found == {row[0]: row[place] for row in everything[start:] if row[0] != "-" * len(row[0])} | found
-    assert found["good"].startswith("**1.000**")
-    csvs = [(tmp_path / name / "table.csv").read_text() for name in ("all", "some")]
-    assert csvs[0] == csvs[1]
-    assert "- Not in this table, though asked for: loss_gap." in (tmp_path / "some" / "table.md").read_text()
-    with pytest.raises(ValueError, match=r"scores: this table has none of \['loss_gap'\]; it has \['perplexity', "):
-        run(systems, tmp_path / "none", scores=["loss_gap"])
-    assert not (tmp_path / "none" / "table.md").exists()
-    with pytest.raises(ValueError, match="scores: there is no 'ppl'; there are"):
-        run(systems, tmp_path / "none", scores=["ppl"])
+    return tmp_path
+
+
+def test_a_table_shows_the_scores_that_it_names(systems, people):
+    """Cells and marks, and the file for machines, are those of the whole table."""
+    run(systems, people / "all", prepared=people)
+    names = ["perplexity", "perplexity_ratio", "coverage", "chrF", "loss_gap"]
+    run(systems, people / "some", prepared=people, scores=names)
+    everything, some = (tables_of(people / name / "table.md") for name in ("all", "some"))
+    assert list(some) == [
+        ("system", "ppl", "% of good", "macro ppl", "macro %", "better for"),
+        ("system", "chrF", "replies"),
+        ("system", "coverage"),
+    ]
+    for shown, whole in zip(some.values(), everything.values(), strict=True):
+        assert shown == {name: {key: whole[name][key] for key in row} for name, row in shown.items()}
+    assert some["system", "coverage"]["good"]["coverage"].startswith("**1.000**")
+    assert (people / "all" / "table.csv").read_bytes() == (people / "some" / "table.csv").read_bytes()
+    markdown = (people / "some" / "table.md").read_text()
+    assert "- Not in this table, though asked for: loss_gap." in markdown
+    assert "distinct-n" not in markdown and "encoder one-direction-each" not in markdown
+
+
+def test_what_a_score_needs_is_said_before_anything_is_made(systems, tmp_path):
+    for names, message in (
+        (["ppl"], "scores: there is no 'ppl'; there are"),
+        (["coverage"], "scores: 'coverage' needs `prepared: <directory"),
+        (["MAUVE"], "scores: 'MAUVE' needs `mauve: true`"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Table(systems, tmp_path / "out", scores=names)
+    with pytest.raises(ValueError, match="scores: 'similarity' needs an encoder"):
+        Table(systems, tmp_path / "out", encoder=None, per_user=False, scores=["similarity"])
+    with pytest.raises(ValueError, match=r"this table has none of \['loss_gap'\]; it has \['perplexity', "):
+        run(systems, tmp_path / "out", scores=["loss_gap"])
+    assert not (tmp_path / "out" / "table.md").exists()
+
+
+def test_every_score_of_a_table_can_be_named(systems, people):
+    run(systems, people / "all", prepared=people, paper={"good": 0.57})
+    with (people / "all" / "table.csv").open(newline="") as file:
+        metrics = {row["metric"].partition(":")[0] for row in csv.DictReader(file)}
+    assert "best_of_n" in metrics and metrics <= set(SHOWN)
+
+
+def test_the_reference_is_the_first_system_even_if_it_has_nothing_of_what_is_shown(systems, people):
+    systems["single"] = write(people / "single", 0, candidates=1)
+    run(systems, people / "out", scores=["perplexity_ratio", "self-BLEU"])
+    first, texts = tables_of(people / "out" / "table.md").values()
+    assert list(first["bad"]) == ["% of good", "macro %", "better for"]
+    assert texts["single"] == {"self-BLEU": "-", "replies": "20"}
 
 
 def test_rows_that_fail_are_in_the_table_and_the_command_fails(systems, tmp_path, monkeypatch):
@@ -247,7 +290,7 @@ def test_rows_that_fail_are_in_the_table_and_the_command_fails(systems, tmp_path
     monkeypatch.setattr("evaluation.table.collect", collect)
     wanted = {"good": systems["good"], "other split": Experiment("x.yaml"), "curved": Experiment("y.yaml", {"rank": 4})}
     with pytest.raises(ValueError, match="1 of 3 systems failed, the others are in the table"):
-        run(wanted, tmp_path / "out", curve="rank", paper={"good": 0.57})
+        run(wanted, tmp_path / "out", curve="rank", paper={"good": 0.57, "other split": 0.57})
     markdown = (tmp_path / "out" / "table.md").read_text()
     cells = {
         line.split("|")[1].strip(): [c.strip() for c in line.split("|")[2:-1]] for line in markdown.splitlines()[4:7]
@@ -259,6 +302,10 @@ def test_rows_that_fail_are_in_the_table_and_the_command_fails(systems, tmp_path
     assert "- other split failed: systems 'good' and 'other split' cannot be compared" in markdown
     assert (tmp_path / "out" / "table.png").stat().st_size > 5_000
     assert r"\toprule" in (tmp_path / "out" / "table.tex").read_text()
+    with pytest.raises(ValueError, match="1 of 3 systems failed"):
+        run(wanted, tmp_path / "texts", scores=["chrF"])
+    (rows,) = tables_of(tmp_path / "texts" / "table.md").values()
+    assert rows["other split"] == {"chrF": "failed", "replies": ""} and rows["curved"]["replies"] == "40"
 
 
 def test_self_bleu_stands_where_there_are_several_candidates(systems, tmp_path):

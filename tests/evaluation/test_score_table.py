@@ -207,6 +207,12 @@ def test_without_an_encoder_there_is_no_similarity(systems, tmp_path):
         Table(systems, tmp_path / "out", encoder=None)
 
 
+@pytest.mark.parametrize(("commit", "ending"), [("abc-dirty", "\n- Table made by commit abc-dirty.\n"), (None, "}.\n")])
+def test_a_table_says_what_code_made_it(systems, tmp_path, monkeypatch, commit, ending):
+    monkeypatch.setattr("evaluation.table_files.git_commit", lambda: commit)
+    assert run(systems, tmp_path / "out").endswith(ending)
+
+
 def test_without_anything_to_compare_there_is_a_table_and_no_picture(systems, tmp_path):
     """No likelihoods, no encoder: texts are left. Then one system with likelihoods behind one without."""
     lines = [json.loads(line) | {"nll": None, "tokens": None} for line in systems["LoRA"].read_text().splitlines()]

@@ -13,7 +13,7 @@ import os
 
 import pytest
 
-from evaluation.weights import caption_of_weights, read_test, weight_rows, weight_scores
+from evaluation.weights import WEIGHT_FIGURES, caption_of_weights, read_test, weight_rows, weight_scores
 
 USERS = ["ann", "bob", "cy", "dot", "eve"]
 
@@ -60,7 +60,7 @@ def test_figures_by_hand(tmp_path):
     assert scores["LoRA", "general_perplexity"].low is None  # the same sums for all: no sample of anything
     swapped = scores["LoRA", "others_to_own"]
     assert math.exp(-1) <= swapped.low < swapped.value < swapped.high <= math.e
-    rows = weight_rows(list(scores.values()), ["base", "LoRA", "retrieval"])
+    rows = weight_rows(list(scores.values()), ["base", "LoRA", "retrieval"], WEIGHT_FIGURES)
     assert rows[2][:4] == ["LoRA", "+0.500", "54.60", "271.8"]
     assert rows[2][5:] == ["4 of 5", "80%", "0.38"]
     assert rows[3] == ["retrieval", *[""] * 7]
