@@ -163,16 +163,9 @@ class Table:
         if text_encoder is None:
             scores = [score for score in scores if not score.metric.startswith("similarity")]
         notes = caption_of(self, predictions, cards, users, text_encoder, failed)
-        persons: list[Score] = []
-        if self.prepared:
-            training = training_turns(self.prepared)
-            try:
-                persons = PersonTable(training, text_encoder, self.unit, self.num_resamples, self.seed).scores(
-                    predictions
-                )
-            except ValueError as error:
-                notes.append(f"The table with the persons is left out: {error}.")
-            scores += [one for one in persons if one.metric != "similarity" or one.system not in names]
+        persons, left_out = self._score_persons(predictions, text_encoder)
+        notes += left_out
+        scores += [one for one in persons if one.metric != "similarity" or one.system not in names]
         standings = standings_of(scores, names)
         labels = user_labels(list(users))
         if not self.per_user:
@@ -233,6 +226,19 @@ class Table:
             failed[name] = reason
             del predictions[name], cards[name]
         return predictions, cards
+
+    def _score_persons(
+        self, predictions: dict[str, list[Prediction]], encoder: TextEncoder | None
+    ) -> tuple[list[Score], list[str]]:
+        """How far the systems speak like the persons, and why that is left out where it cannot be said."""
+        if self.prepared is None:
+            return [], []
+        training = training_turns(self.prepared)
+        try:
+            persons = PersonTable(training, encoder, self.unit, self.num_resamples, self.seed)
+            return persons.scores(predictions), []
+        except ValueError as error:
+            return [], [f"The table with the persons is left out: {error}."]
 
     def _read_tests(
         self, runs: dict[str, Path], cards: dict[str, dict[str, Any]]
