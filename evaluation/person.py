@@ -131,7 +131,7 @@ def as_many_candidates(first: Sequence[Prediction], records: Sequence[Prediction
 def person_rows(
     scores: Sequence[Score], systems: Sequence[str], standings: Standings, shown: Container[str]
 ) -> list[list[str]]:
-    """The heading, a row a system, and the three rows to read them by.
+    """The heading, a row a system, and of the three rows to read them by those that say something.
 
     Args:
         scores: from `PersonTable.scores`.
@@ -149,7 +149,8 @@ def person_rows(
             score = found.get((name, metric))
             standing = standings.get((MACRO, metric)) if name in systems else None
             cells.append("" if score is None else marked(cell(score, form), name, standing))
-        rows.append([name, *cells])
+        if name in systems or any(cells):
+            rows.append([name, *cells])
     return rows
 
 

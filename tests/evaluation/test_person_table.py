@@ -240,6 +240,7 @@ def test_a_table_shows_the_scores_that_it_names(systems, people):
     ]
     for shown, whole in zip(some.values(), everything.values(), strict=True):
         assert shown == {name: {key: whole[name][key] for key in row} for name, row in shown.items()}
+    assert some["system", "coverage"].keys() == {"good", "bad"}  # no floor and no ceiling of it
     assert some["system", "coverage"]["good"]["coverage"].startswith("**1.000**")
     assert (people / "all" / "table.csv").read_bytes() == (people / "some" / "table.csv").read_bytes()
     markdown = (people / "some" / "table.md").read_text()
