@@ -41,6 +41,7 @@ from evaluation.training_turns import check_corpus, training_turns
 NAMES = {"own": "own adapters", "base": "backbone", "real": "real turns (ceiling)"}
 SWAPPED = "own adapters, held to be the partner (floor)"
 CHANCE, SILENT = "chance", "without any text"
+MAX_NAMED = 5  # blocks whose turns stand below a panel
 DRAWN = ("recognised", "agreement so far", "repeated", "distinct-2")
 
 
@@ -250,7 +251,8 @@ def draw(lines: Sequence[Line], title: str) -> Figure:
         for number, system in enumerate(systems):
             found = {one.first_turn: one for one in lines if (one.system, one.figure) == (system, name)}
             _draw_system(panel, found, [first for first, _ in blocks], number, system)
-        panel.set_xticks(range(len(blocks)), [f"{first}-{last}" for first, last in blocks])
+        named = range(0, len(blocks), -(-len(blocks) // MAX_NAMED))  # more names would lie over each other
+        panel.set_xticks(named, [f"{first}-{last}" for first, last in (blocks[place] for place in named)])
         panel.set(title=name, xlabel="turns")
         panel.set_ylim(-0.03, 1.05)  # all are shares
         panel.grid(color="#e5e7eb", linewidth=0.7)

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from evaluation import conversation_table, rows
-from evaluation.conversation_table import ConversationTable, by_chance
+from evaluation.conversation_table import ConversationTable, Line, by_chance, draw
 from evaluation.conversations import FIGURES, figures_of_parts, read_parts
 from evaluation.identification import UserClassifier
 from evaluation.runs import Run
@@ -196,3 +196,11 @@ def test_what_is_wrong_is_said(written):
 def test_chance_is_the_mean_over_all_ranks():
     top, reciprocal = (line.value for line in by_chance(4))
     assert (top, reciprocal) == (0.25, pytest.approx(np.mean([1, 1 / 2, 1 / 3, 1 / 4])))
+
+
+def test_of_many_blocks_some_are_named_below_the_picture():
+    lines = [Line("own", 2 * n + 1, 2 * n + 2, "recognised", 0.5, 0.4, 0.6, 24) for n in range(20)]
+    (panel,) = draw(lines, "title").axes
+    assert [label.get_text() for label in panel.get_xticklabels()] == ["1-2", "9-10", "17-18", "25-26", "33-34"]
+    (panel,) = draw(lines[:4], "title").axes
+    assert [label.get_text() for label in panel.get_xticklabels()] == ["1-2", "3-4", "5-6", "7-8"]
