@@ -68,6 +68,15 @@ def systems(tmp_path):
     return {"good": write(tmp_path / "good", 0), "bad": write(tmp_path / "bad", 1, nll=2.0)}
 
 
+@pytest.fixture
+def people(tmp_path, monkeypatch):
+    """A prepared corpus with the training turns of the people."""
+    training = {user: [said(word)] * 3 for user, word in zip(PEOPLE, WORDS, strict=True)}
+    monkeypatch.setattr("evaluation.table.training_turns", lambda _: training)
+    monkeypatch.setattr("evaluation.table.check_corpus", lambda *_: None)
+    return tmp_path
+
+
 def test_every_figure_by_hand(systems):
     training = {user: [said(word)] * 3 for user, word in zip(PEOPLE, WORDS, strict=True)}
     table = PersonTable(training, TextEncoder(OneDirectionEach()), "word", num_resamples=200, seed=0)
@@ -101,35 +110,29 @@ def test_marks_and_what_there_is_nothing_of(systems):
     assert row[8].startswith("0.0%")
 
 
-def test_the_best_of_more_candidates_is_not_compared(systems, tmp_path, monkeypatch):
-    training = {user: [said(word)] * 3 for user, word in zip(PEOPLE, WORDS, strict=True)}
-    monkeypatch.setattr("evaluation.table.training_turns", lambda _: training)
-    monkeypatch.setattr("evaluation.table.check_corpus", lambda *_: None)
+def test_the_best_of_more_candidates_is_not_compared(systems, people):
     lines = [json.loads(line) for line in systems["bad"].read_text().splitlines()]
     twice = [line | {"candidates": [*line["candidates"], line["reference"]]} for line in lines]
     systems["bad"].write_text("".join(json.dumps(line) + "\n" for line in twice))
-    run(systems, tmp_path / "out", prepared=tmp_path)
-    with (tmp_path / "out" / "table.csv").open(newline="") as file:
+    run(systems, people / "out", prepared=people)
+    with (people / "out" / "table.csv").open(newline="") as file:
         metrics = {name: {row["metric"] for row in csv.DictReader(file) if row["system"] == name} for name in ["bad"]}
     assert "recognised" in metrics["bad"] and not metrics["bad"] & {"best_of_n", "coverage"}
-    markdown = (tmp_path / "out" / "table.md").read_text()
+    markdown = (people / "out" / "table.md").read_text()
     assert "- bad: other numbers of candidates than good, so no best of n and no coverage." in markdown
 
 
-def test_the_best_of_one_candidate_is_no_figure_of_its_own(tmp_path, monkeypatch):
+def test_the_best_of_one_candidate_is_no_figure_of_its_own(people):
     """It is the similarity, which would be tested twice."""
-    training = {user: [said(word)] * 3 for user, word in zip(PEOPLE, WORDS, strict=True)}
-    monkeypatch.setattr("evaluation.table.training_turns", lambda _: training)
-    monkeypatch.setattr("evaluation.table.check_corpus", lambda *_: None)
     run(
-        {name: write(tmp_path / name, shift, candidates=1) for name, shift in [("good", 0), ("bad", 1)]},
-        tmp_path,
-        prepared=tmp_path,
+        {name: write(people / name, shift, candidates=1) for name, shift in [("good", 0), ("bad", 1)]},
+        people,
+        prepared=people,
     )
-    markdown = (tmp_path / "table.md").read_text()
+    markdown = (people / "table.md").read_text()
     (heading,) = [line for line in markdown.splitlines() if "coverage  " in line]
     assert [cell.strip() for cell in heading.split("|")[1:5]] == ["system", "sim", "coverage", "recognised"]
-    assert "best of n" not in markdown and "best_of_n" not in (tmp_path / "table.csv").read_text()
+    assert "best of n" not in markdown and "best_of_n" not in (people / "table.csv").read_text()
 
 
 def test_predictions_of_earlier_weights_are_refused(systems, tmp_path):
@@ -170,16 +173,13 @@ def test_a_prepared_corpus_that_is_damaged_stops_the_table(systems, tmp_path, mo
     assert not (tmp_path / "out" / "table.md").exists()
 
 
-def test_figures_of_persons_and_runs_are_in_the_file_for_machines(systems, tmp_path, monkeypatch):
-    training = {user: [said(word)] * 3 for user, word in zip(PEOPLE, WORDS, strict=True)}
-    monkeypatch.setattr("evaluation.table.training_turns", lambda _: training)
-    monkeypatch.setattr("evaluation.table.check_corpus", lambda *_: None)
+def test_figures_of_persons_and_runs_are_in_the_file_for_machines(systems, people):
     adapter = systems["good"].parent / "adapters" / "ann"
     adapter.mkdir(parents=True)
     save_file({"A": torch.zeros(3, 4)}, adapter / "adapter_model.safetensors")
     (systems["good"].parent / "fit.card.json").write_text('{"metrics": {"val/best_macro_perplexity": 84.5}}')
-    run(systems, tmp_path / "out", prepared=tmp_path, paper={"good": 0.57})
-    with (tmp_path / "out" / "table.csv").open(newline="") as file:
+    run(systems, people / "out", prepared=people, paper={"good": 0.57})
+    with (people / "out" / "table.csv").open(newline="") as file:
         found = {(row["system"], row["user"], row["metric"]): row["value"] for row in csv.DictReader(file)}
     assert len({user for _, user, _ in found}) == 4  # nobody by name
     assert float(found["good", "(run)", "paper_similarity"]) == 0.57
@@ -190,7 +190,7 @@ def test_figures_of_persons_and_runs_are_in_the_file_for_machines(systems, tmp_p
     assert float(found["bad", "(macro)", "MRR"]) < 0.6
     assert float(found[OWN, "(macro)", "similarity:one-direction-each"]) == 1.0
     assert float(found[OTHERS, "(macro)", "similarity:one-direction-each"]) == 0.0
-    markdown = (tmp_path / "out" / "table.md").read_text()
+    markdown = (people / "out" / "table.md").read_text()
     heading, _, good, bad = ([c.strip() for c in line.split("|")[1:-1]] for line in markdown.splitlines()[2:6])
     assert heading[-4:] == ["sim in the paper", "macro ppl in validation", "parameters of an adapter", "kB on disk"]
     assert good[-4:-1] == ["0.57", "84.50", "12"]
@@ -216,15 +216,6 @@ def tables_of(path):
         else:
             found[tuple(heading)][cells[0]] = dict(zip(heading[1:], cells[1:], strict=True))
     return found
-
-
-@pytest.fixture
-def people(tmp_path, monkeypatch):
-    """A prepared corpus with the training turns of the people."""
-    training = {user: [said(word)] * 3 for user, word in zip(PEOPLE, WORDS, strict=True)}
-    monkeypatch.setattr("evaluation.table.training_turns", lambda _: training)
-    monkeypatch.setattr("evaluation.table.check_corpus", lambda *_: None)
-    return tmp_path
 
 
 def test_a_table_shows_the_scores_that_it_names(systems, people):
