@@ -1,4 +1,4 @@
-"""The commit of this code, for cards and captions. Standard library only, so that every room can import it."""
+"""The commit of this code, for cards and captions. Standard library only, so that callbacks may import it."""
 
 import subprocess
 from pathlib import Path

@@ -55,9 +55,8 @@ def curve_figure(
     best = min(drawn, key=lambda name: drawn[name][1].min())
     levels = {name: value for name, value in found.items() if name not in values}
     short = " or ".join(settings if len(settings) == 1 else [key.rpartition(".")[2] for key in settings])
-    place = (best, int(drawn[best][1].argmin()))
-    if any(level < drawn[best][1].min() for level in levels.values()):
-        place = None  # the best is not on a line
+    across = any(level < drawn[best][1].min() for level in levels.values())  # then the best is not on a line
+    place = None if across else (best, int(drawn[best][1].argmin()))
     return draw_curves(drawn, short, "perplexity (lower is better)", place, title, levels)
 
 

@@ -74,7 +74,7 @@ def main_rows(
             marked(cell(found.get((name, user, metric))), name, standings.get((user, metric)))
             for name, metric in columns
         )
-        rows.append([label, turns.get(user, ""), *cells])
+        rows.append([label, turns[user], *cells])
     if len(systems) > 1:
         rows.append(["**better**", "", *(_improved(found, name, metric, labels) for name, metric in columns)])
     return rows
