@@ -102,7 +102,7 @@ class Judge:
         from peft import LoraConfig, get_peft_model
 
         from datamodules.batches import collate
-        from lightning_modules.backbone import load_backbone
+        from lightning_modules.backbones.t5 import load_backbone
 
         rows = data.splits["validation"].load(job["users"], data.prompts, job["max_context_tokens"])
         rendered = rows.rendered
@@ -121,7 +121,7 @@ class Judge:
         from peft import set_peft_model_state_dict
         from safetensors.torch import load_file
 
-        from lightning_modules.likelihood import row_nll
+        from lightning_modules.backbones.likelihood import row_nll
 
         nll = tokens = 0.0
         for user, batches in self.batches.items():
@@ -212,7 +212,7 @@ def compare(arguments: argparse.Namespace, directory: Path) -> None:
 
 def adapters_of(name: str, output: Path, users: Sequence[str]) -> dict[str, Path]:
     """Where a competitor has put everyone's adapter."""
-    from lightning_modules.adapter_files import adapter_directory
+    from lightning_modules.lora.adapter_files import adapter_directory
 
     return {user: adapter_directory(output / "adapters", user) if name == "ours" else output / user for user in users}
 

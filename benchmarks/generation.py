@@ -134,7 +134,7 @@ def switch(job: dict[str, Any]) -> None:
     from peft import PeftModel
     from transformers import AutoTokenizer, T5ForConditionalGeneration
 
-    from lightning_modules.adapter_files import adapter_directory
+    from lightning_modules.lora.adapter_files import adapter_directory
 
     model, data, _ = load_experiment(Path(job["experiment"]), job["flags"])
     data.prepare_data()

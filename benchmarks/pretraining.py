@@ -56,7 +56,7 @@ def prepare(experiment: Path, directory: Path) -> tuple[Any, int]:
     """Writes the first weights and the rendered pairs; returns the data module and our mean number of rows."""
     import torch
 
-    from lightning_modules.backbone import new_model
+    from lightning_modules.backbones.t5 import new_model
 
     model, data, _ = load_experiment(experiment)
     data.prepare_data()
@@ -107,7 +107,7 @@ def model_operations(model: Any, input_tokens: int, label_tokens: int) -> float:
 
 def held_out_loss(model: Any, data: Any) -> float:
     """Nats per token on the validation split."""
-    from lightning_modules.likelihood import row_nll
+    from lightning_modules.backbones.likelihood import row_nll
 
     sums = [row_nll(model.eval(), batch) for batch in data.val_dataloader()]
     return sum(float(nll.sum()) for nll, _ in sums) / sum(int(tokens.sum()) for _, tokens in sums)

@@ -29,7 +29,7 @@ def train_ours(job: dict[str, Any], turns: Turns) -> None:
     from lightning import Callback, Trainer
     from lightning.pytorch.loggers import CSVLogger
 
-    from lightning_modules.backbone import prefer_fast_attention
+    from lightning_modules.backbones.t5 import prefer_fast_attention
     from transformers import T5ForConditionalGeneration
 
     counts: list[list[int]] = []

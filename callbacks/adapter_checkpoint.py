@@ -5,7 +5,7 @@ from __future__ import annotations
 from lightning import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from lightning_modules.adapter_files import save_adapter
+from lightning_modules.lora.adapter_files import save_adapter
 from lightning_modules.user_lora import UserLora
 
 

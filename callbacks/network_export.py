@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lightning import Callback, Trainer
 
-from lightning_modules.markov_logic.profiles import ProfileNetwork
+from lightning_modules.profile_network import ProfileNetwork
 
 
 class NetworkExport(Callback):

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 from lightning import Callback, LightningModule, Trainer
 
 from datamodules.batches import IGNORED, Seq2SeqBatch
-from lightning_modules.adapter_files import retrieved_settings
+from lightning_modules.lora.adapter_files import retrieved_settings
 from lightning_modules.seq2seq import Predictions
 
 

@@ -22,8 +22,8 @@ from scipy.stats import binomtest
 
 from datamodules.batches import EvidenceBatch
 from lightning_modules.markov_logic.decisions import Decision
-from lightning_modules.markov_logic.learnt import Posteriors
-from lightning_modules.markov_logic.profiles import ProfileNetwork
+from lightning_modules.markov_logic.network_files import Posteriors
+from lightning_modules.profile_network import ProfileNetwork
 
 
 class ProfileWriter(Callback):

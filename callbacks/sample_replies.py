@@ -6,7 +6,7 @@ from lightning import Callback, Trainer
 from lightning.pytorch.loggers import WandbLogger
 
 from datamodules.batches import IGNORED, Seq2SeqBatch
-from lightning_modules.generation import generate
+from lightning_modules.backbones.generation import generate
 from lightning_modules.seq2seq import ReplyModule
 
 

@@ -2,7 +2,7 @@
 
 In: chunks, a language, and the words, n-grams and rarities that a network knows. Out: facts by predicate; the content
 of a network's `vocabulary.json`. Not its job: whose posts count and how they are cut (`profile_posts`,
-`lightning_modules.profile_inference`), what is in a text (`profile_evidence`), weights.
+`lightning_modules.markov_logic.inference`), what is in a text (`profile_evidence`), weights.
 """
 
 from __future__ import annotations

@@ -8,14 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .chat_endpoint import ChatEndpoint
-    from .chat_models import LocalChatModel
+    from lightning_modules.chat.endpoint import ChatEndpoint
+    from lightning_modules.chat.models import LocalChatModel
     from .conversations import Conversations
     from .joint_tuning import JointTuning
-    from .markov_logic.profiles import ProfileNetwork
-    from .profile_inference import ProfileInference
+    from .profile_network import ProfileNetwork
+    from lightning_modules.markov_logic.inference import ProfileInference
     from .prompted_llm import PromptedLLM
-    from .retrieval import RetrievedReply
+    from .retrieved_reply import RetrievedReply
     from .seq2seq import ProfileSeq2Seq
     from .user_lora import UserLora
     from .user_tuning import UserTuning

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from datamodules.batches import IGNORED, Seq2SeqBatch
 
-from .adapter_files import load_adapter, retrieved_settings
-from .generation import generate
+from lightning_modules.lora.adapter_files import load_adapter, retrieved_settings
+from lightning_modules.backbones.generation import generate
 from .seq2seq import Predictions, ReplyModule
-from .stacked_lora import StackedLora
-from .user_totals import UserTotals
+from lightning_modules.lora.stacked_lora import StackedLora
+from lightning_modules.backbones.user_totals import UserTotals
 
 
 class AdaptersInUse(ReplyModule):

@@ -19,11 +19,11 @@ from torch import Tensor
 
 from datamodules.batches import ConversationBatch, Seq2SeqBatch
 
-from .adapter_files import WEIGHTS, adapter_directory, load_adapter
-from .backbone import load_backbone
-from .generation import Decoding, generate
+from lightning_modules.lora.adapter_files import WEIGHTS, adapter_directory, load_adapter
+from lightning_modules.backbones.t5 import load_backbone
+from lightning_modules.backbones.generation import Decoding, generate
 from .seq2seq import ReplyModule
-from .stacked_lora import StackedLora
+from lightning_modules.lora.stacked_lora import StackedLora
 
 OWN, BASE = "own", "base"
 OF_A_CONFIG = ("r", "lora_alpha", "use_rslora", "target_modules")

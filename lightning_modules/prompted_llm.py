@@ -17,8 +17,8 @@ from lightning import LightningModule
 
 from datamodules.batches import Seq2SeqBatch
 
-from .chat_models import ChatDecoding, ChatModel
-from .chat_wording import ChatWording, Turns
+from lightning_modules.chat.models import ChatDecoding, ChatModel
+from lightning_modules.chat.wording import ChatWording, Turns
 from .seq2seq import Predictions
 
 

@@ -25,7 +25,7 @@ import yaml
 
 from datamodules.preparation.person_rows import rows_of, take_out
 
-from .adapter_files import adapter_directory
+from lightning_modules.lora.adapter_files import adapter_directory
 
 WEIGHTS = ("adapters", "models")
 COLUMNS = ("user", "adapter", "speaker", "partner")

@@ -20,10 +20,10 @@ from torchmetrics import SumMetric
 from datamodules.batches import IGNORED, Seq2SeqBatch
 from datamodules.prompts import PromptTemplate
 
-from .backbone import Backbone, Size, load_backbone, new_model
-from .generation import Decoding, generate
-from .likelihood import reply_states, row_nll, summed_nll
-from .user_totals import UserTotals, write_test
+from lightning_modules.backbones.t5 import Backbone, Size, load_backbone, new_model
+from lightning_modules.backbones.generation import Decoding, generate
+from lightning_modules.backbones.likelihood import reply_states, row_nll, summed_nll
+from lightning_modules.backbones.user_totals import UserTotals, write_test
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration

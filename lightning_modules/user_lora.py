@@ -21,24 +21,16 @@ from torch import Tensor
 
 from datamodules.batches import IGNORED, Seq2SeqBatch
 
-from .adapter_files import retrieved_settings, users_to_train
+from lightning_modules.lora.adapter_files import retrieved_settings, users_to_train
 from .adapters_in_use import AdaptersInUse
-from .backbone import load_backbone
-from .generation import Decoding
-from .likelihood import reply_states, summed_nll
-from .per_user_adamw import PerUserAdamW
-from .roster import (
-    Progress,
-    Roster,
-    history_settings,
-    macro_perplexity,
-    require_one_process,
-    require_rounds,
-    seed_of,
-)
+from lightning_modules.backbones.t5 import load_backbone
+from lightning_modules.backbones.generation import Decoding
+from lightning_modules.backbones.likelihood import reply_states, summed_nll
+from lightning_modules.lora.per_user_adamw import PerUserAdamW
+from lightning_modules.lora.user_rounds import Progress, Roster, history_settings, macro_perplexity, require_one_process, require_rounds, seed_of
 from .schedules import warmup_linear
-from .stacked_lora import StackedLora
-from .user_totals import UserTotals
+from lightning_modules.lora.stacked_lora import StackedLora
+from lightning_modules.backbones.user_totals import UserTotals
 
 ALL_MATRICES = ("q", "k", "v", "o", "wi", "wo")
 

@@ -22,10 +22,10 @@ from torch.nn.functional import cross_entropy
 
 from datamodules.batches import IGNORED, Seq2SeqBatch
 
-from .adapter_files import adapter_directory, read_card, require_same_retrieval, retrieved_settings, users_to_train
-from .backbone import load_backbone, load_model
-from .generation import Decoding
-from .roster import Progress, Roster, history_settings, macro_perplexity, require_one_process, require_rounds, seed_of
+from lightning_modules.lora.adapter_files import adapter_directory, read_card, require_same_retrieval, retrieved_settings, users_to_train
+from lightning_modules.backbones.t5 import load_backbone, load_model
+from lightning_modules.backbones.generation import Decoding
+from lightning_modules.lora.user_rounds import Progress, Roster, history_settings, macro_perplexity, require_one_process, require_rounds, seed_of
 from .seq2seq import OptimizerFactory, ProfileSeq2Seq, SchedulerFactory
 
 
@@ -147,7 +147,7 @@ class UserTuning(ProfileSeq2Seq):
             return model.train()
         from peft import get_peft_config, get_peft_model
 
-        from .stacked_lora import target_names
+        from lightning_modules.lora.stacked_lora import target_names
 
         config = get_peft_config(dict(self.method))
         config.base_model_name_or_path = str(self.init_from)

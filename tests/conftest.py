@@ -167,7 +167,7 @@ def tiny_backbone(tmp_path_factory: pytest.TempPathFactory, prepared: Path) -> P
     import torch
 
     from datamodules.prompts import PromptTemplate
-    from lightning_modules.backbone import new_model, save_backbone
+    from lightning_modules.backbones.t5 import new_model, save_backbone
 
     torch.manual_seed(0)
     model = new_model("tiny", Tokenizer.from_file(str(prepared / "tokenizer" / "tokenizer.json")).get_vocab_size())
@@ -258,7 +258,7 @@ def _project(tmp_path_factory: pytest.TempPathFactory, invented_jsonl: Path, spl
 
     from datamodules.corpora import Jsonl
     from datamodules.prompts import PromptTemplate
-    from lightning_modules.backbone import new_model, save_backbone
+    from lightning_modules.backbones.t5 import new_model, save_backbone
 
     root = tmp_path_factory.mktemp("project")
     (root / "experiments" / "corpora").mkdir(parents=True)

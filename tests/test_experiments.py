@@ -26,10 +26,10 @@ OURS = {"prompt", "profiles", "control", "tokens_per_batch", "max_context_tokens
 MODELS = {
     "Conversations": "lightning_modules.conversations",
     "JointTuning": "lightning_modules.joint_tuning",
-    "ProfileNetwork": "lightning_modules.markov_logic.profiles",
+    "ProfileNetwork": "lightning_modules.profile_network",
     "ProfileSeq2Seq": "lightning_modules.seq2seq",
     "PromptedLLM": "lightning_modules.prompted_llm",
-    "RetrievedReply": "lightning_modules.retrieval",
+    "RetrievedReply": "lightning_modules.retrieved_reply",
     "UserLora": "lightning_modules.user_lora",
     "UserTuning": "lightning_modules.user_tuning",
 }

@@ -9,7 +9,7 @@ import torch
 from callbacks import PredictionWriter
 from datamodules.batches import Seq2SeqBatch
 from datamodules.prompts import Prompts, PromptTemplate
-from lightning_modules.generation import Decoding
+from lightning_modules.backbones.generation import Decoding
 from lightning_modules.seq2seq import Predictions
 
 # 0 <pad>, 1 </s>, 3 speaker, 4 partner, 5 the speaker's profile; 7 hi, 8 tea, 9 coffee, 10 yes, 11 no, 15 age, 19 old

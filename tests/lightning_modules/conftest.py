@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from datamodules.batches import IGNORED, Seq2SeqBatch
-from lightning_modules.backbone import new_model
+from lightning_modules.backbones.t5 import new_model
 
 VOCABULARY = 40
 

@@ -12,8 +12,8 @@ from datamodules import ReplyPairs
 from datamodules.prompts import PromptTemplate
 from evaluation.predictions import read_predictions
 from lightning_modules import JointTuning
-from lightning_modules.backbone import load_backbone, save_backbone
-from lightning_modules.generation import Decoding
+from lightning_modules.backbones.t5 import load_backbone, save_backbone
+from lightning_modules.backbones.generation import Decoding
 
 QUIET = {
     "accelerator": "cpu",

@@ -13,8 +13,8 @@ from callbacks import PredictionWriter
 from datamodules import UserSets
 from datamodules.prompts import PromptTemplate
 from lightning_modules import PromptedLLM
-from lightning_modules.chat_models import ChatDecoding, ChatModel
-from lightning_modules.chat_wording import ChatWording
+from lightning_modules.chat.models import ChatDecoding, ChatModel
+from lightning_modules.chat.wording import ChatWording
 from lightning_modules.cli import main
 
 WORDING = ChatWording(task="Go.", profile="Who:", examples="Before:", conversation="Now:", speaker="Me", partner="You")

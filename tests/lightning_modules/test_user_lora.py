@@ -20,9 +20,9 @@ from transformers import AutoModelForSeq2SeqLM
 from callbacks import AdapterCheckpoint, ResumeCheckpoint
 from datamodules import UserSets
 from lightning_modules import UserLora
-from lightning_modules.adapter_files import adapter_directory, read_card
-from lightning_modules.generation import Decoding
-from lightning_modules.roster import seed_of
+from lightning_modules.lora.adapter_files import adapter_directory, read_card
+from lightning_modules.backbones.generation import Decoding
+from lightning_modules.lora.user_rounds import seed_of
 
 SETTINGS = {
     "rank": 3,

@@ -12,7 +12,7 @@ from transformers import AutoModelForSeq2SeqLM
 from callbacks import ResumeCheckpoint, TunedExport
 from datamodules import UserSets
 from lightning_modules import UserTuning
-from lightning_modules.generation import Decoding
+from lightning_modules.backbones.generation import Decoding
 from lightning_modules.schedules import WarmupLinear
 
 SEQ2SEQ = {"task_type": "SEQ_2_SEQ_LM"}

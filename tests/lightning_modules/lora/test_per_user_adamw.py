@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lightning_modules.per_user_adamw import PerUserAdamW
+from lightning_modules.lora.per_user_adamw import PerUserAdamW
 
 STEPS = [[0, 1, 2], [2, 0], [1], [2, 1, 0], [0], [2]]  # who is in the batch, in which order
 

@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import torch
 
-from lightning_modules.chat_endpoint import ChatEndpoint, is_loopback
-from lightning_modules.chat_models import ChatDecoding, LocalChatModel
+from lightning_modules.chat.endpoint import ChatEndpoint, is_loopback
+from lightning_modules.chat.models import ChatDecoding, LocalChatModel
 
 pytest.importorskip("openai")
 CPU = torch.device("cpu")
@@ -261,7 +261,7 @@ def test_what_a_status_means_is_said_and_nobody_is_quoted(
 def waits(monkeypatch):
     """How long the endpoint would have waited, s."""
     found = []
-    monkeypatch.setattr("lightning_modules.chat_endpoint.time.sleep", found.append)
+    monkeypatch.setattr("lightning_modules.chat.endpoint.time.sleep", found.append)
     return found
 
 

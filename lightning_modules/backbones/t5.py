@@ -26,7 +26,7 @@ from tokenizers import Tokenizer
 
 from datamodules.prompts import PromptTemplate
 
-from .directories import replace_directory
+from lightning_modules.directories import replace_directory
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration

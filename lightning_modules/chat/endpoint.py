@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 import torch
 
-from .chat_models import ChatDecoding, ChatModel, Message
+from .models import ChatDecoding, ChatModel, Message
 
 FIRST_WAIT, LONGEST_WAIT = (
     0.5,

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from datamodules.batches import IGNORED
-from lightning_modules.likelihood import reply_states, row_nll, summed_nll
+from lightning_modules.backbones.likelihood import reply_states, row_nll, summed_nll
 
 INPUTS = [[5, 6, 7, 1], [8, 1], [9, 10, 11, 12, 13, 1]]
 LABELS = [[20, 21, 1], [22, 23, 24, 25, 1], [1]]

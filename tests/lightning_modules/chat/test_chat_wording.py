@@ -2,7 +2,7 @@
 
 import pytest
 
-from lightning_modules.chat_wording import ChatWording
+from lightning_modules.chat.wording import ChatWording
 
 WORDING = ChatWording(
     task="Do it.", profile="Who:", examples="Before:", conversation="Now:", speaker="Me", partner="You"

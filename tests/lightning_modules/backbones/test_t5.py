@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from datamodules.prompts import PromptTemplate
-from lightning_modules.backbone import load_backbone, new_model, save_backbone
+from lightning_modules.backbones.t5 import load_backbone, new_model, save_backbone
 from lightning_modules.seq2seq import differences
 
 PROMPT = PromptTemplate(

@@ -22,7 +22,8 @@ from datamodules.corpora.profile_sources import PROFILES
 from datamodules.preparation.prepare import Preparation
 from datamodules.preparation.splits import SplitRule
 from datamodules.profile_histories import histories_of
-from lightning_modules import ProfileInference, profile_inference
+from lightning_modules import ProfileInference
+from lightning_modules.markov_logic import inference as profile_inference
 from lightning_modules.cli import main
 from lightning_modules.markov_logic.decisions import Decision
 

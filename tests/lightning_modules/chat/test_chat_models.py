@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lightning_modules.chat_models import ChatDecoding, LocalChatModel
+from lightning_modules.chat.models import ChatDecoding, LocalChatModel
 
 GREEDY = ChatDecoding(temperature=0, max_new_tokens=6)
 CPU = torch.device("cpu")

@@ -21,13 +21,13 @@ from torch import Tensor
 
 from datamodules.batches import EvidenceBatch
 from lightning_modules.directories import replace_directory
-from lightning_modules.proximal import ProximalGradient
+from lightning_modules.markov_logic.proximal import ProximalGradient
 
-from .grounding import Grounding
-from .learnt import FORMULAS, WEIGHTS, Posteriors, load_weights, posteriors, read_formulas, require_predicates
-from .network import MarkovLogicNetwork
-from .propagation import BeliefPropagation
-from .syntax import Formula
+from lightning_modules.markov_logic.grounding import Grounding
+from lightning_modules.markov_logic.network_files import FORMULAS, WEIGHTS, Posteriors, load_weights, posteriors, read_formulas, require_predicates
+from lightning_modules.markov_logic.network import MarkovLogicNetwork
+from lightning_modules.markov_logic.propagation import BeliefPropagation
+from lightning_modules.markov_logic.syntax import Formula
 
 READABLE = "weights.tsv"
 

@@ -197,7 +197,7 @@ class Learnt:
         import torch
 
         from datamodules.batches import EvidenceBatch
-        from lightning_modules.markov_logic.learnt import posteriors
+        from lightning_modules.markov_logic.network_files import posteriors
         from lightning_modules.markov_logic.propagation import BeliefPropagation
 
         copies = [replace(chunk) for chunk in chunks]  # so that what a chunk keeps of its texts goes with the batch
@@ -224,7 +224,7 @@ def load(network: Path, language: Path, label_patterns: tuple[str, ...], content
         ValueError: it has another language or was learnt with other label patterns, or links people.
     """
     from datamodules.profile_facts import ChunkFacts, read_vocabulary
-    from lightning_modules.markov_logic.learnt import load_network
+    from lightning_modules.markov_logic.network_files import load_network
 
     spoken = load_language(language)
     vocabulary = read_vocabulary(network, spoken, language)

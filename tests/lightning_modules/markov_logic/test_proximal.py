@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_modules.proximal import ProximalGradient
+from lightning_modules.markov_logic.proximal import ProximalGradient
 
 
 def minimise(parameters, loss_of, steps: int, **options) -> ProximalGradient:

@@ -6,9 +6,9 @@ import pytest
 import torch
 from peft import LoraConfig
 
-from lightning_modules import adapter_files
-from lightning_modules.adapter_files import load_adapter, read_card, save_adapter
-from lightning_modules.stacked_lora import StackedLora
+from lightning_modules.lora import adapter_files
+from lightning_modules.lora.adapter_files import load_adapter, read_card, save_adapter
+from lightning_modules.lora.stacked_lora import StackedLora
 
 NAMES = [
     "ann",

@@ -10,7 +10,7 @@ from callbacks import PredictionWriter
 from datamodules import UserSets
 from evaluation.predictions import read_predictions
 from lightning_modules import RetrievedReply
-from lightning_modules.retrieval import Retrieval
+from lightning_modules.retrieved_reply import Retrieval
 
 QUIET = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
 

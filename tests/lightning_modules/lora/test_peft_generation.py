@@ -11,7 +11,7 @@ import pytest
 import torch
 from peft import PeftModel, get_peft_config, get_peft_model
 
-from lightning_modules.generation import Decoding, generate
+from lightning_modules.backbones.generation import Decoding, generate
 from lightning_modules.user_tuning import row_nll_of_wrapper
 
 SEQ2SEQ = {"task_type": "SEQ_2_SEQ_LM"}

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import TopPLogitsWarper
 
-from lightning_modules.generation import Decoding, Nucleus, generate
+from lightning_modules.backbones.generation import Decoding, Nucleus, generate
 
 PLAIN = {"sample": False, "no_repeat_ngram_size": 0, "max_new_tokens": 12}
 
