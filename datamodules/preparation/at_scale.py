@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
-from datamodules.corpora.posts import MALFORMED
+from datamodules.corpora.posts.reader import MALFORMED
 
 from .manifest import MANIFEST_VERSION, read_manifest, write_manifest
 from .opt_out import names_fingerprint

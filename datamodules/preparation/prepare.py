@@ -31,7 +31,7 @@ from typing import Any, Literal
 
 import pyarrow.parquet as pq
 
-from datamodules.corpora.posts import Posts
+from datamodules.corpora.posts.reader import Posts
 from datamodules.corpora.records import Corpus, Dialogue, Drops, Profile
 
 from .at_scale import PostPreparation, damaged_parts, mend_parts

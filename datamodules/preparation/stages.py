@@ -30,8 +30,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from datamodules.corpora.post_authors import clean_authors as clean_authors_of
-from datamodules.corpora.posts import POSTS, Posts, Unit
+from datamodules.corpora.posts.authors import clean_authors as clean_authors_of
+from datamodules.corpora.posts.reader import POSTS, Posts, Unit
 from datamodules.corpora.records import EXAMPLES_PER_REASON
 
 from .shards import ROWS_PER_GROUP, part_name, schema, write_part

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from datamodules.corpora.profile_sources import PROFILES, ProfileSource
+from datamodules.corpora.posts.profile_sources import PROFILES, ProfileSource
 from datamodules.corpora.records import Post
 from datamodules.profile_evidence import Chunk
 from datamodules.profile_histories import Spoken, label_attributes, stating

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from datamodules.corpora import POSTS, Jsonl, Posts
-from datamodules.corpora.profile_sources import PROFILES, ProfileSource
+from datamodules.corpora.posts.profile_sources import PROFILES, ProfileSource
 from datamodules.preparation import at_scale
 from datamodules.preparation.forget import PersonInCorpus
 from datamodules.preparation.manifest import num_pairs, read_manifest, split_fingerprint

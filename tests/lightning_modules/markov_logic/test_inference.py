@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from datamodules.corpora import Jsonl
-from datamodules.corpora.profile_sources import PROFILES
+from datamodules.corpora.posts.profile_sources import PROFILES
 from datamodules.preparation.prepare import Preparation
 from datamodules.preparation.splits import SplitRule
 from datamodules.profile_histories import histories_of

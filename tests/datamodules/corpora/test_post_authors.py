@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from datamodules.corpora import POSTS
-from datamodules.corpora.post_authors import AuthorRules, clean_authors
+from datamodules.corpora.posts.authors import AuthorRules, clean_authors
 
 START = datetime(2024, 5, 1, tzinfo=UTC)
 ALL = AuthorRules(min_duplicate_characters=1, max_posts_per_day=None, max_duplicate_share=None)

@@ -26,10 +26,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .cleaning import POSTS, Cleaning
-from .post_authors import AuthorRules
-from .post_columns import column_names, has_column, parse_batch
-from .post_files import PostFiles, Unit, kind_of
-from .post_records import RAW, Fields, JsonLines, Reasons
+from .authors import AuthorRules
+from .columns import column_names, has_column, parse_batch
+from .files import PostFiles, Unit, kind_of
+from .raw_posts import RAW, Fields, JsonLines, Reasons
 from .profile_sources import ProfileSource
 
 BATCH_ROWS = 32_768

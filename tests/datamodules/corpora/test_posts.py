@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from datamodules.corpora import POSTS, Cleaning, Fields, Posts, post_files, post_records
+from datamodules.corpora import POSTS, Cleaning, Fields, Posts
+from datamodules.corpora.posts import files as post_files, raw_posts as post_records
 
 TIME = datetime(2024, 5, 1, 7, 30, tzinfo=UTC)
 

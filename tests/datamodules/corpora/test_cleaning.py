@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 
 from datamodules.corpora import Cleaning
-from datamodules.corpora.cleaning import fold_space, of_language
-from datamodules.corpora.post_records import RAW, Reasons
-from datamodules.corpora.post_times import milliseconds
+from datamodules.corpora.posts.cleaning import fold_space, of_language
+from datamodules.corpora.posts.raw_posts import RAW, Reasons
+from datamodules.corpora.posts.times import milliseconds
 from datamodules.preparation.tokenizer import EOS, LOOKS_SPECIAL, MARKERS, PAD, UNK, harmless
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from datamodules.corpora import Dialogue, Drops, Profile, RealPersonaChat, Turn
 
-ARCHIVE = Path(__file__).parents[3] / "shared" / "data" / "real_persona_chat.tar.xz"
+ARCHIVE = Path(__file__).parents[4] / "shared" / "data" / "real_persona_chat.tar.xz"
 PEOPLE = {
     "BB": {"demographic_information": {"gender": "Other", "age": "", "education": None, "employment_status": "None"}},
     "AA": {

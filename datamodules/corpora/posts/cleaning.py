@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .post_records import TIME, Reasons
+from .raw_posts import TIME, Reasons
 
 POSTS = pa.schema(
     {

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from datamodules.corpora.profile_sources import PROFILES, DeclaredProfiles
+from datamodules.corpora.posts.profile_sources import PROFILES, DeclaredProfiles
 
 ROWS = [
     {"user": "bob", "attribute": "gender", "value": "male"},

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .post_records import RAW, Reasons, raw_table
+from .raw_posts import RAW, Reasons, raw_table
 
 types = pa.types
 

@@ -23,7 +23,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .post_records import Reasons
+from .raw_posts import Reasons
 
 SUFFIXES = {
     **dict.fromkeys((".jsonl", ".ndjson", ".json"), "lines"),

@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pj
 
-from .post_times import milliseconds
-from .records import EXAMPLES_PER_REASON, Malformed
+from .times import milliseconds
+from datamodules.corpora.records import EXAMPLES_PER_REASON, Malformed
 
 TIME = pa.timestamp("ms", "UTC")
 RAW = pa.schema(
@@ -71,7 +71,7 @@ class Fields:
         id: the post's own id, a string or a whole number.
         author: id of who wrote it.
         text: what was written.
-        time: when; see datamodules/corpora/post_times.py for the forms.
+        time: when; see datamodules/corpora/posts/times.py for the forms.
         in_reply_to: id of the post that it answers; null or empty if none.
         repost: true, or any id, where the post only repeats somebody else's.
         lang: language of the text, as `ja` or `en-GB`.
