@@ -23,8 +23,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import T5ForConditionalGeneration
 
-from datamodules.prompts import PromptTemplate, load_prompts
-from datamodules.token_pairs import ShardReader
+from datamodules.prompts.rendering import PromptTemplate, load_prompts
+from datamodules.shards.reader import ShardReader
 from lightning_modules.schedules import warmup_linear
 
 ROWS_IN_EVALUATION = 32

@@ -98,7 +98,7 @@ def ours(directory: Path, num_users: int, network: Path, num_workers: int) -> Me
 def words_of(chunk: Any) -> list[str]:
     """The analyzer of the pipeline."""
     if words_of.segment is None:
-        from datamodules.profile_evidence import segmenter
+        from datamodules.evidence.counts import segmenter
 
         words_of.segment = segmenter("unidic")
     return [word for post in chunk.posts for word in words_of.segment(post.text)]
@@ -141,7 +141,7 @@ def theirs(directory: Path, num_users: int, network: Path) -> Measured:
 
 def read(directory: Path) -> None:
     """Reads the corpus once and keeps the posts of all who have enough of them."""
-    from datamodules.profile_histories import histories_of
+    from datamodules.evidence.histories import histories_of
 
     _, data, _ = load_experiment(EXPERIMENT)
     histories = {user: posts for user, posts in histories_of(data.preparation).items() if len(posts) >= data.min_posts}

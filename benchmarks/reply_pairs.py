@@ -103,9 +103,9 @@ def make_corpus(source: Path, part: dict[str, Any], directory: Path, num_pairs: 
 def measure(directory: Path, pairs_to_time: int, tokens_per_batch: int) -> dict[str, float]:
     """All columns for one corpus, in this process."""
     from datamodules.batches import IGNORED
-    from datamodules.pair_stream import PairStream, Source
-    from datamodules.prompts import PromptTemplate, load_prompts
-    from datamodules.token_pairs import ShardReader
+    from datamodules.shards.pair_stream import PairStream, Source
+    from datamodules.prompts.rendering import PromptTemplate, load_prompts
+    from datamodules.shards.reader import ShardReader
 
     held = peak_memory()
 

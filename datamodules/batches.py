@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from datamodules.ragged import Ragged
+from datamodules.shards.ragged import Ragged
 
 IGNORED = -100
 """Label of padding; prompt and context are never in the labels at all."""

@@ -23,7 +23,7 @@ from typing import Any
 
 from datamodules.corpora.records import Post
 from datamodules.preparation.prepare import Preparation
-from datamodules.profile_histories import Spoken
+from datamodules.evidence.histories import Spoken
 from datamodules.profile_posts import ProfilePosts
 
 PRIOR = "prior"

@@ -24,10 +24,10 @@ from torch.utils.data import DataLoader
 from datamodules.batches import ConversationBatch, Seq2SeqBatch, collate
 from datamodules.preparation.prepare import Preparation
 from datamodules.preparation.tokenizer import harmless
-from datamodules.profiles import ProfileControl
-from datamodules.prompts import PromptTemplate
-from datamodules.ragged import Ragged
-from datamodules.token_pairs import ShardReader
+from datamodules.prompts.profiles import ProfileControl
+from datamodules.prompts.rendering import PromptTemplate
+from datamodules.shards.ragged import Ragged
+from datamodules.shards.reader import ShardReader
 from datamodules.user_sets import UserSets
 
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from datamodules.preparation.manifest import num_pairs, read_manifest
 from datamodules.preparation.prepare import Preparation
-from datamodules.prompts import Prompts, PromptTemplate, load_prompts
-from datamodules.token_pairs import ShardReader
+from datamodules.prompts.rendering import Prompts, PromptTemplate, load_prompts
+from datamodules.shards.reader import ShardReader
 
 SPLITS = ("pretrain/train", "users/train")
 

@@ -28,10 +28,10 @@ from torch.utils.data import DataLoader
 from datamodules.batches import EvidenceBatch, Facts, WholePass
 from datamodules.preparation.prepare import Preparation
 from datamodules.preparation.splits import stable_hash
-from datamodules.profile_evidence import NOTHING, Chunk, Words, choose, gram_counts
-from datamodules.profile_facts import ChunkFacts, cut, rarity, read_vocabulary, saturating
-from datamodules.profile_histories import Spoken, declared_labels, distant_labels, histories_of
-from datamodules.profile_language import load_language
+from datamodules.evidence.counts import NOTHING, Chunk, Words, choose, gram_counts
+from datamodules.evidence.facts import ChunkFacts, cut, rarity, read_vocabulary, saturating
+from datamodules.evidence.histories import Spoken, declared_labels, distant_labels, histories_of
+from datamodules.evidence.language import load_language
 
 
 class ProfilePosts(LightningDataModule):

@@ -20,12 +20,12 @@ from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from torch.utils.data import DataLoader, IterableDataset
 
 from datamodules.batches import Seq2SeqBatch, WholePass
-from datamodules.pair_stream import Cut, PairStream, Source
+from datamodules.shards.pair_stream import Cut, PairStream, Source
 from datamodules.preparation.prepare import Preparation
 from datamodules.preparation.tokenizer import tokenizer_fingerprint
-from datamodules.profiles import ProfileControl
-from datamodules.prompts import PromptTemplate, load_prompts
-from datamodules.token_pairs import ShardReader
+from datamodules.prompts.profiles import ProfileControl
+from datamodules.prompts.rendering import PromptTemplate, load_prompts
+from datamodules.shards.reader import ShardReader
 from datamodules.user_sets import UserSets
 
 

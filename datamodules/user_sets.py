@@ -25,15 +25,15 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader, IterableDataset
 
 from datamodules.batches import Seq2SeqBatch, WholePass, collate
-from datamodules.general_pairs import SPLIT as GENERAL
-from datamodules.general_pairs import GeneralPairs, evenly
-from datamodules.history import History
+from datamodules.users.general_pairs import SPLIT as GENERAL
+from datamodules.users.general_pairs import GeneralPairs, evenly
+from datamodules.users.history import History
 from datamodules.preparation.prepare import Preparation
-from datamodules.profiles import ProfileControl
-from datamodules.prompts import Prompts, PromptTemplate, load_prompts
-from datamodules.retrieved_replies import PastReplies, RepliesInFront, Retrieved, Turns
-from datamodules.token_pairs import ShardReader
-from datamodules.user_rows import UserRows, UserSplit
+from datamodules.prompts.profiles import ProfileControl
+from datamodules.prompts.rendering import Prompts, PromptTemplate, load_prompts
+from datamodules.users.past_replies import PastReplies, RepliesInFront, Retrieved, Turns
+from datamodules.shards.reader import ShardReader
+from datamodules.users.user_rows import UserRows, UserSplit
 
 USERS_IN_MEMORY = 256
 

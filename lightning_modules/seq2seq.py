@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import SumMetric
 
 from datamodules.batches import IGNORED, Seq2SeqBatch
-from datamodules.prompts import PromptTemplate
+from datamodules.prompts.rendering import PromptTemplate
 
 from lightning_modules.backbones.t5 import Backbone, Size, load_backbone, new_model
 from lightning_modules.backbones.generation import Decoding, generate

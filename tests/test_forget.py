@@ -19,8 +19,8 @@ from datamodules.preparation.forget import NOTE
 from datamodules.preparation.manifest import num_pairs, read_manifest, user_numbers
 from datamodules.preparation.person_rows import take_out
 from datamodules.preparation.prepare import Preparation
-from datamodules.prompts import numbered_users
-from datamodules.token_pairs import ShardReader
+from datamodules.prompts.rendering import numbered_users
+from datamodules.shards.reader import ShardReader
 from lightning_modules.cli import main
 from lightning_modules.forget import Forget
 

@@ -24,7 +24,7 @@ import torch
 import yaml
 from tokenizers import Tokenizer
 
-from datamodules.prompts import PromptTemplate
+from datamodules.prompts.rendering import PromptTemplate
 
 from lightning_modules.directories import replace_directory
 

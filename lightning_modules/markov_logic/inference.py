@@ -25,14 +25,14 @@ import pyarrow as pa
 
 from datamodules.corpora.posts.profile_sources import PROFILES, ProfileSource
 from datamodules.corpora.records import Post
-from datamodules.profile_evidence import Chunk
-from datamodules.profile_histories import Spoken, label_attributes, stating
-from datamodules.profile_language import language_files, load_language
+from datamodules.evidence.counts import Chunk
+from datamodules.evidence.histories import Spoken, label_attributes, stating
+from datamodules.evidence.language import language_files, load_language
 from lightning_modules.markov_logic.decisions import Decision
 
 if TYPE_CHECKING:
-    from datamodules.profile_facts import ChunkFacts
-    from datamodules.profile_language import Attribute
+    from datamodules.evidence.facts import ChunkFacts
+    from datamodules.evidence.language import Attribute
     from lightning_modules.markov_logic.network import MarkovLogicNetwork
 
 CHUNKS_PER_BATCH = 256
@@ -108,7 +108,7 @@ class ProfileInference(ProfileSource):
                 hidden = set(stating(history, learnt.hidden))
                 history = [spoken for place, spoken in enumerate(history) if place not in hidden]
             if len(history) >= max(1, self.min_posts):
-                from datamodules.profile_facts import cut
+                from datamodules.evidence.facts import cut
 
                 parts = [tuple(zip(*part, strict=True)) for part in cut(history, self.posts_per_chunk)]
                 chunks = [Chunk(user, texts, answered) for texts, answered, _ in parts]
@@ -223,7 +223,7 @@ def load(network: Path, language: Path, label_patterns: tuple[str, ...], content
         FileNotFoundError: there is no learnt network.
         ValueError: it has another language or was learnt with other label patterns, or links people.
     """
-    from datamodules.profile_facts import ChunkFacts, read_vocabulary
+    from datamodules.evidence.facts import ChunkFacts, read_vocabulary
     from lightning_modules.markov_logic.network_files import load_network
 
     spoken = load_language(language)

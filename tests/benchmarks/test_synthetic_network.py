@@ -12,7 +12,7 @@ import pytest
 from benchmarks.network import BROKEN, generate
 from benchmarks.network_people import Settings
 from benchmarks.network_texts import HABITS_PER_VALUE, NUM_WORDS, habits, phrases, vocabulary
-from datamodules.profile_language import load_language
+from datamodules.evidence.language import load_language
 
 POSTS, PEOPLE = 30_000, 100  # seven whole units and a part of one
 ENGLISH = Path(__file__).parents[2] / "experiments" / "profiles" / "en.yaml"

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from datamodules.batches import IGNORED, WholePass, collate
-from datamodules.ragged import Ragged
+from datamodules.shards.ragged import Ragged
 
 INPUTS = Ragged.from_lists([[3, 7, 1], [4, 8, 9, 10, 1], [3, 1]])
 TARGETS = Ragged.from_lists([[11, 1], [12, 13, 14, 11, 1], [1]])

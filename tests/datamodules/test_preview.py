@@ -11,7 +11,7 @@ from datamodules.preparation import shards
 from datamodules.preparation.splits import SplitRule
 from datamodules.preparation.tokenizer import save_tokenizer, tokenizer_fingerprint
 from datamodules.preview import PrepareAndPreview, preview
-from datamodules.prompts import Prompts, PromptTemplate, load_prompts
+from datamodules.prompts.rendering import Prompts, PromptTemplate, load_prompts
 
 MARKS = re.compile(r"<\|(?:speaker|partner)(?: profile)?\|>|</s>")
 

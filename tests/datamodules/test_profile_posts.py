@@ -20,7 +20,7 @@ from datamodules.batches import EvidenceBatch
 from datamodules.corpora import Jsonl
 from datamodules.preparation.prepare import Preparation
 from datamodules.preparation.splits import SplitRule
-from datamodules.profile_facts import cut, rarity
+from datamodules.evidence.facts import cut, rarity
 
 ENGLISH = """segmenter: words
 attributes:

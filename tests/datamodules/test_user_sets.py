@@ -19,7 +19,7 @@ from lightning import Callback, LightningModule, Trainer
 from datamodules import UserSets, user_sets
 from datamodules.batches import IGNORED, Seq2SeqBatch
 from datamodules.preparation.prepare import Preparation
-from datamodules.prompts import PromptTemplate
+from datamodules.prompts.rendering import PromptTemplate
 
 USERS = ["ada", "ben", "cleo", "dan"]
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}

@@ -9,7 +9,7 @@ from lightning import Callback, Trainer
 
 from callbacks import BackboneExport, PredictionWriter
 from datamodules import ReplyPairs
-from datamodules.prompts import PromptTemplate
+from datamodules.prompts.rendering import PromptTemplate
 from evaluation.predictions import read_predictions
 from lightning_modules import JointTuning
 from lightning_modules.backbones.t5 import load_backbone, save_backbone

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from datamodules.profiles import read_profiles
+from datamodules.prompts.profiles import read_profiles
 from lightning_modules.cli import main
 
 EXPERIMENT = """

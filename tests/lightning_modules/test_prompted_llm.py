@@ -11,7 +11,7 @@ from lightning import Trainer
 
 from callbacks import PredictionWriter
 from datamodules import UserSets
-from datamodules.prompts import PromptTemplate
+from datamodules.prompts.rendering import PromptTemplate
 from lightning_modules import PromptedLLM
 from lightning_modules.chat.models import ChatDecoding, ChatModel
 from lightning_modules.chat.wording import ChatWording

@@ -21,7 +21,7 @@ from datamodules.corpora import Jsonl
 from datamodules.corpora.posts.profile_sources import PROFILES
 from datamodules.preparation.prepare import Preparation
 from datamodules.preparation.splits import SplitRule
-from datamodules.profile_histories import histories_of
+from datamodules.evidence.histories import histories_of
 from lightning_modules import ProfileInference
 from lightning_modules.markov_logic import inference as profile_inference
 from lightning_modules.cli import main

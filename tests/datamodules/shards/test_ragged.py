@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from datamodules.ragged import Ragged, join
+from datamodules.shards.ragged import Ragged, join
 
 ROWS = [[7, 8, 9], [], [10], [11, 12]]
 

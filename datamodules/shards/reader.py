@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from datamodules.preparation.manifest import read_manifest, split_fingerprint
 from datamodules.preparation.shards import FINGERPRINT_KEY
 from datamodules.preparation.tokenizer import tokenizer_fingerprint
-from datamodules.ragged import Ragged
+from datamodules.shards.ragged import Ragged
 
 COLUMNS = (
     "pair_id",

@@ -34,10 +34,10 @@ from datamodules.preparation.tokenizer import (
     harmless,
     load_tokenizer,
 )
-from datamodules.profile_language import load_language
-from datamodules.profiles import Attributes, ProfileControl, read_profiles
-from datamodules.ragged import Ragged, join
-from datamodules.token_pairs import TokenPairs
+from datamodules.evidence.language import load_language
+from datamodules.prompts.profiles import Attributes, ProfileControl, read_profiles
+from datamodules.shards.ragged import Ragged, join
+from datamodules.shards.reader import TokenPairs
 
 
 class Wording(TypedDict):

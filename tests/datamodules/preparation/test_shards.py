@@ -20,7 +20,7 @@ from datamodules.preparation.pairs import reply_pairs
 from datamodules.preparation.prepare import Preparation
 from datamodules.preparation.shards import schema, shard_row, write_shards
 from datamodules.preparation.tokenizer import load_tokenizer
-from datamodules.token_pairs import ShardReader
+from datamodules.shards.reader import ShardReader
 
 TIME = datetime(2024, 3, 1, 7, 30, tzinfo=UTC)
 

@@ -14,8 +14,8 @@ from functools import cached_property
 import numpy as np
 
 from datamodules.batches import Seq2SeqBatch, collate
-from datamodules.prompts import Prompts, Rendered
-from datamodules.token_pairs import ShardReader
+from datamodules.prompts.rendering import Prompts, Rendered
+from datamodules.shards.reader import ShardReader
 
 SPLIT = "pretrain/validation"
 

@@ -18,8 +18,8 @@ from typing import NamedTuple
 from datamodules.corpora.records import Drops, Post, Profile
 from datamodules.preparation.prepare import Preparation
 from datamodules.preparation.splits import comparable, split_dialogues
-from datamodules.profile_evidence import Chunk, PatternCounter, is_question, places
-from datamodules.profile_language import Attribute, Language
+from datamodules.evidence.counts import Chunk, PatternCounter, is_question, places
+from datamodules.evidence.language import Attribute, Language
 
 SEARCHED_AT_ONCE = 150
 

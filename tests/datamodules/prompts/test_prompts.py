@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer
 
-from datamodules.profiles import ProfileControl, read_profiles
-from datamodules.prompts import Prompts, PromptTemplate, load_prompts
-from datamodules.ragged import Ragged
-from datamodules.token_pairs import ShardReader, TokenPairs
+from datamodules.prompts.profiles import ProfileControl, read_profiles
+from datamodules.prompts.rendering import Prompts, PromptTemplate, load_prompts
+from datamodules.shards.ragged import Ragged
+from datamodules.shards.reader import ShardReader, TokenPairs
 
 PROFILES = {"ada": {"city": "osaka", "age": "young"}, "ben": {"age": "old"}}
 ADA = [15, 17, 20, 18, 16, 17, 21]  # age: young, city: osaka
@@ -269,7 +269,7 @@ def test_the_profile_does_not_count_as_cost(word_tokenizer: Tokenizer) -> None:
 
 
 def test_profiles_that_are_not_there_name_the_command(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(Path(__file__).parents[2])
+    monkeypatch.chdir(Path(__file__).parents[3])
     path = Path("runs/profile_mln_ja+held_out_speakers/profiles.parquet")
     with pytest.raises(FileNotFoundError, match=r"lightning fit --config experiments/profile_mln_ja\.yaml"):
         load_prompts(PromptTemplate("psp"), prepared, path)

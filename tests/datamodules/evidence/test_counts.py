@@ -12,19 +12,9 @@ import numpy as np
 import pytest
 
 from datamodules.corpora import Post
-from datamodules.profile_evidence import (
-    Chunk,
-    Counts,
-    PatternCounter,
-    Words,
-    choose,
-    gram_counts,
-    gram_key,
-    gram_text,
-    segmenter,
-)
-from datamodules.profile_language import Language, load_language
-from datamodules.profile_search import Lines, occurrences
+from datamodules.evidence.counts import Chunk, Counts, PatternCounter, Words, choose, gram_counts, gram_key, gram_text, segmenter
+from datamodules.evidence.language import Language, load_language
+from datamodules.evidence.pattern_search import Lines, occurrences
 
 ENGLISH = """segmenter: words
 attributes:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from datamodules.preparation.splits import stable_hash
-from datamodules.ragged import Ragged
-from datamodules.token_pairs import TokenPairs
+from datamodules.shards.ragged import Ragged
+from datamodules.shards.reader import TokenPairs
 
 
 @dataclass(frozen=True)

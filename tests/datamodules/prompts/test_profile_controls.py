@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from datamodules.profiles import ProfileControl
+from datamodules.prompts.profiles import ProfileControl
 
 CITIES = ["kyoto", "osaka", "kyoto", "kyoto"]
 PROFILES = {f"user {number}": {"city": CITIES[number % 4], "number": str(number)} for number in range(2000)}

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from datamodules.prompts import Prompts
-from datamodules.ragged import Ragged
-from datamodules.similar_contexts import SimilarContexts, as_text
+from datamodules.prompts.rendering import Prompts
+from datamodules.shards.ragged import Ragged
+from datamodules.users.similar_contexts import SimilarContexts, as_text
 
 if TYPE_CHECKING:
-    from datamodules.user_rows import UserSplit
+    from datamodules.users.user_rows import UserSplit
 
 Turns = list[tuple[str, str]]
 

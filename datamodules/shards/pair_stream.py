@@ -26,8 +26,8 @@ from typing import NamedTuple
 import numpy as np
 
 from datamodules.batches import Seq2SeqBatch, collate
-from datamodules.prompts import Prompts, Rendered, concatenate
-from datamodules.token_pairs import ShardReader
+from datamodules.prompts.rendering import Prompts, Rendered, concatenate
+from datamodules.shards.reader import ShardReader
 
 GROUPS_PER_WINDOW = 8
 ROW_MULTIPLE = 8

@@ -18,17 +18,8 @@ import numpy as np
 import torch
 
 from datamodules.batches import Facts
-from datamodules.profile_evidence import (
-    NOTHING,
-    Chunk,
-    Counts,
-    PatternCounter,
-    Words,
-    gram_counts,
-    gram_key,
-    gram_text,
-)
-from datamodules.profile_language import Language
+from datamodules.evidence.counts import NOTHING, Chunk, Counts, PatternCounter, Words, gram_counts, gram_key, gram_text
+from datamodules.evidence.language import Language
 
 HOURS = [str(hour) for hour in range(24)]
 VOCABULARY_FILE = "vocabulary.json"

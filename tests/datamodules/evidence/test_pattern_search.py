@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from datamodules.profile_language import load_language
-from datamodules.profile_search import STRANGE, Lines, needed_by, occurrences
+from datamodules.evidence.language import load_language
+from datamodules.evidence.pattern_search import STRANGE, Lines, needed_by, occurrences
 
-LANGUAGES = Path(__file__).parents[2] / "experiments" / "profiles"
+LANGUAGES = Path(__file__).parents[3] / "experiments" / "profiles"
 BOTH = re.IGNORECASE | re.MULTILINE
 
 

@@ -21,8 +21,8 @@ from itertools import repeat
 import numpy as np
 
 from datamodules.corpora.records import Post
-from datamodules.profile_language import Attribute, Language, Pattern
-from datamodules.profile_search import Lines, occurrences
+from datamodules.evidence.language import Attribute, Language, Pattern
+from datamodules.evidence.pattern_search import Lines, occurrences
 
 BITS = 21  # of a Unicode code point
 BREAK = ord("\n")

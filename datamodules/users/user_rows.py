@@ -19,12 +19,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from datamodules.history import History, TrainingRows, taken
+from datamodules.users.history import History, TrainingRows, taken
 from datamodules.preparation.splits import stable_hash
-from datamodules.prompts import Prompts, Rendered
-from datamodules.ragged import Ragged
-from datamodules.retrieved_replies import RepliesInFront, UserTurns
-from datamodules.token_pairs import ShardReader
+from datamodules.prompts.rendering import Prompts, Rendered
+from datamodules.shards.ragged import Ragged
+from datamodules.users.past_replies import RepliesInFront, UserTurns
+from datamodules.shards.reader import ShardReader
 
 LENGTH_RATIO = 1.3
 """Target lengths in neighbouring bins differ by this factor."""

@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from datamodules.similar_contexts import AT_ONCE, SimilarContexts
+from datamodules.users.similar_contexts import AT_ONCE, SimilarContexts
 
 CONTEXTS = ["do you like tea?", "I saw a comet", "what a comet!", "猫が好きです", "犬が好きですか", "Tea or coffee?"]
 

@@ -17,11 +17,11 @@ from tokenizers import Tokenizer
 
 from datamodules import UserSets
 from datamodules.preparation.prepare import Preparation
-from datamodules.prompts import Prompts, PromptTemplate
-from datamodules.ragged import Ragged
-from datamodules.retrieved_replies import Retrieved
-from datamodules.similar_contexts import SimilarContexts
-from datamodules.token_pairs import TokenPairs
+from datamodules.prompts.rendering import Prompts, PromptTemplate
+from datamodules.shards.ragged import Ragged
+from datamodules.users.past_replies import Retrieved
+from datamodules.users.similar_contexts import SimilarContexts
+from datamodules.shards.reader import TokenPairs
 
 MARKER = 5  # <|speaker profile|> of the word tokenizer
 Row = dict[str, Any]

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from datamodules.profile_language import load_language
+from datamodules.evidence.language import load_language
 
-PROFILES = Path(__file__).parents[2] / "experiments" / "profiles"
+PROFILES = Path(__file__).parents[3] / "experiments" / "profiles"
 ENGLISH = """segmenter: words
 attributes:
   gender:
