@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.corpora.records import Post
-from datamodules.preparation.prepare import Preparation
+from datamodules.preparation.settings import Preparation
 from datamodules.evidence.histories import Spoken
 from datamodules.profile_posts import ProfilePosts
 

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from torch.utils.data import DataLoader
 
 from datamodules.batches import ConversationBatch, Seq2SeqBatch, collate
-from datamodules.preparation.prepare import Preparation
+from datamodules.preparation.settings import Preparation
 from datamodules.preparation.tokenizer import harmless
 from datamodules.prompts.profiles import ProfileControl
 from datamodules.prompts.rendering import PromptTemplate

@@ -26,7 +26,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from datamodules.batches import EvidenceBatch, Facts, WholePass
-from datamodules.preparation.prepare import Preparation
+from datamodules.preparation.settings import Preparation
 from datamodules.preparation.splits import stable_hash
 from datamodules.evidence.counts import NOTHING, Chunk, Words, choose, gram_counts
 from datamodules.evidence.facts import ChunkFacts, cut, rarity, read_vocabulary, saturating

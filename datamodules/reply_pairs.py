@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from datamodules.batches import Seq2SeqBatch, WholePass
 from datamodules.shards.pair_stream import Cut, PairStream, Source
-from datamodules.preparation.prepare import Preparation
+from datamodules.preparation.settings import Preparation
 from datamodules.preparation.tokenizer import tokenizer_fingerprint
 from datamodules.prompts.profiles import ProfileControl
 from datamodules.prompts.rendering import PromptTemplate, load_prompts

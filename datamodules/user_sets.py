@@ -28,7 +28,7 @@ from datamodules.batches import Seq2SeqBatch, WholePass, collate
 from datamodules.users.general_pairs import SPLIT as GENERAL
 from datamodules.users.general_pairs import GeneralPairs, evenly
 from datamodules.users.history import History
-from datamodules.preparation.prepare import Preparation
+from datamodules.preparation.settings import Preparation
 from datamodules.prompts.profiles import ProfileControl
 from datamodules.prompts.rendering import Prompts, PromptTemplate, load_prompts
 from datamodules.users.past_replies import PastReplies, RepliesInFront, Retrieved, Turns

@@ -61,7 +61,7 @@ def check_corpus(name: str, card: dict[str, Any], prepared: Path) -> None:
     """
     theirs = card.get("split")
     parts = _manifest(Path(prepared))["splits"]["users/test"]
-    # As datamodules/preparation/prepare.py makes it, and callbacks/prediction_writer.py writes it.
+    # As datamodules/preparation/settings.py makes it, and callbacks/prediction_writer.py writes it.
     ours = hashlib.sha256("".join(part["sha256"] for part in parts).encode()).hexdigest()[:16]
     if theirs and theirs != ours:
         raise ValueError(

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from datamodules.corpora import Corpus, Dialogue, Drops, Profile, Turn
 from datamodules.preparation import shards
-from datamodules.preparation.prepare import Preparation
+from datamodules.preparation.settings import Preparation
 from datamodules.preparation.splits import SplitRule
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch: on a busy machine its threads wait for each other

@@ -18,7 +18,7 @@ from datamodules.preparation import shards
 from datamodules.preparation.forget import NOTE
 from datamodules.preparation.manifest import num_pairs, read_manifest, user_numbers
 from datamodules.preparation.person_rows import take_out
-from datamodules.preparation.prepare import Preparation
+from datamodules.preparation.settings import Preparation
 from datamodules.prompts.rendering import numbered_users
 from datamodules.shards.reader import ShardReader
 from lightning_modules.cli import main

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datamodules.corpora.records import Drops, Post, Profile
-from datamodules.preparation.prepare import Preparation
+from datamodules.preparation.settings import Preparation
 from datamodules.preparation.splits import comparable, split_dialogues
 from datamodules.evidence.counts import Chunk, PatternCounter, is_question, places
 from datamodules.evidence.language import Attribute, Language

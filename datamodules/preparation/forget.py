@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 
 from .manifest import read_manifest, user_numbers
 from .person_rows import SUFFIXES, rows_of, take_out
-from .prepare import alone
+from .settings import alone
 from .shards import sha256_of
 
 NOTE = "forgetting.json"

@@ -26,7 +26,7 @@ from .splits import split_dialogues, stable_hash
 from .tokenizer import convert, copy_tokenizer, save_tokenizer, tokenizer_fingerprint, train_sentencepiece
 
 if TYPE_CHECKING:
-    from .prepare import Preparation
+    from .settings import Preparation
 
 
 class DialoguePreparation:

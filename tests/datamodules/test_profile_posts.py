@@ -18,7 +18,7 @@ import torch
 from datamodules import ProfilePosts
 from datamodules.batches import EvidenceBatch
 from datamodules.corpora import Jsonl
-from datamodules.preparation.prepare import Preparation
+from datamodules.preparation.settings import Preparation
 from datamodules.preparation.splits import SplitRule
 from datamodules.evidence.facts import cut, rarity
 

@@ -26,7 +26,7 @@ from datamodules import ReplyPairs
 from datamodules.shards import pair_stream
 from datamodules.batches import IGNORED, Seq2SeqBatch
 from datamodules.shards.pair_stream import Cut, PairStream, Source
-from datamodules.preparation.prepare import Preparation
+from datamodules.preparation.settings import Preparation
 from datamodules.preparation.splits import SplitRule
 from datamodules.preparation.tokenizer import tokenizer_fingerprint
 from datamodules.prompts.profiles import ProfileControl, read_profiles
@@ -531,7 +531,7 @@ warnings.filterwarnings("ignore")
 from conftest import InventedCorpus
 from test_reply_pairs import Callback, Recorder, trainer
 from datamodules import ReplyPairs
-from datamodules.preparation.prepare import Preparation
+from datamodules.preparation.settings import Preparation
 from datamodules.preparation.splits import SplitRule
 
 out = Path({out!r})

@@ -18,7 +18,7 @@ from lightning import Callback, LightningModule, Trainer
 
 from datamodules import UserSets, user_sets
 from datamodules.batches import IGNORED, Seq2SeqBatch
-from datamodules.preparation.prepare import Preparation
+from datamodules.preparation.settings import Preparation
 from datamodules.prompts.rendering import PromptTemplate
 
 USERS = ["ada", "ben", "cleo", "dan"]

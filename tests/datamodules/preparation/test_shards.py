@@ -17,7 +17,7 @@ import pytest
 from datamodules.corpora import Corpus, Dialogue, Drops, Turn
 from datamodules.preparation import shards
 from datamodules.preparation.pairs import reply_pairs
-from datamodules.preparation.prepare import Preparation
+from datamodules.preparation.settings import Preparation
 from datamodules.preparation.shards import schema, shard_row, write_shards
 from datamodules.preparation.tokenizer import load_tokenizer
 from datamodules.shards.reader import ShardReader

@@ -16,7 +16,7 @@ import pytest
 from datamodules import UserSets
 from datamodules.batches import IGNORED
 from datamodules.users.history import History, TrainingRows
-from datamodules.preparation.prepare import Preparation
+from datamodules.preparation.settings import Preparation
 from datamodules.prompts.rendering import PromptTemplate
 
 KINDS = ("duplicated", "truncated", "wrong_author")

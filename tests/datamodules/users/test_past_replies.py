@@ -16,7 +16,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from datamodules import UserSets
-from datamodules.preparation.prepare import Preparation
+from datamodules.preparation.settings import Preparation
 from datamodules.prompts.rendering import Prompts, PromptTemplate
 from datamodules.shards.ragged import Ragged
 from datamodules.users.past_replies import Retrieved

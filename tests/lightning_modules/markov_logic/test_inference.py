@@ -19,7 +19,7 @@ import pytest
 
 from datamodules.corpora import Jsonl
 from datamodules.corpora.posts.profile_sources import PROFILES
-from datamodules.preparation.prepare import Preparation
+from datamodules.preparation.settings import Preparation
 from datamodules.preparation.splits import SplitRule
 from datamodules.evidence.histories import histories_of
 from lightning_modules import ProfileInference

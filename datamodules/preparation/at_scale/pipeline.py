@@ -24,33 +24,15 @@ import pyarrow.parquet as pq
 
 from datamodules.corpora.posts.reader import MALFORMED
 
-from .manifest import MANIFEST_VERSION, read_manifest, write_manifest
-from .opt_out import names_fingerprint
-from .shards import ROWS_PER_PART, part_name, sha256_of
-from .splits import PRETRAIN_SPLITS
-from .stages import (
-    Job,
-    Parts,
-    chain,
-    clean_authors,
-    clean_posts,
-    infer_profiles,
-    join,
-    tokenise,
-    write_shard,
-)
-from .tokenizer import (
-    MODEL_FILE,
-    convert,
-    copy_tokenizer,
-    load_tokenizer,
-    save_tokenizer,
-    tokenizer_fingerprint,
-    train_sentencepiece,
-)
+from datamodules.preparation.manifest import MANIFEST_VERSION, read_manifest, write_manifest
+from datamodules.preparation.opt_out import names_fingerprint
+from datamodules.preparation.shards import ROWS_PER_PART, part_name, sha256_of
+from datamodules.preparation.splits import PRETRAIN_SPLITS
+from .stages import Job, Parts, chain, clean_authors, clean_posts, infer_profiles, join, tokenise, write_shard
+from datamodules.preparation.tokenizer import MODEL_FILE, convert, copy_tokenizer, load_tokenizer, save_tokenizer, tokenizer_fingerprint, train_sentencepiece
 
 if TYPE_CHECKING:
-    from .prepare import Preparation
+    from datamodules.preparation.settings import Preparation
 
 BYTES_PER_BUCKET = 128 * 2**20
 KEPT = ("tokenizer", "pretrain", "pairs", "profiles.parquet", "manifest.json")

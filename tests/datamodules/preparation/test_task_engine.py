@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from datamodules.preparation import engine as engine_module
-from datamodules.preparation.engine import Engine, StageFailed
+from datamodules.preparation.at_scale import task_engine as engine_module
+from datamodules.preparation.at_scale.task_engine import Engine, StageFailed
 
 HERE = Path(__file__).parent
 
@@ -142,7 +142,7 @@ def test_nothing_outlives_the_command(tmp_path, number):
         f"sys.path.insert(0, {str(HERE)!r})\n"
         "from pathlib import Path\n"
         "from test_engine import sleep\n"
-        "from datamodules.preparation.engine import Engine\n"
+        "from datamodules.preparation.at_scale.task_engine import Engine\n"
         f"directory = Path({str(tmp_path)!r})\n"
         "with Engine('native', 2) as engine:\n"
         "    engine.run('sleep', sleep, [(directory, 0), (directory, 1)], directory)\n"

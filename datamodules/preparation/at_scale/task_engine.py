@@ -341,6 +341,6 @@ def _query(packed: Path, runner: str, num_workers: int) -> None:
 
 
 if __name__ == "__main__":
-    from datamodules.preparation import engine  # what is pickled is in the module of this name
+    from datamodules.preparation.at_scale import task_engine as engine  # what is pickled is in the module of this name
 
     engine._child(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])

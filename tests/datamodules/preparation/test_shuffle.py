@@ -6,14 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from datamodules.preparation import shuffle
-from datamodules.preparation.shuffle import (
-    ShuffleWriter,
-    hash_of_both,
-    hash_strings,
-    read_bucket,
-    share_of,
-)
+from datamodules.preparation.at_scale import shuffle
+from datamodules.preparation.at_scale.shuffle import ShuffleWriter, hash_of_both, hash_strings, read_bucket, share_of
 
 SCHEMA = pa.schema({"name": pa.string(), "ids": pa.list_(pa.uint16())})
 MASK = 2**64 - 1

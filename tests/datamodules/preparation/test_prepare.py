@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 
 from datamodules.corpora import Corpus, Dialogue, Drops, Jsonl, Turn
 from datamodules.preparation.manifest import num_pairs, read_manifest
-from datamodules.preparation.prepare import Preparation
+from datamodules.preparation.settings import Preparation
 from datamodules.preparation.splits import SplitRule
 from datamodules.preparation.tokenizer import load_tokenizer
 
@@ -288,7 +288,7 @@ import sys, time
 from pathlib import Path
 from datamodules.corpora import Jsonl
 from datamodules.preparation import in_memory
-from datamodules.preparation.prepare import Preparation
+from datamodules.preparation.settings import Preparation
 from datamodules.preparation.splits import SplitRule
 
 source, output, rule, place = Path(sys.argv[1]), Path(sys.argv[2]), eval(sys.argv[3]), sys.argv[4]

@@ -34,8 +34,8 @@ import pyarrow.parquet as pq
 from datamodules.corpora.posts.reader import Posts
 from datamodules.corpora.records import Corpus, Dialogue, Drops, Profile
 
-from .at_scale import PostPreparation, damaged_parts, mend_parts
-from .engine import Engine
+from datamodules.preparation.at_scale.pipeline import PostPreparation, damaged_parts, mend_parts
+from datamodules.preparation.at_scale.task_engine import Engine
 from .in_memory import DialoguePreparation
 from .manifest import num_pairs, read_manifest
 from .opt_out import names_fingerprint, read_opt_out

@@ -34,11 +34,11 @@ from datamodules.corpora.posts.authors import clean_authors as clean_authors_of
 from datamodules.corpora.posts.reader import POSTS, Posts, Unit
 from datamodules.corpora.records import EXAMPLES_PER_REASON
 
-from .shards import ROWS_PER_GROUP, part_name, schema, write_part
+from datamodules.preparation.shards import ROWS_PER_GROUP, part_name, schema, write_part
 from .shuffle import ShuffleWriter, hash_strings, read_bucket, share_of
-from .splits import PRETRAIN_SPLITS
-from .threads import edge_columns, first_of_each, join_replies, people_hash, ragged, reply_rows, token_columns
-from .tokenizer import fast_encoder, load_tokenizer, tokenizer_fingerprint
+from datamodules.preparation.splits import PRETRAIN_SPLITS
+from .reply_threads import edge_columns, first_of_each, join_replies, people_hash, ragged, reply_rows, token_columns
+from datamodules.preparation.tokenizer import fast_encoder, load_tokenizer, tokenizer_fingerprint
 
 SAMPLE_SEED, SPLIT_SEED = 2, 3
 TEXTS_AT_ONCE = 20_000
