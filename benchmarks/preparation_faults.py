@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 
 from benchmarks.report import table
-from datamodules.preparation.manifest import read_manifest, split_fingerprint
+from artefacts.manifest import read_manifest, split_fingerprint
 
 SECONDS_TO_BEGIN = 4
 

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 from lightning import Callback, Trainer
 
 from datamodules.batches import ConversationBatch
-from evaluation.commit import git_commit
+from artefacts.commit import git_commit
 from lightning_modules.conversations import Conversations, Utterance
 
 REAL = "real"

@@ -13,7 +13,7 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
-from evaluation.commit import git_commit
+from artefacts.commit import git_commit
 
 PACKAGES = ("lightning", "torch", "transformers", "peft", "torchmetrics", "tokenizers", "sentencepiece")
 

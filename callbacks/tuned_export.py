@@ -8,7 +8,7 @@ from pathlib import Path
 from lightning import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from lightning_modules.directories import replace_directory
+from artefacts.files import replace_directory
 from lightning_modules.user_tuning import UserTuning
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.preparation.manifest import num_pairs, read_manifest
+from artefacts.manifest import num_pairs, read_manifest
 from datamodules.preparation.settings import Preparation
 from datamodules.prompts.rendering import Prompts, PromptTemplate, load_prompts
 from datamodules.shards.reader import ShardReader

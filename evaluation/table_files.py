@@ -10,7 +10,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from evaluation.commit import git_commit
+from artefacts.commit import git_commit
 from evaluation.latex import latex, latex_notes
 from evaluation.plots import save_png
 from evaluation.rendering import align

@@ -20,7 +20,7 @@ from lightning import LightningModule
 from torch import Tensor
 
 from datamodules.batches import EvidenceBatch
-from lightning_modules.directories import replace_directory
+from artefacts.files import replace_directory
 from lightning_modules.markov_logic.proximal import ProximalGradient
 
 from lightning_modules.markov_logic.grounding import Grounding

@@ -16,7 +16,7 @@ from datamodules import ReplyPairs, UserSets
 from datamodules.corpora import Corpus, Dialogue, Drops, Profile, Turn
 from datamodules.preparation import shards
 from datamodules.preparation.forget import NOTE
-from datamodules.preparation.manifest import num_pairs, read_manifest, user_numbers
+from artefacts.manifest import num_pairs, read_manifest, user_numbers
 from datamodules.preparation.person_rows import take_out
 from datamodules.preparation.settings import Preparation
 from datamodules.prompts.rendering import numbered_users

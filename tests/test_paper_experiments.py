@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from datamodules.preparation.manifest import read_manifest
+from artefacts.manifest import read_manifest
 from evaluation.table import Table
 from lightning_modules.cli import UserDialogueCLI, main, read_tool
 

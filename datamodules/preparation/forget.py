@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from .manifest import read_manifest, user_numbers
+from artefacts.manifest import read_manifest, user_numbers
 from .person_rows import SUFFIXES, rows_of, take_out
 from .settings import alone
 from .shards import sha256_of

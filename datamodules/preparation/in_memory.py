@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 
 from datamodules.corpora.records import OPTED_OUT, Dialogue, Drops
 
-from .manifest import MANIFEST_VERSION, write_manifest
+from artefacts.manifest import MANIFEST_VERSION, write_manifest
 from .opt_out import names_fingerprint
 from .pairs import reply_pairs
 from .shards import schema, shard_row, write_shards

@@ -37,7 +37,7 @@ from datamodules.corpora.records import Corpus, Dialogue, Drops, Profile
 from datamodules.preparation.at_scale.pipeline import PostPreparation, damaged_parts, mend_parts
 from datamodules.preparation.at_scale.task_engine import Engine
 from .in_memory import DialoguePreparation
-from .manifest import num_pairs, read_manifest
+from artefacts.manifest import num_pairs, read_manifest
 from .opt_out import names_fingerprint, read_opt_out
 from .splits import SplitRule
 from .tokenizer import harmless, tokenizer_fingerprint

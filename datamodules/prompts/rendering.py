@@ -24,7 +24,7 @@ from typing import Literal, TypedDict
 import numpy as np
 from tokenizers import Tokenizer
 
-from datamodules.preparation.manifest import read_manifest, user_numbers
+from artefacts.manifest import read_manifest, user_numbers
 from datamodules.preparation.tokenizer import (
     EOS,
     PARTNER,

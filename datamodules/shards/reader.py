@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from datamodules.preparation.manifest import read_manifest, split_fingerprint
+from artefacts.manifest import read_manifest, split_fingerprint
 from datamodules.preparation.shards import FINGERPRINT_KEY
 from datamodules.preparation.tokenizer import tokenizer_fingerprint
 from datamodules.shards.ragged import Ragged

@@ -26,7 +26,7 @@ from tokenizers import Tokenizer
 
 from datamodules.prompts.rendering import PromptTemplate
 
-from lightning_modules.directories import replace_directory
+from artefacts.files import replace_directory
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration

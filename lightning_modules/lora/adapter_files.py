@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from torch import Tensor
 
-from lightning_modules.directories import replace_directory
+from artefacts.files import replace_directory
 
 if TYPE_CHECKING:
     from peft import LoraConfig

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from datamodules.corpora import Drops
-from datamodules.preparation.manifest import read_manifest, split_fingerprint
+from artefacts.manifest import read_manifest, split_fingerprint
 from evaluation.training_turns import check_corpus, training_turns
 
 TARGET_USERS = ["ada", "ben", "cleo", "dan"]

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from datamodules.corpora.posts.reader import MALFORMED
 
-from datamodules.preparation.manifest import MANIFEST_VERSION, read_manifest, write_manifest
+from artefacts.manifest import MANIFEST_VERSION, read_manifest, write_manifest
 from datamodules.preparation.opt_out import names_fingerprint
 from datamodules.preparation.shards import ROWS_PER_PART, part_name, sha256_of
 from datamodules.preparation.splits import PRETRAIN_SPLITS

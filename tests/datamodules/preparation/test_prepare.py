@@ -20,7 +20,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from datamodules.corpora import Corpus, Dialogue, Drops, Jsonl, Turn
-from datamodules.preparation.manifest import num_pairs, read_manifest
+from artefacts.manifest import num_pairs, read_manifest
 from datamodules.preparation.settings import Preparation
 from datamodules.preparation.splits import SplitRule
 from datamodules.preparation.tokenizer import load_tokenizer
