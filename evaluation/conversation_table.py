@@ -18,25 +18,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from evaluation.backbones import on_backbones, places_of, require_backbones
-from evaluation.conversations import (
-    FIGURES,
-    Judgements,
-    Part,
-    Rows,
-    figures_of_partners,
-    figures_of_parts,
-    read_judgements,
-    read_parts,
-)
-from evaluation.identification import UserClassifier
-from evaluation.intervals import MIN_UNITS, bca, jackknife_users, resample_users
-from evaluation.plots import COLORS, REFERENCE_COLOR, ascii_label
-from evaluation.predictions import card_facts, read_card
-from evaluation.rendering import csv_lines
+from evaluation.metrics.conversation_parts import FIGURES, Judgements, Part, Rows, figures_of_partners, figures_of_parts, read_judgements, read_parts
+from evaluation.metrics.identification import UserClassifier
+from evaluation.statistics.bootstrap import MIN_UNITS, bca, jackknife_users, resample_users
+from evaluation.report.plots import COLORS, REFERENCE_COLOR, ascii_label
+from evaluation.results.predictions import card_facts, read_card
+from evaluation.report.cells import csv_lines
 from evaluation.rows import moved, run_before
-from evaluation.table_files import log_to_wandb, write_tables
-from evaluation.text_metrics import Unit
-from evaluation.training_turns import check_corpus, training_turns
+from evaluation.report.files import log_to_wandb, write_tables
+from evaluation.metrics.text_metrics import Unit
+from evaluation.results.training_turns import check_corpus, training_turns
 
 NAMES = {"own": "own adapters", "base": "backbone", "real": "real turns (ceiling)"}
 SWAPPED = "own adapters, held to be the partner (floor)"

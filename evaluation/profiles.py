@@ -27,10 +27,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
-from evaluation.intervals import percentiles, resample_items
-from evaluation.plots import COLORS, REFERENCE_COLOR, ascii_label, save_png
-from evaluation.rendering import align, csv_lines
-from evaluation.table_files import replace_file
+from evaluation.statistics.bootstrap import percentiles, resample_items
+from evaluation.report.plots import COLORS, REFERENCE_COLOR, ascii_label, save_png
+from evaluation.report.cells import align, csv_lines
+from evaluation.report.files import replace_file
 
 COLUMNS = {"user", "is_short", "attribute", "label", "decision", "value", "posterior"}
 COVERAGES = (0.25, 0.5, 0.75)

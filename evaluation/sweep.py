@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.plots import draw_curves, save_png
-from evaluation.rendering import align
+from evaluation.report.plots import draw_curves, save_png
+from evaluation.report.cells import align
 from evaluation.runs import all_of, run_lightning, threads_of
 from evaluation.sweep_file import Point, SweepFile, read_sweep
-from evaluation.table_files import replace_file
+from evaluation.report.files import replace_file
 
 RUNS = Path("runs")
 

@@ -12,32 +12,24 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from evaluation.backbones import places_of, require_backbones
-from evaluation.captions import caption_of
-from evaluation.corpus_scores import corpus_scores
-from evaluation.curves import curve_figure
-from evaluation.mauve_score import mauve_scores, require_mauve
-from evaluation.person import PersonTable
-from evaluation.plots import draw_systems, draw_users
-from evaluation.predictions import (
-    Prediction,
-    check_same_pairs,
-    check_same_split,
-    older_than_weights,
-    on_other_backbones,
-    read_card,
-    read_predictions,
-)
-from evaluation.rendering import csv_of, panels, system_panels, user_labels
+from evaluation.report.captions import caption_of
+from evaluation.scores.corpus_scores import corpus_scores
+from evaluation.report.curves import curve_figure
+from evaluation.metrics.mauve import mauve_scores, require_mauve
+from evaluation.scores.person_scores import PersonTable
+from evaluation.report.plots import draw_systems, draw_users
+from evaluation.results.predictions import Prediction, check_same_pairs, check_same_split, older_than_weights, on_other_backbones, read_card, read_predictions
+from evaluation.report.cells import csv_of, panels, system_panels, user_labels
 from evaluation.rows import Experiment, collect, run_before
-from evaluation.run_facts import run_facts
-from evaluation.score_tables import SHOWN, require_scores, score_tables
-from evaluation.scores import MICRO, Score, items_of_users, user_scores
-from evaluation.significance import standings_of
-from evaluation.similarity import DEFAULT_ENCODER, TextEncoder
-from evaluation.table_files import log_to_wandb, write_tables
-from evaluation.text_metrics import Unit
-from evaluation.training_turns import check_corpus, training_turns
-from evaluation.weights import WEIGHT_FIGURES, TestSums, caption_of_weights, read_test, weight_scores
+from evaluation.results.run_facts import run_facts
+from evaluation.report.score_tables import SHOWN, require_scores, score_tables
+from evaluation.scores.user_scores import MICRO, Score, items_of_users, user_scores
+from evaluation.statistics.significance import standings_of
+from evaluation.metrics.similarity import DEFAULT_ENCODER, TextEncoder
+from evaluation.report.files import log_to_wandb, write_tables
+from evaluation.metrics.text_metrics import Unit
+from evaluation.results.training_turns import check_corpus, training_turns
+from evaluation.scores.weight_scores import WEIGHT_FIGURES, TestSums, caption_of_weights, read_test, weight_scores
 
 
 class Table:

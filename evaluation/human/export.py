@@ -26,16 +26,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from evaluation.predictions import (
-    Prediction,
-    by_user,
-    card_facts,
-    check_same_pairs,
-    check_same_split,
-    read_card,
-    read_predictions,
-)
-from evaluation.table_files import replace_file
+from evaluation.results.predictions import Prediction, by_user, card_facts, check_same_pairs, check_same_split, read_card, read_predictions
+from evaluation.report.files import replace_file
 
 REAL = "real reply"
 PAGE, KEY = "page.html", "key.json"

@@ -26,11 +26,11 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.human.agreement import krippendorff_alpha
+from evaluation.statistics.agreement import krippendorff_alpha
 from evaluation.human.export import REAL
-from evaluation.intervals import MIN_UNITS, bca, jackknife_users, resample_users
-from evaluation.rendering import align, csv_lines
-from evaluation.table_files import replace_file
+from evaluation.statistics.bootstrap import MIN_UNITS, bca, jackknife_users, resample_users
+from evaluation.report.cells import align, csv_lines
+from evaluation.report.files import replace_file
 
 ASKED = {"choice": ("taken",), "rating": ("naturalness", "likeness")}  # the answer to "taken" is an option's number
 HIGHEST_MARK = 5

@@ -7,7 +7,7 @@
     swaps.csv             user, adapter, nll, tokens: every user's test turns under every user's adapter
 
 A model that is the same for everybody has the same `general` in each row. Not its job: figures, which are those of
-`evaluation/weights.py`.
+`evaluation/scores/weight_scores.py`.
 """
 
 from __future__ import annotations

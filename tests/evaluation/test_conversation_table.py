@@ -16,8 +16,8 @@ import pytest
 
 from evaluation import conversation_table, rows
 from evaluation.conversation_table import ConversationTable, Line, by_chance, draw
-from evaluation.conversations import FIGURES, figures_of_parts, read_parts
-from evaluation.identification import UserClassifier
+from evaluation.metrics.conversation_parts import FIGURES, figures_of_parts, read_parts
+from evaluation.metrics.identification import UserClassifier
 from evaluation.runs import Run
 from lightning_modules.cli import main
 

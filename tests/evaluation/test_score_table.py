@@ -17,11 +17,11 @@ import sys
 import numpy as np
 import pytest
 
-from evaluation.plots import draw_systems
-from evaluation.predictions import Prediction, by_user, read_predictions
-from evaluation.rendering import system_panels
-from evaluation.scores import MICRO, Score, items_of_users, user_scores
-from evaluation.similarity import TextEncoder
+from evaluation.report.plots import draw_systems
+from evaluation.results.predictions import Prediction, by_user, read_predictions
+from evaluation.report.cells import system_panels
+from evaluation.scores.user_scores import MICRO, Score, items_of_users, user_scores
+from evaluation.metrics.similarity import TextEncoder
 from evaluation.table import Table, user_labels
 
 BASE, LORA = (2, 4, 8, 16, 32), (1, 2, 4, 8, 64)
@@ -180,7 +180,7 @@ def test_what_is_not_installed_shows_before_anything_is_run(systems, tmp_path, m
     monkeypatch.setattr("evaluation.table.run_before", lambda *_: pytest.fail("something was run"))
     with pytest.raises(FileNotFoundError, match="sentence encoder 'nowhere'"):
         Table(systems, tmp_path / "out", encoder="nowhere", before=["fit"]).run()
-    monkeypatch.setattr("evaluation.mauve_score.find_spec", lambda _: None)
+    monkeypatch.setattr("evaluation.metrics.mauve.find_spec", lambda _: None)
     with pytest.raises(ValueError, match=r"pip install -e '.\[mauve\]'; or set mauve=false"):
         run(systems, tmp_path / "out", mauve=True)
 
@@ -209,7 +209,7 @@ def test_without_an_encoder_there_is_no_similarity(systems, tmp_path):
 
 @pytest.mark.parametrize(("commit", "ending"), [("abc-dirty", "\n- Table made by commit abc-dirty.\n"), (None, "}.\n")])
 def test_a_table_says_what_code_made_it(systems, tmp_path, monkeypatch, commit, ending):
-    monkeypatch.setattr("evaluation.table_files.git_commit", lambda: commit)
+    monkeypatch.setattr("evaluation.report.files.git_commit", lambda: commit)
     assert run(systems, tmp_path / "out").endswith(ending)
 
 
@@ -289,7 +289,7 @@ def test_failure_while_writing_keeps_the_old_file(systems, tmp_path, monkeypatch
         path.write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr("evaluation.table_files.save_png", half)
+    monkeypatch.setattr("evaluation.report.files.save_png", half)
     with pytest.raises(OSError, match="disk full"):
         run(systems, tmp_path / "out")
     assert (tmp_path / "out" / "table.png").read_bytes() == before

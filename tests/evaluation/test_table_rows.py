@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import save_file
 
 from evaluation import rows
-from evaluation.latex import latex
+from evaluation.report.latex import latex
 from evaluation.rows import Experiment, collect, run_before
-from evaluation.run_facts import adapter_size, validation_perplexity
+from evaluation.results.run_facts import adapter_size, validation_perplexity
 from evaluation.runs import Run
 from evaluation.table import Table
 

@@ -10,7 +10,7 @@ from lightning import Callback, Trainer
 from callbacks import BackboneExport, PredictionWriter
 from datamodules import ReplyPairs
 from datamodules.prompts.rendering import PromptTemplate
-from evaluation.predictions import read_predictions
+from evaluation.results.predictions import read_predictions
 from lightning_modules import JointTuning
 from lightning_modules.backbones.t5 import load_backbone, save_backbone
 from lightning_modules.backbones.generation import Decoding

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from evaluation.predictions import card_facts, read_card
+from evaluation.results.predictions import card_facts, read_card
 from lightning_modules.cli import main
 
 SETTINGS = {"num_replies": 2, "max_tokens": 30}

@@ -8,7 +8,7 @@ from lightning import Trainer
 
 from callbacks import PredictionWriter
 from datamodules import UserSets
-from evaluation.predictions import read_predictions
+from evaluation.results.predictions import read_predictions
 from lightning_modules import RetrievedReply
 from lightning_modules.retrieved_reply import Retrieval
 

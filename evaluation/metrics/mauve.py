@@ -1,0 +1,69 @@
+"""MAUVE: how near the distribution of generated replies is to that of real ones, at corpus level.
+
+In: generated and real replies, and a sentence encoder. Out: one number between 0 (about 0.004) and 1.
+Not its job: per-user figures, for which there are too few replies, and the features that the package itself would
+fetch from the network: ours are the vectors of the encoder that similarity uses, so the score carries its name, and
+does not compare with published ones.
+
+Both sets of vectors are put into n / 10 clusters; MAUVE is the area under exp(-5 KL) of the two histograms from their
+mixtures (Pillutla et al. 2021, NeurIPS). It is computed by mauve-text, which is not installed with this project. The
+paper has no such score.
+"""
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+
+import numpy as np
+
+from evaluation.results.predictions import Prediction
+from evaluation.scores.user_scores import CORPUS, Score
+from evaluation.metrics.similarity import TextEncoder
+
+MAUVE = "MAUVE"
+MIN_TEXTS = 1000  # with fewer there are too few clusters, and the score depends on their number more than on the texts
+
+
+def mauve(generated: Sequence[str], references: Sequence[str], encoder: TextEncoder, seed: int = 0) -> float:
+    """MAUVE of two corpora of replies.
+
+    It depends on the number of replies, so it compares only between corpora of the same size: take one candidate a
+    context.
+
+    Args:
+        generated: Generated replies.
+        references: Real replies; not one for one.
+        encoder: The sentence encoder.
+        seed: Of the clusters.
+
+    Raises:
+        ValueError: If a side has fewer than `MIN_TEXTS` replies, or mauve-text is not installed.
+    """
+    if min(len(generated), len(references)) < MIN_TEXTS:
+        raise ValueError(
+            f"MAUVE needs at least {MIN_TEXTS} replies a side, got {len(generated)} generated and "
+            f"{len(references)} real ones"
+        )
+    require_mauve()
+    from mauve import compute_mauve
+
+    result = compute_mauve(encoder.vectors(references), encoder.vectors(generated), seed=seed)
+    # Its own `.mauve` sorts the curve by one coordinate, and ties make it 0.75 where the two corpora are the same.
+    x, y = result.divergence_curve.T
+    return float(abs(np.trapezoid(y, x)))
+
+
+def require_mauve() -> None:
+    """Raises ValueError if mauve-text is not installed; says how to install it."""
+    if find_spec("mauve") is None:
+        raise ValueError("MAUVE needs the package mauve-text: pip install -e '.[mauve]'; or set mauve=false")
+
+
+def mauve_scores(predictions: Mapping[str, Sequence[Prediction]], encoder: TextEncoder, seed: int) -> list[Score]:
+    """MAUVE of every system: the first candidate of each turn against the real replies; none with too few turns."""
+    scores = []
+    for name, records in predictions.items():
+        if len(records) < MIN_TEXTS:
+            continue
+        value = mauve([p.candidates[0] for p in records], [p.reference for p in records], encoder, seed)
+        scores.append(Score(name, CORPUS, MAUVE, value, None, None, len(records)))
+    return scores

@@ -1,0 +1,88 @@
+"""What every target user wrote in training, as text: for scores that ask whether a model repeats a person.
+
+In: the directory of a prepared corpus: `manifest.json`, `tokenizer/tokenizer.json`, `users/train/*.parquet`.
+Out: user → responses, decoded by the tokenizer that predictions are decoded by, so that equal turns are equal strings.
+Not its job: contexts, profiles, batches (`datamodules/`, whose files these are and which evaluation does not import).
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from tokenizers import Tokenizer
+
+
+def training_turns(prepared: Path) -> dict[str, list[str]]:
+    """Reads the responses of the users' training split.
+
+    Args:
+        prepared: Directory of a prepared corpus.
+
+    Returns:
+        For every target user, sorted by name, their training responses in the order of time.
+
+    Raises:
+        FileNotFoundError: If there is no prepared corpus, or a file of it is missing.
+        ValueError: If a file is not the one that the manifest names, or there are no training turns.
+    """
+    prepared = Path(prepared)
+    manifest = _manifest(prepared)
+    path = prepared / "tokenizer" / "tokenizer.json"
+    _check(path, manifest["tokenizer_fingerprint"], prepared)
+    tokenizer = Tokenizer.from_file(str(path))
+    turns: dict[str, list[str]] = {}
+    for part in manifest["splits"]["users/train"]:  # the parts, and the rows in them, come in the order of time
+        path = prepared / "users" / "train" / part["file"]
+        _check(path, part["sha256"], prepared)
+        table = pq.read_table(path, columns=["speaker", "response_ids"])
+        texts = tokenizer.decode_batch(table["response_ids"].to_pylist())
+        for user, text in zip(table["speaker"].to_pylist(), texts, strict=True):
+            turns.setdefault(user, []).append(text)
+    if not turns:
+        raise ValueError(f"{prepared}: the split users/train is empty; the corpus was prepared without target users")
+    return dict(sorted(turns.items()))
+
+
+def check_corpus(name: str, card: dict[str, Any], prepared: Path) -> None:
+    """Checks that predictions are of this corpus: their card's `split` is the fingerprint of its test split.
+
+    A card that names no split passes.
+
+    Args:
+        name: Name of the system, for the message.
+        card: What lies beside its predictions, from `evaluation.results.predictions.read_card`.
+        prepared: Directory of a prepared corpus.
+
+    Raises:
+        FileNotFoundError: If there is no prepared corpus.
+        ValueError: Names both fingerprints.
+    """
+    theirs = card.get("split")
+    parts = _manifest(Path(prepared))["splits"]["users/test"]
+    # As datamodules/preparation/settings.py makes it, and callbacks/prediction_writer.py writes it.
+    ours = hashlib.sha256("".join(part["sha256"] for part in parts).encode()).hexdigest()[:16]
+    if theirs and theirs != ours:
+        raise ValueError(
+            f"system {name!r} predicted the test split {theirs}, but that of {prepared} is {ours}: its training turns "
+            "are not those of this corpus. Give the corpus that it was predicted on, or predict anew."
+        )
+
+
+def _manifest(prepared: Path) -> dict[str, Any]:
+    path = prepared / "manifest.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no prepared corpus in {prepared}; make it with: lightning prepare --config experiments/<corpus>.yaml"
+        )
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _check(path: Path, fingerprint: str, prepared: Path) -> None:
+    """A fingerprint is the beginning of the SHA-256, or all of it."""
+    mend = f"delete {prepared} and prepare it anew"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; {mend}")
+    if not hashlib.sha256(path.read_bytes()).hexdigest().startswith(fingerprint):
+        raise ValueError(f"{path} is damaged or not the file that the manifest names; {mend}")

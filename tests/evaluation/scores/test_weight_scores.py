@@ -1,0 +1,107 @@
+"""Figures of weights on five invented users, by hand.
+
+Nats per token: held out 3, training 2.5, others' adapters 4 with 10 tokens each; but of the last user others' adapters
+have 2, so that the own one wins for 4 of 5: others/own = exp((4 * 4 + 2) / 5 - 3) = exp(0.6). Signed ranks of the
+differences 1, 1, 1, 1, -1: two-sided exact p = 12 / 32 = 0.375.
+General: 4 nats per token under each user's weights, 3 under the reference's: exp(4), ratio e.
+"""
+
+import csv
+import json
+import math
+import os
+
+import pytest
+
+from evaluation.scores.weight_scores import WEIGHT_FIGURES, caption_of_weights, read_test, weight_rows, weight_scores
+
+USERS = ["ann", "bob", "cy", "dot", "eve"]
+
+
+def write(run, general=40.0, own=30.0, swaps=True, **card):
+    run.mkdir()
+    with (run / "test_users.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        kinds = ("own", "train", "general", "other")
+        writer.writerow(["user", *(f"{kind}_{what}" for kind in kinds for what in ("nll", "tokens"))])
+        for user in USERS:
+            writer.writerow([user, own, 10, 25.0, 10, general, 10, 80.0 if user != "eve" else 40.0, 20])
+    if swaps:
+        with (run / "swaps.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["user", "adapter", "nll", "tokens"])
+            writer.writerows(
+                [user, other, own if user == other else (20.0 if user == "eve" else 40.0), 10]
+                for user in USERS
+                for other in USERS
+            )
+    found = {"backbone": "b1", "split": "s1", "train_turns": 5, "general_pairs": 7, **card}
+    (run / "test_users.card.json").write_text(json.dumps(found))
+    return run
+
+
+def test_figures_by_hand(tmp_path):
+    tests = {
+        "base": read_test(write(tmp_path / "base", general=30.0), {}),
+        "LoRA": read_test(write(tmp_path / "lora"), {"backbone": "b1", "split": "s1"}),
+    }
+    scores = {(s.system, s.metric): s for s in weight_scores(tests, "base", num_resamples=500, seed=0)}
+    expected = {
+        "loss_gap": 0.5,
+        "general_perplexity": math.exp(4),
+        "general_ratio": math.e,
+        "others_to_own": math.exp(0.6),
+        "own_adapter_best": 4,
+        "own_adapter_wins": 0.8,
+        "own_adapter_p": 0.375,
+    }
+    assert {metric: s.value for (name, metric), s in scores.items() if name == "LoRA"} == pytest.approx(expected)
+    assert ("base", "general_ratio") not in scores
+    assert scores["LoRA", "general_perplexity"].low is None  # the same sums for all: no sample of anything
+    swapped = scores["LoRA", "others_to_own"]
+    assert math.exp(-1) <= swapped.low < swapped.value < swapped.high <= math.e
+    rows = weight_rows(list(scores.values()), ["base", "LoRA", "retrieval"], WEIGHT_FIGURES)
+    assert rows[2][:4] == ["LoRA", "+0.500", "54.60", "271.8"]
+    assert rows[2][5:] == ["4 of 5", "80%", "0.38"]
+    assert rows[3] == ["retrieval", *[""] * 7]
+
+
+def test_samples_of_another_size_have_no_ratio(tmp_path):
+    tests = {name: read_test(write(tmp_path / name, general_pairs=size), {}) for name, size in (("a", 7), ("b", 8))}
+    assert caption_of_weights(tests).endswith(
+        " Of 5 training turns of a user at most, 7 or 8 general pairs, taken as they are."
+    )
+    assert "general_ratio" not in {score.metric for score in weight_scores(tests, "a", 50, 0)}
+
+
+def test_what_is_not_of_these_weights_is_refused(tmp_path):
+    assert read_test(tmp_path, {}) is None
+    run = write(tmp_path / "run")
+    with pytest.raises(ValueError, match="is of backbone b1, the predictions beside it are of b2; delete"):
+        read_test(run, {"backbone": "b2"})
+    (run / "adapters" / "ann").mkdir(parents=True)
+    (run / "adapters" / "ann" / "card.json").write_text("{}")
+    os.utime(run / "adapters" / "ann" / "card.json", (4e9, 4e9))
+    with pytest.raises(ValueError, match="is older than the weights"):
+        read_test(run, {})
+    (run / "test_users.card.json").unlink()
+    with pytest.raises(ValueError, match="that test was not finished"):
+        read_test(run, {})
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "message"),
+    [
+        ("test_users.csv", "zoe,x,1,1,1,1,1,1,1", "line 7: expected numbers in own_nll and own_tokens"),
+        ("test_users.csv", "zoe,-1,1,1,1,1,1,1,1", "line 7: own_nll and own_tokens must be finite and not negative"),
+        ("test_users.csv", ",1,1,1,1,1,1,1,1", "line 7: there is no user"),
+        ("swaps.csv", "eve,eve,1,1", "line 27: the adapter 'eve' is missing or comes twice"),
+        ("swaps.csv", "zoe,zoe,1,1", "lacks the adapters of"),
+    ],
+)
+def test_damaged_files_are_named(tmp_path, file, line, message):
+    run = write(tmp_path / "run")
+    with (run / file).open("a") as lines:
+        lines.write(line + "\n")
+    with pytest.raises(ValueError, match=message):
+        read_test(run, {})
