@@ -29,7 +29,7 @@ SECONDS_TO_BEGIN = 4
 
 def command(output: Path, *flags: str) -> list[str]:
     """The preparation under test; a small tokenizer, so that its training is not most of the time."""
-    lightning = [sys.executable, "-m", "lightning_modules.cli", "prepare", "--config", "experiments/corpus_sns.yaml"]
+    lightning = [sys.executable, "-m", "commands.cli", "prepare", "--config", "experiments/corpus_sns.yaml"]
     return [
         *lightning,
         "--max_tokenizer_texts=100000",

@@ -23,7 +23,7 @@ from benchmarks.turns import Turns
 
 def train_ours(job: dict[str, Any], turns: Turns) -> None:
     """The experiment, with a callback that counts and takes turns."""
-    import lightning_modules.cli  # noqa: F401, I001 - sets the environment before torch is imported, as the command does
+    import commands.cli  # noqa: F401, I001 - sets the environment before torch is imported, as the command does
 
     import torch
     from lightning import Callback, Trainer

@@ -35,7 +35,7 @@ def fit(project: Path, name: str, num_processes: int, num_steps: int, *more: str
     """Trains in a process of its own, which starts the others; returns what it says."""
     arguments = [*command(name), *TINY, *HERE, *more]
     changes = [f"--trainer.devices={num_processes}", f"--trainer.max_steps={num_steps}"]
-    program = [sys.executable, "-m", "lightning_modules.cli"]
+    program = [sys.executable, "-m", "commands.cli"]
     run = subprocess.run([*program, *arguments, *changes], cwd=project, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
     return run.stdout + run.stderr

@@ -38,9 +38,9 @@ def test_no_room_imports_a_higher_one():
         ("datamodules/batches.py", "lightning_modules.backbones.likelihood", "data"),
         ("lightning_modules/backbones/likelihood.py", "datamodules.user_sets", "models"),
         ("lightning_modules/backbones/t5.py", "callbacks.run_card", "models"),
-        ("callbacks/run_card.py", "evaluation.table", "callbacks"),
-        ("evaluation/table.py", "datamodules.prompts", "evaluation"),
-        ("evaluation/table.py", "lightning", "evaluation"),
+        ("callbacks/run_card.py", "commands.table", "callbacks"),
+        ("commands/table.py", "datamodules.prompts", "evaluation"),
+        ("commands/table.py", "lightning", "evaluation"),
     ],
 )
 def test_an_import_from_a_higher_room_is_found(tmp_path, module, imported, contract):

@@ -18,7 +18,7 @@ from evaluation.statistics.significance import ALPHA
 
 if TYPE_CHECKING:
     from evaluation.metrics.similarity import TextEncoder
-    from evaluation.table import Table
+    from commands.table import Table
 
 MANY_USERS = 20
 """In a simulation with 10 users of skewed figures, 95 % intervals covered 87 %; with 24 they erred on the wide side."""

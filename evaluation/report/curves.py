@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from evaluation.report.plots import draw_curves
-from evaluation.rows import Experiment
+from commands.experiments.experiment import Experiment
 
 
 def curve_figure(

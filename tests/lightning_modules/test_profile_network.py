@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from datamodules.prompts.profiles import read_profiles
-from lightning_modules.cli import main
+from commands.cli import main
 
 EXPERIMENT = """
 model:

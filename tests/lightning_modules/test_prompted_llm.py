@@ -15,7 +15,7 @@ from datamodules.prompts.rendering import PromptTemplate
 from lightning_modules import PromptedLLM
 from lightning_modules.chat.models import ChatDecoding, ChatModel
 from lightning_modules.chat.wording import ChatWording
-from lightning_modules.cli import main
+from commands.cli import main
 
 WORDING = ChatWording(task="Go.", profile="Who:", examples="Before:", conversation="Now:", speaker="Me", partner="You")
 REPLIES = [

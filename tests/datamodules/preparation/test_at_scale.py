@@ -11,7 +11,7 @@ import pytest
 from datamodules.corpora import POSTS, Jsonl, Posts
 from datamodules.corpora.posts.profile_sources import PROFILES, ProfileSource
 from datamodules.preparation.at_scale import pipeline as at_scale
-from datamodules.preparation.forget import PersonInCorpus
+from commands.forgetting.prepared_data import PersonInCorpus
 from artefacts.manifest import num_pairs, read_manifest, split_fingerprint
 from datamodules.preparation.settings import Preparation, alone
 from datamodules.preparation.splits import PRETRAIN_SPLITS, SplitRule

@@ -240,7 +240,7 @@ def test_names_that_begin_like_others_have_rows_of_their_own(preparation: Prepar
 
 @pytest.mark.parametrize("experiment", ["lora_tiny", "tuning_tiny"])
 def test_the_card_names_the_history(project: Path, experiment: str) -> None:
-    from lightning_modules.cli import main
+    from commands.cli import main
 
     arguments = ["fit", "--config", f"experiments/{experiment}.yaml", "--model.max_epochs=1", "--data.users=ben"]
     main([*arguments, "--data.history.num_turns=20"])

@@ -6,7 +6,7 @@ import pytest
 
 from evaluation.report.curves import curve_figure, line_name
 from evaluation.report.plots import save_png
-from evaluation.rows import Experiment
+from commands.experiments.experiment import Experiment
 
 SYSTEMS = {
     "base": Path("predictions.jsonl"),

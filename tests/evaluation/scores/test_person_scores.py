@@ -18,11 +18,11 @@ from safetensors.torch import save_file
 
 from evaluation.scores.person_scores import OTHERS, OWN, PERSON_FIGURES, REAL, PersonTable, person_rows
 from evaluation.results.predictions import read_predictions
-from evaluation.rows import Experiment
+from commands.experiments.experiment import Experiment
 from evaluation.report.score_tables import SHOWN
 from evaluation.statistics.significance import standings_of
 from evaluation.metrics.similarity import TextEncoder
-from evaluation.table import Table
+from commands.table import Table
 
 WORDS = ["amber", "birch", "cedar", "delta", "ember"]
 PEOPLE = [f"person {word}" for word in WORDS]
@@ -72,8 +72,8 @@ def systems(tmp_path):
 def people(tmp_path, monkeypatch):
     """A prepared corpus with the training turns of the people."""
     training = {user: [said(word)] * 3 for user, word in zip(PEOPLE, WORDS, strict=True)}
-    monkeypatch.setattr("evaluation.table.training_turns", lambda _: training)
-    monkeypatch.setattr("evaluation.table.check_corpus", lambda *_: None)
+    monkeypatch.setattr("commands.table.training_turns", lambda _: training)
+    monkeypatch.setattr("commands.table.check_corpus", lambda *_: None)
     return tmp_path
 
 
@@ -146,8 +146,8 @@ def test_predictions_of_earlier_weights_are_refused(systems, tmp_path):
 
 def test_persons_that_cannot_be_compared_are_left_out_with_the_reason(systems, tmp_path, monkeypatch):
     training = {user: [said(word)] * 3 for user, word in zip(PEOPLE[1:], WORDS[1:], strict=True)}
-    monkeypatch.setattr("evaluation.table.training_turns", lambda _: training)
-    monkeypatch.setattr("evaluation.table.check_corpus", lambda *_: None)
+    monkeypatch.setattr("commands.table.training_turns", lambda _: training)
+    monkeypatch.setattr("commands.table.check_corpus", lambda *_: None)
     run(systems, tmp_path / "out", prepared=tmp_path)
     markdown = (tmp_path / "out" / "table.md").read_text()
     assert (
@@ -166,8 +166,8 @@ def test_a_prepared_corpus_that_is_damaged_stops_the_table(systems, tmp_path, mo
     def damaged(_):
         raise ValueError("tokenizer.json is damaged")
 
-    monkeypatch.setattr("evaluation.table.training_turns", damaged)
-    monkeypatch.setattr("evaluation.table.check_corpus", lambda *_: None)
+    monkeypatch.setattr("commands.table.training_turns", damaged)
+    monkeypatch.setattr("commands.table.check_corpus", lambda *_: None)
     with pytest.raises(ValueError, match=r"tokenizer\.json is damaged"):
         run(systems, tmp_path / "out", prepared=tmp_path)
     assert not (tmp_path / "out" / "table.md").exists()
@@ -279,7 +279,7 @@ def test_rows_that_fail_are_in_the_table_and_the_command_fails(systems, tmp_path
         paths = {n: results[n] / "predictions.jsonl" if n in results else path for n, path in wanted.items()}
         return paths, {}
 
-    monkeypatch.setattr("evaluation.table.collect", collect)
+    monkeypatch.setattr("commands.table.collect", collect)
     wanted = {"good": systems["good"], "other split": Experiment("x.yaml"), "curved": Experiment("y.yaml", {"rank": 4})}
     with pytest.raises(ValueError, match="1 of 3 systems failed, the others are in the table"):
         run(wanted, tmp_path / "out", curve="rank", paper={"good": 0.57, "other split": 0.57})
@@ -330,12 +330,12 @@ def test_settings_that_do_not_go_together(systems, tmp_path):
 
 
 def test_a_command_before_that_fails_stops_the_table(systems, tmp_path, monkeypatch, capsys):
-    from evaluation.runs import Run
+    from commands.experiments.child_process import Run
 
     async def fail(arguments, log):
         return Run(None, f"no {arguments[1]}", 1.0)
 
-    monkeypatch.setattr("evaluation.rows.run_lightning", fail)
+    monkeypatch.setattr("commands.experiments.experiment.run_lightning", fail)
     with pytest.raises(ValueError, match="before: lightning prepare corpus: no corpus"):
         run(systems, tmp_path / "out", before=["prepare corpus"])
     assert not (tmp_path / "out" / "table.md").exists()

@@ -24,7 +24,7 @@ from datamodules.preparation.splits import SplitRule
 from datamodules.evidence.histories import histories_of
 from lightning_modules import ProfileInference
 from lightning_modules.markov_logic import inference as profile_inference
-from lightning_modules.cli import main
+from commands.cli import main
 from lightning_modules.markov_logic.decisions import Decision
 
 EXPERIMENT = """

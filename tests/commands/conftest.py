@@ -1,0 +1,30 @@
+"""Commands of rows that are not run."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from commands.experiments import experiment as rows
+from commands.experiments.child_process import Run
+
+
+@pytest.fixture
+def commands(monkeypatch, tmp_path):
+    """What would have been run, in a directory for each experiment; `broken.yaml` fails when it is fitted."""
+    seen = []
+
+    async def run(arguments, log, environment=None):
+        seen.append(arguments)
+        await asyncio.sleep(0.01)
+        directory = tmp_path / "runs" / Path(arguments[2]).stem
+        if "broken.yaml" in arguments:
+            return Run(directory, "out of luck", 1.0)
+        if arguments[0] == "predict":
+            directory.mkdir(parents=True, exist_ok=True)
+            (directory / "predictions.jsonl").touch()
+        return Run(directory, None, 2.0)
+
+    monkeypatch.setattr(rows, "run_lightning", run)
+    monkeypatch.setattr(rows, "finished", lambda _: {})
+    return seen

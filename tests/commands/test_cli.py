@@ -1,0 +1,446 @@
+"""The command line, in this process: run names, going on, leaving alone, and messages for a person."""
+
+import fcntl
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from commands.experiments.child_process import finished
+from commands.cli import main
+
+LORA = ["fit", "--config", "experiments/lora_tiny.yaml"]
+PRETRAIN = ["fit", "--config", "experiments/pretrain_tiny.yaml", "--run=again", "--trainer.max_steps=3"]
+
+
+def said(arguments, capsys):
+    """What the command says when it stops: one line, and nothing like a traceback."""
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code not in (0, None)
+    text = stop.value.code if isinstance(stop.value.code, str) else capsys.readouterr().err
+    assert "Traceback" not in text
+    return text
+
+
+def runs(project):
+    return sorted(path.name for path in (project / "runs").glob("[!.]*"))
+
+
+def card(run, stage="fit"):
+    return json.loads(Path("runs", run, f"{stage}.card.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        ([], "lora_tiny"),
+        (["--model.rank=8"], "lora_tiny,rank=8"),
+        (["--model.init_args.rank=8"], "lora_tiny,rank=8"),
+        (["--model.rank=3"], "lora_tiny"),
+        (["--model.decoding.num_candidates=2", "--checkpoint_every=5"], "lora_tiny"),
+        (["--data.users=ada", "--model.alpha=2", "--seed_everything=7"], "lora_tiny,users=ada,alpha=2.0,seed=7"),
+        (["--run=mine", "--model.rank=8"], "mine"),
+    ],
+)
+def test_a_run_is_named_after_what_makes_it_another_one(project, flags, name):
+    main([*LORA, *flags])
+    assert set(runs(project)) == {"pretrain_tiny", name}
+    assert card(name)["status"] == "finished"
+
+
+def test_names_of_two_files(project):
+    Path("experiments/quick.yaml").write_text("model: {init_args: {max_epochs: 1}}\n")
+    main([*LORA, "--config", "experiments/quick.yaml", "--model.rank=2"])
+    assert "lora_tiny+quick,rank=2" in runs(project)
+    assert card("lora_tiny+quick,rank=2")["config"]["model"]["init_args"]["max_epochs"] == 1
+
+
+def test_a_variable_of_the_environment_in_a_file(project, monkeypatch):
+    """Resolving it drops `config` from what jsonargparse has parsed."""
+    path = Path("experiments/lora_tiny.yaml")
+    path.write_text(path.read_text().replace("runs/pretrain_tiny/backbone", "${oc.env:BACKBONE}"))
+    monkeypatch.setenv("BACKBONE", "runs/pretrain_tiny/backbone")
+    main([*LORA, "--model.rank=2"])
+    assert runs(project) == ["lora_tiny,rank=2", "pretrain_tiny"]
+    assert card("lora_tiny,rank=2")["config"]["model"]["init_args"]["init_from"] == "runs/pretrain_tiny/backbone"
+
+
+def test_fit_test_and_predict_meet_in_one_run(project, capsys):
+    main(LORA)
+    main(["test", *LORA[1:], "--model.decoding.num_candidates=2"])
+    main(["predict", *LORA[1:], "--model.decoding.num_candidates=2"])
+    assert runs(project) == ["lora_tiny", "pretrain_tiny"]
+    names = {path.name for path in Path("runs/lora_tiny").iterdir()}
+    assert names >= {"adapters", "logs", "fit.card.json", "test.card.json", "predict.card.json", "predictions.jsonl"}
+    lines = [json.loads(line) for line in Path("runs/lora_tiny/predictions.jsonl").read_text().splitlines()]
+    assert {line["user"] for line in lines} == {"ada", "ben", "cleo", "dan"}
+    assert {len(line["candidates"]) for line in lines} == {2}
+    weights = Path("runs/lora_tiny/adapters/ada/adapter_model.safetensors")
+    before = weights.stat().st_mtime_ns
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main(LORA)
+    assert stop.value.code == 0
+    assert "runs/lora_tiny is finished already and is used as it is" in capsys.readouterr().out
+    assert weights.stat().st_mtime_ns == before
+
+
+def test_a_backbone_with_profiles_is_tested_by_the_run_that_trained_it(project, capsys):
+    people = [{"user": name, "attribute": "age", "value": str(place)} for place, name in enumerate(("ada", "ben"))]
+    pq.write_table(pa.Table.from_pylist(people), "people.parquet")
+    Path("experiments/psp.yaml").write_text(
+        "data: {init_args: {prompt: {style: psp}, profiles: people.parquet}}\n"
+        "trainer: {max_epochs: 1, callbacks: [callbacks.BackboneExport, callbacks.PredictionWriter]}\n"
+    )
+    arguments = ["--config", "experiments/pretrain_tiny.yaml", "--config", "experiments/psp.yaml"]
+    assert "this run has trained no backbone" in said(["predict", *arguments], capsys)
+    main(["fit", *arguments])
+    main(["test", *arguments])
+    main(["predict", *arguments, "--model.decoding.max_new_tokens=3"])
+    run = Path("runs/pretrain_tiny+psp")
+    lines = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
+    assert {line["user"] for line in lines} == {"ada", "ben", "cleo", "dan"}
+    fingerprint = json.loads((run / "backbone/manifest.json").read_text())["fingerprint"]
+    assert json.loads((run / "predictions.card.json").read_text())["backbone"] == fingerprint
+    perplexity = math.exp(sum(line["nll"] for line in lines) / sum(line["tokens"] for line in lines))
+    assert card("pretrain_tiny+psp", "test")["metrics"]["test/perplexity"] == pytest.approx(perplexity, rel=1e-5)
+
+
+@pytest.mark.parametrize(("supported", "precision"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_16_bit_products_are_used_where_the_cpu_has_them(project, monkeypatch, capsys, supported, precision):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: supported)
+    main([*LORA, "--trainer.precision=bf16-mixed", "--model.max_epochs=1"])
+    (run,) = set(runs(project)) - {"pretrain_tiny"}
+    assert run == "lora_tiny,max_epochs=1,precision=bf16-mixed"
+    assert card(run)["config"]["trainer"]["precision"] == precision
+    assert ("no 16-bit matrix products" in capsys.readouterr().out) is not supported
+
+
+def test_other_settings_are_refused_in_the_same_run(project, capsys):
+    main(PRETRAIN)
+    text = said([*PRETRAIN, "--data.tokens_per_batch=512", "--model.dropout=0.2"], capsys)
+    assert "runs/again was trained with other settings (" in text
+    assert "data.init_args.tokens_per_batch was 1024, now 512" in text
+    assert "model.init_args.dropout was 0.1, now 0.2" in text
+    assert "give another --run, or delete that directory" in text
+
+
+def test_a_run_of_an_earlier_version_is_found_when_what_is_new_has_its_default(project, capsys):
+    main(PRETRAIN)
+    path = Path("runs/again/fit.card.json")
+    card = json.loads(path.read_text())
+    del card["config"]["data"]["init_args"]["passes"]  # as if this version were the first to have it
+    path.write_text(json.dumps(card))
+    with pytest.raises(SystemExit) as stop:
+        main(PRETRAIN)
+    assert stop.value.code == 0
+    assert "data.init_args.passes was 1, now 2" in said([*PRETRAIN, "--data.passes=2"], capsys)
+    card["config"]["data"]["init_args"]["long_gone"] = 3  # and one that this version has no more
+    path.write_text(json.dumps(card))
+    assert "data.init_args.long_gone was 3, now None" in said(PRETRAIN, capsys)
+
+
+def test_what_is_finished_is_found_without_running_it(project, monkeypatch):
+    """In a process of its own; what cannot be read, or has another backbone by now, is not finished."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    main([*LORA, "--model.max_epochs=1"])
+    predict = ["predict", *LORA[1:], "--model.max_epochs=1"]
+    main(predict)
+    questions = [[*LORA, "--model.max_epochs=1"], predict, ["test", *predict[1:]], [*LORA, "--model.rank=3"], ["fit"]]
+    before = {path: path.stat().st_mtime_ns for path in Path("runs").rglob("*")}
+    run = Path("runs/lora_tiny,max_epochs=1")
+    assert finished(questions) == {tuple(questions[0]): run, tuple(predict): run}
+    assert {path: path.stat().st_mtime_ns for path in Path("runs").rglob("*")} == before
+    manifest = Path("runs/pretrain_tiny/backbone/manifest.json")
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"fingerprint": "other"}))
+    assert finished(questions) == {}
+
+
+def test_a_second_process_of_the_same_run_waits_and_finds_it_finished(project, monkeypatch, capsys):
+    Path("runs/.locks").mkdir()
+    flock = fcntl.flock
+    with Path("runs/.locks/again.fit").open("w") as lock:
+        flock(lock, fcntl.LOCK_EX)  # as if another one were at work
+
+        def finish_the_other_one_when_waited_for(file, operation):
+            if operation == fcntl.LOCK_EX:
+                flock(lock, fcntl.LOCK_UN)
+            flock(file, operation)
+
+        monkeypatch.setattr("fcntl.flock", finish_the_other_one_when_waited_for)
+        main(PRETRAIN)
+    assert "another process is at `lightning fit` of runs/again; waiting for it" in capsys.readouterr().out
+    main(["validate", *PRETRAIN[1:]])  # another command does not wait
+
+
+def test_a_stopped_run_goes_on_and_comes_out_the_same(project, monkeypatch, capsys):
+    from callbacks import BackboneExport
+
+    main([*PRETRAIN[:3], "--run=whole"])
+    stop = [*PRETRAIN[:3], "--run=stopped", "--checkpoint_every=0"]
+    with monkeypatch.context() as patch:
+        patch.setattr(BackboneExport, "on_train_batch_end", stop_at(4), raising=False)
+        with pytest.raises(Killed):
+            main(stop)
+    assert card("stopped")["status"] == "running"
+    assert not Path("runs/stopped/backbone").exists()
+    main(stop)
+    assert "continuing from runs/stopped/checkpoints/last.ckpt" in capsys.readouterr().out
+    ours, theirs = (load_file(f"runs/{name}/backbone/model.safetensors") for name in ("stopped", "whole"))
+    assert not [name for name in theirs if not torch.equal(ours[name], theirs[name])]
+    assert card("stopped")["steps"] == card("whole")["steps"] > 5
+
+
+def stop_at(step):
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == step:
+            raise Killed
+
+    return on_train_batch_end
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+def test_a_run_that_failed_before_its_first_checkpoint_may_be_changed(project, capsys):
+    said([*LORA, "--run=r", "--model.target_modules=[nothing]"], capsys)
+    main([*LORA, "--run=r", "--model.max_epochs=1"])
+    assert card("r")["status"] == "finished"
+
+
+def test_a_missing_backbone_is_one_line_with_the_command(project, capsys):
+    shutil.rmtree("runs/pretrain_tiny")
+    text = said(LORA, capsys)
+    assert text == (
+        "error: no backbone in runs/pretrain_tiny/backbone; "
+        "make it with: lightning fit --config experiments/pretrain_tiny.yaml"
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ("    rank: 3", "    rnak: 3", "rnak"),
+        ("    rank: 3", "    rank: many", "many"),
+        ("  max_epochs: -1", "  max_epoch: -1", "max_epoch"),
+        ("preparation: corpora/invented.yaml", "preparation: corpora/invented.yaml\n    user: ada", "user"),
+        ("trainer:\n", "trayner: {x: 1}\ntrainer:\n", "trayner"),
+        ("    rank: 3", "    rank: ${nothing.here}", "nothing.here"),
+    ],
+)
+def test_a_misspelt_key_is_named(project, capsys, old, new, named):
+    path = Path("experiments/lora_tiny.yaml")
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    assert named in said(LORA, capsys)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--model.rank=0"], "error: rank must be 1 or more, got 0"),
+        (["--model.target_modules=[q,wi_0]"], "error: target_modules ['wi_0'] match nothing in this model"),
+        (["--data.users=eve"], "error: unknown users ['eve']"),
+        (["--model.decoding.num_candidates=0"], "must be 1 or more"),
+        (["--trainer.max_epoch=3"], "max_epoch"),
+        (["--config", "experiments/no.yaml"], "experiments/no.yaml"),
+    ],
+)
+def test_mistakes_end_in_one_message(project, capsys, flags, message):
+    assert message in said([*LORA, *flags], capsys)
+
+
+def test_wandb_offline_by_flags_gets_the_whole_configuration(project, monkeypatch):
+    logged = {}
+    from lightning.pytorch.loggers import WandbLogger
+
+    monkeypatch.setattr(WandbLogger, "log_hyperparams", lambda self, params: logged.update(params))
+    Path("experiments/wandb.yaml").write_text(
+        "trainer: {logger: {class_path: lightning.pytorch.loggers.WandbLogger, init_args: {project: test}}}\n"
+    )
+    main([*LORA, "--config", "experiments/wandb.yaml", "--model.max_epochs=1", "--run=w", "--data.users=ada"])
+    assert logged["model"]["init_args"]["rank"] == 3
+    assert logged["data"]["init_args"]["users"] == "ada"
+    assert list(Path("runs/w/wandb").glob("offline-run-*"))
+    import wandb
+
+    wandb.finish()
+
+
+def test_the_command_line_of_a_sweep_agent_trains(project):
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args  # wandb's own
+
+    sweep = yaml.safe_load((Path(__file__).parents[2] / "experiments" / "sweeps" / "lora_rank.yaml").read_text())
+    (name,) = sweep["parameters"]
+    given = create_sweep_command_args({"args": {name: {"value": 2}, "model.init_args.max_epochs": {"value": 1}}})
+    command = create_sweep_command(sweep["command"])
+    flags = [flag for part in command for flag in (given["args"] if part == "${args}" else [part])]
+    assert flags[:4] == ["lightning", "fit", "--config", "experiments/lora_r12.yaml"]
+    shutil.copy("experiments/lora_tiny.yaml", "experiments/lora_r12.yaml")
+    main(flags[1:])
+    run = card("lora_r12,max_epochs=1,rank=2")
+    assert (run["status"], run["config"]["model"]["init_args"]["rank"]) == ("finished", 2)
+    import wandb
+
+    wandb.finish()
+
+
+def test_prepare_and_table_are_subcommands(project, capsys):
+    main(["prepare", "--config", "experiments/corpora/invented.yaml"])
+    assert "data/invented is prepared already: 4 target users" in capsys.readouterr().out
+    main(["prepare", "--config", "experiments/corpora/invented.yaml", "--preview", "2", "--prompt.style=user"])
+    shown = capsys.readouterr().out
+    assert "row 2 of pretrain/train" in shown and "row 3" not in shown and "label ids: " in shown
+    assert "no such predictions file" in said(["table", "--systems.a=no.jsonl", "--output=t"], capsys)
+
+
+def test_a_tool_of_two_words(project, capsys):
+    assert "no such predictions file" in said(
+        ["human-eval", "export", "--systems.a=no.jsonl", "--output=h", "--num_users=1"], capsys
+    )
+    assert "key.json: no such file" in said(["human-eval", "score", "--key=key.json", "--annotations=[a.json]"], capsys)
+    for words, got in ((["human-eval", "exprot"], "exprot"), (["human-eval"], "nothing")):
+        assert said(words, capsys) == f"error: `lightning human-eval` is followed by export or score, got {got}"
+
+
+def test_a_second_test_is_left_alone_until_something_changes(project, capsys):
+    main(LORA)
+    test = ["test", *LORA[1:]]
+    main(test)
+    first = card("lora_tiny", "test")
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main(test)
+    said = capsys.readouterr().out
+    assert stop.value.code == 0
+    assert "is done already" in said and f"test/own_perplexity: {first['metrics']['test/own_perplexity']:.4g}" in said
+    main([*test, "--model.num_swaps=1", "--run=lora_tiny"])  # other settings
+    assert card("lora_tiny", "test")["config"]["model"]["init_args"]["num_swaps"] == 1
+    adapter = next(Path("runs/lora_tiny/adapters").glob("*/card.json"))
+    adapter.touch()  # another adapter
+    main([*test, "--model.num_swaps=1", "--run=lora_tiny"])
+
+
+def test_what_concerns_a_test_alone_neither_trains_nor_predicts_anew(project, capsys):
+    main(LORA)
+    main(["predict", *LORA[1:]])
+    looked_at = ["--data.test_train_turns=5", "--data.test_general_pairs=6", "--model.num_swaps=null"]
+    main(["test", *LORA[1:], *looked_at])
+    capsys.readouterr()
+    for command, message in (("fit", "is finished already"), ("predict", "is done"), ("test", "is done")):
+        with pytest.raises(SystemExit) as stop:
+            main([command, *LORA[1:], *looked_at])
+        assert (stop.value.code, message in capsys.readouterr().out) == (0, True)
+    assert Path("runs/lora_tiny/swaps.csv").is_file()
+    Path("runs/lora_tiny/test_users.csv").unlink()  # then it is done again
+    main(["test", *LORA[1:], *looked_at])
+
+
+def test_all_weights_of_many_users_meet_in_one_run(project, capsys):
+    tuning = ["--config", "experiments/tuning_tiny.yaml"]
+    main(["fit", *tuning])
+    run = Path("runs/tuning_tiny")
+    assert {path.name for path in (run / "models").iterdir()} == {"ada", "ben", "cleo", "dan"}
+    main(["predict", *tuning])
+    lines = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
+    assert {line["user"] for line in lines} == {"ada", "ben", "cleo", "dan"}
+    for command, message in (("fit", "is finished already"), ("predict", "is done already")):
+        with pytest.raises(SystemExit) as stop:
+            main([command, *tuning])
+        assert (stop.value.code, message in capsys.readouterr().out) == (0, True)
+    (run / "models" / "ada" / "card.json").touch()  # somebody's weights are others
+    main(["predict", *tuning])
+
+
+def test_a_run_that_was_killed_between_users_goes_on_with_the_same_settings_only(project, capsys):
+    tuning = ["fit", "--config", "experiments/tuning_tiny.yaml", "--run=killed"]
+    main(tuning)
+    run = Path("runs/killed")
+    weights = load_file(run / "models" / "dan" / "model.safetensors")
+    shutil.rmtree(run / "models" / "dan")
+    (run / "fit.card.json").write_text(json.dumps({**card("killed"), "status": "running"}))
+    assert not (run / "checkpoints" / "last.ckpt").exists()
+    assert "optimizer.init_args.lr was 0.01, now 0.02" in said([*tuning, "--model.optimizer.init_args.lr=0.02"], capsys)
+    main(tuning)
+    assert "3 of 4 users are trained already" in capsys.readouterr().out
+    again = load_file(run / "models" / "dan" / "model.safetensors")
+    assert not [name for name in weights if not torch.equal(weights[name], again[name])]
+
+
+def test_a_prediction_of_what_was_tuned_is_left_alone(project, capsys):
+    Path("experiments/joint.yaml").write_text(
+        "model: {class_path: lightning_modules.JointTuning, init_args: {init_from: runs/pretrain_tiny/backbone}}\n"
+        "data: {init_args: {train_split: users/train, validation_split: users/validation}}\n"
+        "trainer: {max_epochs: 1, callbacks: [{class_path: callbacks.BackboneExport, init_args: {best: true}}, "
+        "callbacks.PredictionWriter]}\n"
+    )
+    joint = ["--config", "experiments/pretrain_tiny.yaml", "--config", "experiments/joint.yaml", "--run=joint"]
+    short = [*joint, "--model.decoding.max_new_tokens=3"]
+    assert "this run has trained no backbone" in said(["predict", *short], capsys)
+    main(["fit", *joint])
+    main(["predict", *short])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", *short])
+    assert (stop.value.code, "is done already" in capsys.readouterr().out) == (0, True)
+
+
+def test_a_run_on_a_backbone_that_is_another_one_now_is_refused(project, capsys):
+    main(LORA)
+    manifest = Path("runs/pretrain_tiny/backbone/manifest.json")
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "fingerprint": "f00"}))
+    assert "but model.init_from is backbone f00 now; give another --run" in said(LORA, capsys)
+
+
+def test_other_profiles_in_the_same_file_are_noticed(project, capsys):
+    def write(value):
+        rows = [{"user": name, "attribute": "age", "value": value} for name in ("ada", "ben")]
+        pq.write_table(pa.Table.from_pylist(rows), "people.parquet")
+
+    write("old")
+    Path("experiments/psp.yaml").write_text(
+        "data: {init_args: {prompt: {style: psp}, profiles: people.parquet}}\n"
+        "trainer: {max_epochs: 1, callbacks: [callbacks.BackboneExport]}\n"
+    )
+    arguments = ["--config", "experiments/pretrain_tiny.yaml", "--config", "experiments/psp.yaml"]
+    main(["fit", *arguments])
+    main(["test", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main(["test", *arguments])
+    assert stop.value.code == 0  # left alone
+    write("young")
+    main(["test", *arguments])
+    assert card("pretrain_tiny+psp", "test")["profiles"] != card("pretrain_tiny+psp")["profiles"]
+    assert "was trained with other profiles than are in the file now" in said(["fit", *arguments], capsys)
+
+
+def test_conversations_are_left_alone_until_an_adapter_is_another_one(project, capsys):
+    Path("experiments/conversations.yaml").write_text(
+        "model:\n  class_path: lightning_modules.Conversations\n"
+        "  init_args: {init_from: runs/pretrain_tiny/backbone, adapters: runs/lora_tiny/adapters, num_turns: 4}\n"
+        "data: {class_path: datamodules.Openings, init_args: {preparation: corpora/invented.yaml}}\n"
+        "trainer: {accelerator: cpu, enable_progress_bar: false, callbacks: [callbacks.ConversationWriter]}\n"
+    )
+    talk = ["predict", "--config", "experiments/conversations.yaml"]
+    assert "train it with: lightning fit --config experiments/lora_tiny.yaml" in said(talk, capsys)
+    main(LORA)
+    main(talk)
+    lines = [json.loads(line) for line in Path("runs/conversations/conversations.jsonl").read_text().splitlines()]
+    assert {line["speaker"] for line in lines} == {None, "ada", "ben", "cleo", "dan"}
+    assert card("conversations", "predict")["backbone"] == card("conversations", "conversations")["backbone"]
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main(talk)
+    assert (stop.value.code, "is done already" in capsys.readouterr().out) == (0, True)
+    Path("runs/lora_tiny/adapters/ada/card.json").touch()
+    main(talk)
