@@ -168,7 +168,7 @@ def compare(arguments: argparse.Namespace, directory: Path) -> None:
     (directory / "users.txt").write_text("\n".join(users) + "\n")
     lightning = [str(Path(sys.executable).with_name("lightning")), "fit", "--config", str(arguments.experiment)]
     lightning += [*overrides, f"--data.users={directory / 'users.txt'}"]
-    others = [sys.executable, "-m", "benchmarks.adapter_workers"]
+    others = [sys.executable, "-m", "benchmarks.peers.adapters"]
     environment = dict(os.environ)
     seconds: dict[str, list[float]] = {name: [] for name in NAMES}
     work: dict[str, list[float]] = {name: [] for name in NAMES}

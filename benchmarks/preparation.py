@@ -2,7 +2,7 @@
 
     python -m benchmarks.preparation --posts 1000000 3000000 10000000 --output runs/preparation
 
-Corpora are synthetic networks (`benchmarks/network.py`), made once for each size. Every measurement is a fresh process
+Corpora are synthetic networks (`benchmarks/synthetic_network/network.py`), made once for each size. Every measurement is a fresh process
 of the command with `POSTS=<corpus>` in its environment and `--output`, `--num_buckets`, `--engine` and, if asked for,
 `--num_workers` behind it; sizes and settings take turns, and the output is deleted when its bytes are counted.
 
@@ -33,8 +33,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.experiment import exit_on_termination
-from benchmarks.network import generate
-from benchmarks.network_people import Settings
+from benchmarks.synthetic_network.network import generate
+from benchmarks.synthetic_network.people import Settings
 from benchmarks.process_tree import run
 from benchmarks.report import spread, table
 

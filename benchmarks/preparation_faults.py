@@ -1,6 +1,6 @@
 """Is the output the same however a preparation went? Buckets, engines, and kills at random moments, on one corpus.
 
-    python -m benchmarks.network --posts 2000000 --output data/network
+    python -m benchmarks.synthetic_network.network --posts 2000000 --output data/network
     POSTS='data/network/posts-*.jsonl' python -m benchmarks.preparation_faults --output data/faults
 
 Prepares the same posts several times, each time into a directory of its own: with 1 and with 16 buckets, on a Ray of

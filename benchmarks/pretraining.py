@@ -140,7 +140,7 @@ def compare(arguments: argparse.Namespace, directory: Path) -> None:
         "rows": rows,
         "tuned": arguments.tuned_trainer,
     }
-    command = [sys.executable, "-m", "benchmarks.pretraining_workers"]
+    command = [sys.executable, "-m", "benchmarks.peers.pretraining"]
     workers: dict[str, Worker] = {}
     seconds: dict[str, list[float]] = {name: [] for name in NAMES}
     matrix: list[float] = []

@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import peak_memory, spread, table
-from benchmarks.stream_peers import PEERS
+from benchmarks.peers.streams import PEERS
 
 PAIRS_PER_PART = 100_000
 NUM_SPEAKERS = 1000

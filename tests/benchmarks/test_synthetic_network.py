@@ -9,9 +9,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.network import BROKEN, generate
-from benchmarks.network_people import Settings
-from benchmarks.network_texts import HABITS_PER_VALUE, NUM_WORDS, habits, phrases, vocabulary
+from benchmarks.synthetic_network.network import BROKEN, generate
+from benchmarks.synthetic_network.people import Settings
+from benchmarks.synthetic_network.texts import HABITS_PER_VALUE, NUM_WORDS, habits, phrases, vocabulary
 from datamodules.evidence.language import load_language
 
 POSTS, PEOPLE = 30_000, 100  # seven whole units and a part of one

@@ -1,7 +1,7 @@
 """What people would use instead of `UserLora`, each a process of its own, started by `adapters.py`.
 
-    python -m benchmarks.adapter_workers loop JOB        # one PEFT model, one user after another, a training loop
-    python -m benchmarks.adapter_workers trainer JOB     # a `Seq2SeqTrainer` and a PEFT model for each user
+    python -m benchmarks.peers.adapters loop JOB        # one PEFT model, one user after another, a training loop
+    python -m benchmarks.peers.adapters trainer JOB     # a `Seq2SeqTrainer` and a PEFT model for each user
 
 JOB is a JSON object; its keys are written where `adapters.py` makes it. Both read the same shards with the same
 prompts as ours, without Lightning, and write a PEFT directory for each user with the weights of the best epoch.

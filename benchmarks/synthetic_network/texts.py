@@ -1,7 +1,7 @@
 """What the people of the synthetic network write: words, habits, and what gives an attribute away.
 
 In: who writes, as numbers of attribute values. Out: texts, as Arrow arrays, about 60 bytes each. Not its job: who
-writes when and to whom, which is in `benchmarks/network.py`.
+writes when and to whom, which is in `benchmarks/synthetic_network/network.py`.
 
 The attributes, their values and the names of places are those of `experiments/profiles/en.yaml`, so that its patterns
 find what is planted here. The words are a hundred frequent English ones and invented ones, 6,000 together, drawn by
@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
-PLACES = Path(__file__).parents[1] / "experiments" / "profiles" / "states_en.yaml"
+PLACES = Path(__file__).parents[2] / "experiments" / "profiles" / "states_en.yaml"
 NUM_WORDS = 6000
 WORDS_PER_POST = 7.6  # on average, beyond the three that every post has
 DISCLOSURE, WRONG = 0.05, 0.05  # share of posts with a disclosure; share of disclosures that say what is not so

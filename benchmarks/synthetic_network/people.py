@@ -1,7 +1,7 @@
 """The people of the synthetic network: who they are, how much they write, how much they are heard, whom they know.
 
 In: settings. Out: tables with a row for each person, drawn from the seed alone, and draws of people. Not its job: the
-posts, which `benchmarks/network.py` makes.
+posts, which `benchmarks/synthetic_network/network.py` makes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from benchmarks.network_texts import ATTRIBUTES, first_value, phrases
+from benchmarks.synthetic_network.texts import ATTRIBUTES, first_value, phrases
 
 POSTS_PER_PERSON, PEOPLE_PER_BOT = 50, 2000
 LARGEST = 1000.0  # of a power law, against the least

@@ -1,6 +1,6 @@
 """The competitors of `pretraining.py`, each a process of its own that trains when it is its turn.
 
-    python -m benchmarks.pretraining_workers JOB     # started by `pretraining.py`; JOB is a JSON object
+    python -m benchmarks.peers.pretraining JOB     # started by `pretraining.py`; JOB is a JSON object
 
 JOB: `name` (`ours`, or the Trainer's sampling strategy), `experiment`, `directory` with `initial/` (first weights
 and tokenizer) and `pairs.npz`, `steps` of a slice, `num_steps` in all, `rows` of the Trainer's batches, `tuned`.
