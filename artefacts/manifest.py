@@ -1,6 +1,6 @@
 """The manifest of a prepared corpus: what is in it, and what it was made from.
 
-In: a finished directory. Out: its `manifest.json`, and what follows from it. Not its job: what is in it.
+In: a finished directory. Out: its `manifest.json`, and what follows from it.
 """
 
 from __future__ import annotations

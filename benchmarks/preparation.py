@@ -33,10 +33,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.experiment import exit_on_termination
-from benchmarks.synthetic_network.network import generate
-from benchmarks.synthetic_network.people import Settings
 from benchmarks.process_tree import run
 from benchmarks.report import spread, table
+from benchmarks.synthetic_network.network import generate
+from benchmarks.synthetic_network.people import Settings
 
 COMMAND = "lightning prepare --config experiments/corpus_sns.yaml --corpus.profiles=null --max_tokenizer_texts=200000"
 NUM_FILES = 8

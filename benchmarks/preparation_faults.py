@@ -21,8 +21,8 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.report import table
 from artefacts.manifest import read_manifest, split_fingerprint
+from benchmarks.report import table
 
 SECONDS_TO_BEGIN = 4
 

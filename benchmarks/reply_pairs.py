@@ -35,8 +35,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import peak_memory, spread, table
 from benchmarks.peers.streams import PEERS
+from benchmarks.report import peak_memory, spread, table
 
 PAIRS_PER_PART = 100_000
 NUM_SPEAKERS = 1000
@@ -103,8 +103,8 @@ def make_corpus(source: Path, part: dict[str, Any], directory: Path, num_pairs: 
 def measure(directory: Path, pairs_to_time: int, tokens_per_batch: int) -> dict[str, float]:
     """All columns for one corpus, in this process."""
     from datamodules.batches import IGNORED
-    from datamodules.shards.pair_stream import PairStream, Source
     from datamodules.prompts.rendering import PromptTemplate, load_prompts
+    from datamodules.shards.pair_stream import PairStream, Source
     from datamodules.shards.reader import ShardReader
 
     held = peak_memory()

@@ -10,8 +10,8 @@ from typing import Any
 
 from lightning import Callback, Trainer
 
-from lightning_modules.backbones.t5 import save_backbone
 from artefacts.files import replace_directory
+from lightning_modules.backbones.t5 import save_backbone
 from lightning_modules.seq2seq import ProfileSeq2Seq
 
 

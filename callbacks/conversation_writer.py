@@ -15,8 +15,8 @@ from typing import Any, TextIO
 
 from lightning import Callback, Trainer
 
-from datamodules.batches import ConversationBatch
 from artefacts.commit import git_commit
+from datamodules.batches import ConversationBatch
 from lightning_modules.conversations import Conversations, Utterance
 
 REAL = "real"

@@ -1,7 +1,7 @@
 """The one command: `lightning fit|validate|test|predict --config experiments/X.yaml`, and `prepare`, `table`, `sweep`.
 
-In: YAML files and flags. Out: a run directory, `runs/<name>/`, with checkpoints, artefacts, logs and a run card.
-This is where the rooms meet: it may import all of them. Not its job: anything that is not about running.
+In: YAML files and flags. Out: a run directory, `runs/<name>/`, with checkpoints, artefacts, logs and a run card. This
+is where the rooms meet: it may import all of them.
 
 The run's name is that of the experiment file, followed by what the flags change in it: `lora_r12`, and
 `lora_r12,rank=8` for `--model.rank=8`; so neither an ablation nor a sweep writes over another run. `--run`

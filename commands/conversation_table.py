@@ -1,8 +1,7 @@
 """`lightning conversation_table`: long conversations of user models, block by block, in one table.
 
 In: `conversations.jsonl`, the prepared corpus, and, for profiles, what a network says of the conversations and of the
-users. Out: `table.md`, `.tex`, `.csv` and `.png`. Not its job: the figures of a part (`conversations.py`). No text of a
-turn is written anywhere.
+users. Out: `table.md`, `.tex`, `.csv` and `.png`. No text of a turn is written anywhere.
 
 All figures are means over speakers of a speaker's mean over conversations. Intervals are 95 % BCa bootstrap
 over speakers, then over the conversations of each; that two speakers of one conversation hang together is left out of
@@ -17,17 +16,26 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from commands.experiments.experiment import moved, run_before
 from commands.experiments.other_backbone import on_backbones, places_of, require_backbones
-from evaluation.metrics.conversation_parts import FIGURES, Judgements, Part, Rows, figures_of_partners, figures_of_parts, read_judgements, read_parts
+from evaluation.metrics.conversation_parts import (
+    FIGURES,
+    Judgements,
+    Part,
+    Rows,
+    figures_of_partners,
+    figures_of_parts,
+    read_judgements,
+    read_parts,
+)
 from evaluation.metrics.identification import UserClassifier
-from evaluation.statistics.bootstrap import MIN_UNITS, bca, jackknife_users, resample_users
+from evaluation.metrics.text_metrics import Unit
+from evaluation.report.cells import csv_lines
+from evaluation.report.files import log_to_wandb, write_tables
 from evaluation.report.plots import COLORS, REFERENCE_COLOR, ascii_label
 from evaluation.results.predictions import card_facts, read_card
-from evaluation.report.cells import csv_lines
-from commands.experiments.experiment import moved, run_before
-from evaluation.report.files import log_to_wandb, write_tables
-from evaluation.metrics.text_metrics import Unit
 from evaluation.results.training_turns import check_corpus, training_turns
+from evaluation.statistics.bootstrap import MIN_UNITS, bca, jackknife_users, resample_users
 
 NAMES = {"own": "own adapters", "base": "backbone", "real": "real turns (ceiling)"}
 SWAPPED = "own adapters, held to be the partner (floor)"

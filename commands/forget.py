@@ -1,7 +1,7 @@
 """`lightning forget --user ID`: takes one person out of all that this project has written, and says what it was.
 
 In: an id, the directories of data and runs. Out: those without the person, a report, and the id in a list of people
-who are left out from now on. Not its job: the corpora themselves, and whatever was copied elsewhere.
+who are left out from now on.
 
 What was learnt from words cannot be taken out of weights by deleting rows. Such weights are named: train them anew.
 The command may be killed at any time: every file stays whole, and the same command goes on.
@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from commands.forgetting.prepared_data import PersonInCorpus, prepared_directories
-from datamodules.preparation.opt_out import add_to_opt_out, read_opt_out
-
 from commands.forgetting.runs import Person, Trace, names, traces_in
+from datamodules.preparation.opt_out import add_to_opt_out, read_opt_out
 
 OPT_OUT = "opt_out.txt"
 NOT_SEARCHED = {".parquet", ".arrow", ".safetensors", ".ckpt"}

@@ -1,7 +1,6 @@
 """`lightning prepare`: the preparation of a corpus, and a look at what a model will see of it.
 
 In: the settings of a preparation and of a prompt. Out: a prepared corpus; on the screen, reply pairs as text and ids.
-Not its job: how a corpus is prepared (`preparation/prepare.py`), how inputs are put together (`prompts.py`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """`lightning profile_table`: inferred profiles against what people declare, several systems side by side.
 
-In: a `judgements.parquet` per system (user, is_short, attribute, label, decision, value, posterior), all about the same
-people.
-Out: `table.md`, `table.csv`, `table.png`. Not its job: how values are inferred, or chunks put together.
+In: a `judgements.parquet` per system (user, is_short, attribute, label, decision, value, posterior), all about the
+same people. Out: `table.md`, `table.csv`, `table.png`.
 
 Figures, of each attribute and system; the paper gives none of them for profiles:
 
@@ -27,10 +26,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
-from evaluation.statistics.bootstrap import percentiles, resample_items
-from evaluation.report.plots import COLORS, REFERENCE_COLOR, ascii_label, save_png
 from evaluation.report.cells import align, csv_lines
 from evaluation.report.files import replace_file
+from evaluation.report.plots import COLORS, REFERENCE_COLOR, ascii_label, save_png
+from evaluation.statistics.bootstrap import percentiles, resample_items
 
 COLUMNS = {"user", "is_short", "attribute", "label", "decision", "value", "posterior"}
 COVERAGES = (0.25, 0.5, 0.75)

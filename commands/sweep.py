@@ -2,7 +2,6 @@
 
 In: the file that `wandb sweep` takes. Out: below `runs/sweep-<name of the file>/` a run directory for each point,
 `sweep.md`, `sweep.csv` and, where one number varies, `sweep.png`. The metric of a point is read from its run card.
-Not its job: what the file means (`sweep_file.py`), how a command is run (`runs.py`).
 """
 
 import csv
@@ -16,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.report.plots import draw_curves, save_png
-from evaluation.report.cells import align
 from commands.experiments.child_process import all_of, run_lightning, threads_of
 from commands.experiments.sweep_file import Point, SweepFile, read_sweep
+from evaluation.report.cells import align
 from evaluation.report.files import replace_file
+from evaluation.report.plots import draw_curves, save_png
 
 RUNS = Path("runs")
 

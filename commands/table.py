@@ -1,8 +1,7 @@
 """`lightning table`: several systems on the same test turns, in one table.
 
 In: for each system a `predictions.jsonl`, or the experiment that makes it. Out: `table.md`, `table.tex`, `table.csv`,
-`table.png`. Not its job: the figures (`scores.py`, `person.py`), how they are shown (`rendering.py`, `plots.py`), what
-a run is (`rows.py`). No text of a reply or context is written anywhere.
+`table.png`. No text of a reply or context is written anywhere.
 """
 
 from dataclasses import astuple, fields
@@ -11,25 +10,33 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from commands.experiments.other_backbone import places_of, require_backbones
-from evaluation.report.captions import caption_of
-from evaluation.scores.corpus_scores import corpus_scores
-from evaluation.report.curves import curve_figure
-from evaluation.metrics.mauve import mauve_scores, require_mauve
-from evaluation.scores.person_scores import PersonTable
-from evaluation.report.plots import draw_systems, draw_users
-from evaluation.results.predictions import Prediction, check_same_pairs, check_same_split, older_than_weights, on_other_backbones, read_card, read_predictions
-from evaluation.report.cells import csv_of, panels, system_panels, user_labels
 from commands.experiments.experiment import Experiment, collect, run_before
-from evaluation.results.run_facts import run_facts
-from evaluation.report.score_tables import SHOWN, require_scores, score_tables
-from evaluation.scores.user_scores import MICRO, Score, items_of_users, user_scores
-from evaluation.statistics.significance import standings_of
+from commands.experiments.other_backbone import places_of, require_backbones
+from evaluation.metrics.mauve import mauve_scores, require_mauve
 from evaluation.metrics.similarity import DEFAULT_ENCODER, TextEncoder
-from evaluation.report.files import log_to_wandb, write_tables
 from evaluation.metrics.text_metrics import Unit
+from evaluation.report.captions import caption_of
+from evaluation.report.cells import csv_of, panels, system_panels, user_labels
+from evaluation.report.curves import curve_figure
+from evaluation.report.files import log_to_wandb, write_tables
+from evaluation.report.plots import draw_systems, draw_users
+from evaluation.report.score_tables import SHOWN, require_scores, score_tables
+from evaluation.results.predictions import (
+    Prediction,
+    check_same_pairs,
+    check_same_split,
+    older_than_weights,
+    on_other_backbones,
+    read_card,
+    read_predictions,
+)
+from evaluation.results.run_facts import run_facts
 from evaluation.results.training_turns import check_corpus, training_turns
+from evaluation.scores.corpus_scores import corpus_scores
+from evaluation.scores.person_scores import PersonTable
+from evaluation.scores.user_scores import MICRO, Score, items_of_users, user_scores
 from evaluation.scores.weight_scores import WEIGHT_FIGURES, TestSums, caption_of_weights, read_test, weight_scores
+from evaluation.statistics.significance import standings_of
 
 
 class Table:

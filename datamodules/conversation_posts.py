@@ -5,8 +5,8 @@ speaker said in one part of one conversation:
 
     <fingerprint of the file>/<system>/<conversation>/<first turn>-<last turn>/<speaker>
 
-Parts are blocks of turns, and all turns up to the end of each block. `<fingerprint>/prior/0/0-0/<speaker>` is an empty
-turn: what the network believes of somebody who says nothing. Not its job: learning; agreement with anything.
+Parts are blocks of turns, and all turns up to the end of each block. `<fingerprint>/prior/0/0-0/<speaker>` is an
+empty turn: what the network believes of somebody who says nothing.
 
 What somebody says is judged by the network that has not seen that speaker's posts, as their profile is, and turns that
 match a pattern of distant labels are hidden, as they are in profiles. Chunks of 150 posts are what a network has learnt
@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.corpora.records import Post
-from datamodules.preparation.settings import Preparation
 from datamodules.evidence.histories import Spoken
+from datamodules.preparation.settings import Preparation
 from datamodules.profile_posts import ProfilePosts
 
 PRIOR = "prior"

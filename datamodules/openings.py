@@ -2,7 +2,6 @@
 
 In: the test split of a prepared corpus. Out: `ConversationBatch`es of pairs of users, each with the first turns of a
 real dialogue that one of the two had; the inputs of the next turn; what the users really said, to compare with.
-Not its job: generation.
 
 The partner in that dialogue is somebody else: the other user of the pair takes their place. What a model reads is made
 as reply pairs are: the last turns that preparation keeps, then the last ids that training kept, the profile in front.

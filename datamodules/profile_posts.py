@@ -1,7 +1,6 @@
 """`ProfilePosts`: parts of people's histories as evidence for a Markov logic network.
 
-In: a corpus and a language's YAML. Out: `EvidenceBatch`es of chunks. Not its job: whose posts count and what is known
-of them (`profile_histories`), what is in a text (`profile_evidence`), formulas, weights, decisions.
+In: a corpus and a language's YAML. Out: `EvidenceBatch`es of chunks.
 
 A user's posts in time order are cut into chunks of 150 (Otsuka et al. 2024). What is in a chunk is the evidence of that
 chunk, but for the places that somebody names: these are few, and count for all of their chunks (measured: prefectures
@@ -26,12 +25,12 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from datamodules.batches import EvidenceBatch, Facts, WholePass
-from datamodules.preparation.settings import Preparation
-from datamodules.preparation.splits import stable_hash
 from datamodules.evidence.counts import NOTHING, Chunk, Words, choose, gram_counts
 from datamodules.evidence.facts import ChunkFacts, cut, rarity, read_vocabulary, saturating
 from datamodules.evidence.histories import Spoken, declared_labels, distant_labels, histories_of
 from datamodules.evidence.language import load_language
+from datamodules.preparation.settings import Preparation
+from datamodules.preparation.splits import stable_hash
 
 
 class ProfilePosts(LightningDataModule):

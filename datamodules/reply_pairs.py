@@ -1,7 +1,6 @@
 """Streams reply pairs for pre-training: in place, shuffled, in batches of about equal cost, resumable.
 
 In: splits of prepared corpora, by default those for pre-training. Out: `Seq2SeqBatch` batches.
-Not its job: the order of the pairs and how it is cut into batches (`pair_stream.py`).
 
 The position belongs to the DataModule, because loader states are lost or wrong in Lightning 2.6. It says by which
 cuts the present epoch was handed out so far, so that a run goes on exactly on another number of processes, or with
@@ -20,11 +19,11 @@ from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from torch.utils.data import DataLoader, IterableDataset
 
 from datamodules.batches import Seq2SeqBatch, WholePass
-from datamodules.shards.pair_stream import Cut, PairStream, Source
 from datamodules.preparation.settings import Preparation
 from datamodules.preparation.tokenizer import tokenizer_fingerprint
 from datamodules.prompts.profiles import ProfileControl
 from datamodules.prompts.rendering import PromptTemplate, load_prompts
+from datamodules.shards.pair_stream import Cut, PairStream, Source
 from datamodules.shards.reader import ShardReader
 from datamodules.user_sets import UserSets
 

@@ -1,8 +1,6 @@
 """The small user sets: batches in which every user has equally many rows, grouped by user.
 
 In: the user splits of a prepared corpus. Out: `Seq2SeqBatch` batches of several users.
-Not its job: who is still training, which the module that trains says with `next_round`; each user's own batches
-(`user_rows.py`).
 
 Which users share a batch is decided when each has their own batches, by the shape of the next ones, so that there is
 little padding; it changes nothing for any of them. A pass of the training loader is one *round*: one epoch of each user
@@ -25,14 +23,14 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader, IterableDataset
 
 from datamodules.batches import Seq2SeqBatch, WholePass, collate
-from datamodules.users.general_pairs import SPLIT as GENERAL
-from datamodules.users.general_pairs import GeneralPairs, evenly
-from datamodules.users.history import History
 from datamodules.preparation.settings import Preparation
 from datamodules.prompts.profiles import ProfileControl
 from datamodules.prompts.rendering import Prompts, PromptTemplate, load_prompts
-from datamodules.users.past_replies import PastReplies, RepliesInFront, Retrieved, Turns
 from datamodules.shards.reader import ShardReader
+from datamodules.users.general_pairs import SPLIT as GENERAL
+from datamodules.users.general_pairs import GeneralPairs, evenly
+from datamodules.users.history import History
+from datamodules.users.past_replies import PastReplies, RepliesInFront, Retrieved, Turns
 from datamodules.users.user_rows import UserRows, UserSplit
 
 USERS_IN_MEMORY = 256

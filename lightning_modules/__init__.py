@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lightning_modules.chat.endpoint import ChatEndpoint
     from lightning_modules.chat.models import LocalChatModel
+    from lightning_modules.markov_logic.inference import ProfileInference
+
     from .conversations import Conversations
     from .joint_tuning import JointTuning
     from .profile_network import ProfileNetwork
-    from lightning_modules.markov_logic.inference import ProfileInference
     from .prompted_llm import PromptedLLM
     from .retrieved_reply import RetrievedReply
     from .seq2seq import ProfileSeq2Seq

@@ -1,7 +1,7 @@
 """Finished adapters of many users on one backbone: test and prediction of a batch with everyone's own, or others'.
 
 In: batches of several users, adapters from files. Out: everyone's sums under each kind of adapter, the swap matrix,
-predictions. Not its job: training (`user_lora.py`).
+predictions.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from datamodules.batches import IGNORED, Seq2SeqBatch
-
-from lightning_modules.lora.adapter_files import load_adapter, retrieved_settings
 from lightning_modules.backbones.generation import generate
-from .seq2seq import Predictions, ReplyModule
-from lightning_modules.lora.stacked_lora import StackedLora
 from lightning_modules.backbones.user_totals import UserTotals
+from lightning_modules.lora.adapter_files import load_adapter, retrieved_settings
+from lightning_modules.lora.stacked_lora import StackedLora
+
+from .seq2seq import Predictions, ReplyModule
 
 
 class AdaptersInUse(ReplyModule):

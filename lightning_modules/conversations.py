@@ -1,7 +1,7 @@
 """`Conversations`: two user models talk with each other, turn by turn.
 
 In: `ConversationBatch`es from `datamodules.Openings`, a backbone, adapters from files. Out: what was said (written by
-`callbacks.ConversationWriter`). Not its job: training, how a conversation begins, what is made of it (`evaluation`).
+`callbacks.ConversationWriter`).
 
 All conversations of a batch are held at the same time: each turn is one `generate` call in which every row has the
 adapter of its own speaker. The same conversations are held by the bare backbone, to see what the adapters add.
@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from datamodules.batches import ConversationBatch, Seq2SeqBatch
-
-from lightning_modules.lora.adapter_files import WEIGHTS, adapter_directory, load_adapter
-from lightning_modules.backbones.t5 import load_backbone
 from lightning_modules.backbones.generation import Decoding, generate
-from .seq2seq import ReplyModule
+from lightning_modules.backbones.t5 import load_backbone
+from lightning_modules.lora.adapter_files import WEIGHTS, adapter_directory, load_adapter
 from lightning_modules.lora.stacked_lora import StackedLora
+
+from .seq2seq import ReplyModule
 
 OWN, BASE = "own", "base"
 OF_A_CONFIG = ("r", "lora_alpha", "use_rslora", "target_modules")

@@ -1,7 +1,7 @@
 """`JointTuning`: one model for all target users together, the baseline that everybody's own weights must beat.
 
 In: batches of the target users' own splits, from `datamodules.ReplyPairs` with `train_split: users/train`. Out: a
-backbone like any other (written by `callbacks.BackboneExport`). Not its job: a model for each user (`user_tuning.py`).
+backbone like any other (written by `callbacks.BackboneExport`).
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from lightning_modules.backbones.t5 import Backbone
 from lightning_modules.backbones.generation import Decoding
+from lightning_modules.backbones.t5 import Backbone
+
 from .seq2seq import OptimizerFactory, ProfileSeq2Seq, SchedulerFactory
 
 

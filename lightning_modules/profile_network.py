@@ -1,7 +1,7 @@
 """`ProfileNetwork`: learns the weights of a formula file, and infers profiles from parts of people's histories.
 
 In: `EvidenceBatch`es of chunks of posts from `datamodules.ProfilePosts`. Out: learnt weights, posteriors of every
-chunk. Not its job: text, tables, the decision of a user from their chunks (`evaluation`, `callbacks`).
+chunk.
 
 With k folds, k + 1 networks are learnt side by side in one fit: network i has not seen the users of fold i, and the
 last one has seen everybody. Whoever has a label is judged, and given a profile, by the network that has not seen
@@ -19,14 +19,21 @@ import torch
 from lightning import LightningModule
 from torch import Tensor
 
-from datamodules.batches import EvidenceBatch
 from artefacts.files import replace_directory
-from lightning_modules.markov_logic.proximal import ProximalGradient
-
+from datamodules.batches import EvidenceBatch
 from lightning_modules.markov_logic.grounding import Grounding
-from lightning_modules.markov_logic.network_files import FORMULAS, WEIGHTS, Posteriors, load_weights, posteriors, read_formulas, require_predicates
 from lightning_modules.markov_logic.network import MarkovLogicNetwork
+from lightning_modules.markov_logic.network_files import (
+    FORMULAS,
+    WEIGHTS,
+    Posteriors,
+    load_weights,
+    posteriors,
+    read_formulas,
+    require_predicates,
+)
 from lightning_modules.markov_logic.propagation import BeliefPropagation
+from lightning_modules.markov_logic.proximal import ProximalGradient
 from lightning_modules.markov_logic.syntax import Formula
 
 READABLE = "weights.tsv"

@@ -1,8 +1,7 @@
 """`PromptedLLM`: a large language model that is told about the user, and not trained: what adapters are compared with.
 
-In: `Seq2SeqBatch`es of `UserSets`, so that it answers the same test turns, with the same context, as any other system.
-Out: candidates as texts, without likelihoods. Not its job: the words of the prompt (`chat_wording.py`), the model
-(`chat_models.py`, `chat_endpoint.py`).
+In: `Seq2SeqBatch`es of `UserSets`, so that it answers the same test turns, with the same context, as any other
+system. Out: candidates as texts, without likelihoods.
 
 The user's examples are their training turns; the model never sees a validation or test turn before the one it is asked.
 """
@@ -16,9 +15,9 @@ import numpy as np
 from lightning import LightningModule
 
 from datamodules.batches import Seq2SeqBatch
-
 from lightning_modules.chat.models import ChatDecoding, ChatModel
 from lightning_modules.chat.wording import ChatWording, Turns
+
 from .seq2seq import Predictions
 
 

@@ -1,8 +1,7 @@
 """`RetrievedReply`: the user's own past reply to the most similar context, the baseline that cannot say anything new.
 
-In: `Seq2SeqBatch`es of `UserSets`. Out: candidates as texts, without likelihoods; nothing is trained. Not its job: the
-search, which the data module does (`similar_replies`). Only training turns are searched, so that a held-out reply is
-never found.
+In: `Seq2SeqBatch`es of `UserSets`. Out: candidates as texts, without likelihoods; nothing is trained. Only training
+turns are searched, so that a held-out reply is never found.
 """
 
 from __future__ import annotations

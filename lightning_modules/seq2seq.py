@@ -1,7 +1,6 @@
 """`ProfileSeq2Seq`: the encoder-decoder that learns to reply with a profile as prompt; and steps all modules share.
 
 In: `Seq2SeqBatch`. Out: a backbone (written by `callbacks.BackboneExport`), perplexity, predictions.
-Not its job: one user's adapter (`user_lora.py`, `user_tuning.py`).
 """
 
 from __future__ import annotations
@@ -19,10 +18,9 @@ from torchmetrics import SumMetric
 
 from datamodules.batches import IGNORED, Seq2SeqBatch
 from datamodules.prompts.rendering import PromptTemplate
-
-from lightning_modules.backbones.t5 import Backbone, Size, load_backbone, new_model
 from lightning_modules.backbones.generation import Decoding, generate
 from lightning_modules.backbones.likelihood import reply_states, row_nll, summed_nll
+from lightning_modules.backbones.t5 import Backbone, Size, load_backbone, new_model
 from lightning_modules.backbones.user_totals import UserTotals, write_test
 
 if TYPE_CHECKING:

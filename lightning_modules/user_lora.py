@@ -1,8 +1,7 @@
 """`UserLora`: one fit trains the LoRA adapters of all selected users, each as if it were alone.
 
 In: batches of several users from `datamodules.UserSets`. Out: finished adapters (written by
-`callbacks.AdapterCheckpoint`) and per-user perplexity. Not its job: test and prediction with them
-(`adapters_in_use.py`), PEFT methods other than LoRA (`user_tuning.py`).
+`callbacks.AdapterCheckpoint`) and per-user perplexity.
 
 The backbone is frozen. Users are trained in slots; a pass of the loader is one epoch of every user in a slot
 ("round"). After a round each user is validated on their own dialogues; who is done leaves the slot to the next
@@ -20,17 +19,25 @@ import torch
 from torch import Tensor
 
 from datamodules.batches import IGNORED, Seq2SeqBatch
-
-from lightning_modules.lora.adapter_files import retrieved_settings, users_to_train
-from .adapters_in_use import AdaptersInUse
-from lightning_modules.backbones.t5 import load_backbone
 from lightning_modules.backbones.generation import Decoding
 from lightning_modules.backbones.likelihood import reply_states, summed_nll
-from lightning_modules.lora.per_user_adamw import PerUserAdamW
-from lightning_modules.lora.user_rounds import Progress, Roster, history_settings, macro_perplexity, require_one_process, require_rounds, seed_of
-from .schedules import warmup_linear
-from lightning_modules.lora.stacked_lora import StackedLora
+from lightning_modules.backbones.t5 import load_backbone
 from lightning_modules.backbones.user_totals import UserTotals
+from lightning_modules.lora.adapter_files import retrieved_settings, users_to_train
+from lightning_modules.lora.per_user_adamw import PerUserAdamW
+from lightning_modules.lora.stacked_lora import StackedLora
+from lightning_modules.lora.user_rounds import (
+    Progress,
+    Roster,
+    history_settings,
+    macro_perplexity,
+    require_one_process,
+    require_rounds,
+    seed_of,
+)
+
+from .adapters_in_use import AdaptersInUse
+from .schedules import warmup_linear
 
 ALL_MATRICES = ("q", "k", "v", "o", "wi", "wo")
 

@@ -1,8 +1,7 @@
 """`UserTuning`: one user after the other in one fit, with any PEFT method or with all weights, for the comparisons.
 
-In: batches of one user each. Out: everyone's weights with the best validation loss, in `<run>/adapters/<user>/` as PEFT
-writes them, or in `<run>/models/<user>/` after full fine-tuning (written by `callbacks.TunedExport`). Not its job: many
-users at the same time (`user_lora.py`).
+In: batches of one user each. Out: everyone's weights with the best validation loss, in `<run>/adapters/<user>/` as
+PEFT writes them, or in `<run>/models/<user>/` after full fine-tuning (written by `callbacks.TunedExport`).
 
 A pass of the loader is one epoch of the user whose turn it is, and is followed by a validation on that user's own
 dialogues. Who is done makes place for the next, who begins with the backbone's weights, and with an optimizer, a
@@ -21,11 +20,25 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from datamodules.batches import IGNORED, Seq2SeqBatch
-
-from lightning_modules.lora.adapter_files import adapter_directory, read_card, require_same_retrieval, retrieved_settings, users_to_train
-from lightning_modules.backbones.t5 import load_backbone, load_model
 from lightning_modules.backbones.generation import Decoding
-from lightning_modules.lora.user_rounds import Progress, Roster, history_settings, macro_perplexity, require_one_process, require_rounds, seed_of
+from lightning_modules.backbones.t5 import load_backbone, load_model
+from lightning_modules.lora.adapter_files import (
+    adapter_directory,
+    read_card,
+    require_same_retrieval,
+    retrieved_settings,
+    users_to_train,
+)
+from lightning_modules.lora.user_rounds import (
+    Progress,
+    Roster,
+    history_settings,
+    macro_perplexity,
+    require_one_process,
+    require_rounds,
+    seed_of,
+)
+
 from .seq2seq import OptimizerFactory, ProfileSeq2Seq, SchedulerFactory
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from commands.experiments.other_backbone import places_of
-from commands.experiments.experiment import OF_THE_TRAINER, Experiment, experiment_of
 from commands import cli
 from commands.cli import UserDialogueCLI, main
+from commands.experiments.experiment import OF_THE_TRAINER, Experiment, experiment_of
+from commands.experiments.other_backbone import places_of
 
 ROOT = Path(__file__).parents[1]
 ALL = sorted(path for path in (ROOT / "experiments").rglob("*.yaml") if not path.is_symlink())  # other names

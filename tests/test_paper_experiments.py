@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from artefacts.manifest import read_manifest
-from commands.table import Table
 from commands.cli import UserDialogueCLI, main, read_tool
+from commands.table import Table
 
 openpyxl = pytest.importorskip("openpyxl")
 

@@ -1,0 +1,1 @@
+"""An invented social network of any size."""

@@ -2,10 +2,8 @@
 
     python -m benchmarks.synthetic_network.network --posts 2000000 --output <directory> [--files 8] [--seed 0] [--format jsonl.zst]
 
-Out: `posts-*.jsonl` (or the format asked for) with `id, author, text, time, in_reply_to`; `truth.parquet` with
-`user, attribute, value` of all who are not bots; `counts.json`, against which a preparation can be checked. Not its
-job: text that reads like language; who the people are is in `benchmarks/synthetic_network/people.py`, and what they write in
-`benchmarks/synthetic_network/texts.py`.
+Out: `posts-*.jsonl` (or the format asked for) with `id, author, text, time, in_reply_to`; `truth.parquet` with `user,
+attribute, value` of all who are not bots; `counts.json`, against which a preparation can be checked.
 
 Posts come in units of 4,096, and a unit has 4,096 lanes, each post in one of them, in an order drawn anew. A lane is a
 place where a conversation can go on: a post of a lane answers the post that the same lane has in the unit before, or

@@ -1,7 +1,6 @@
 """The people of the synthetic network: who they are, how much they write, how much they are heard, whom they know.
 
-In: settings. Out: tables with a row for each person, drawn from the seed alone, and draws of people. Not its job: the
-posts, which `benchmarks/synthetic_network/network.py` makes.
+In: settings. Out: tables with a row for each person, drawn from the seed alone, and draws of people.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """What the people of the synthetic network write: words, habits, and what gives an attribute away.
 
-In: who writes, as numbers of attribute values. Out: texts, as Arrow arrays, about 60 bytes each. Not its job: who
-writes when and to whom, which is in `benchmarks/synthetic_network/network.py`.
+In: who writes, as numbers of attribute values. Out: texts, as Arrow arrays, about 60 bytes each.
 
 The attributes, their values and the names of places are those of `experiments/profiles/en.yaml`, so that its patterns
 find what is planted here. The words are a hundred frequent English ones and invented ones, 6,000 together, drawn by

@@ -1,8 +1,7 @@
 """Our own command as a child process: how the table and the sweep get runs that are not there yet.
 
-In: arguments of `lightning`. Out: a `Run` (its directory, the reason if it failed), and a log of all it printed.
-A process of its own, so that a run that fails or is killed takes nothing with it and gets the whole memory.
-Not its job: what is run, and what is made of it.
+In: arguments of `lightning`. Out: a `Run` (its directory, the reason if it failed), and a log of all it printed. A
+process of its own, so that a run that fails or is killed takes nothing with it and gets the whole memory.
 """
 
 import asyncio

@@ -1,7 +1,6 @@
 """A row of a table that is an experiment: what is missing is trained and predicted, what is there is used as it is.
 
-In: an experiment file and flags over it. Out: the path of its predictions. Not its job: the decision whether a run is
-still what its settings and data say; `lightning fit` and `lightning predict` make it, by the fingerprints in run cards.
+In: an experiment file and flags over it. Out: the path of its predictions.
 
 Every command is a process of its own, so a row that fails, or is killed, takes nothing else with it; the same table
 again goes on with the row that was not finished.

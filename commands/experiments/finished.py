@@ -1,8 +1,8 @@
 """Which commands have nothing to do: asked of all at once, because to start a command takes longer than to look.
 
-In, on standard input: a JSON list of the arguments of commands of the trainer. Out, on standard output: a JSON list of
-their run directories, null where there is something to do, or where a command cannot even be read (it says so itself
-when it is run). Not its job: to run or to write anything.
+In, on standard input: a JSON list of the arguments of commands of the trainer. Out, on standard output: a JSON list
+of their run directories, null where there is something to do, or where a command cannot even be read (it says so
+itself when it is run).
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The same table on another backbone: what takes the place of what.
 
 In: the systems of a table, and the backbone that is wanted. Out: directories and those that take their places.
-Not its job: what a system runs there (`rows.py`).
 """
 
 import shlex

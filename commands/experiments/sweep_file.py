@@ -1,7 +1,7 @@
 """A W&B sweep file, as far as it can be followed without a server.
 
 In: the YAML file that `wandb sweep` takes. Out: its points, and for each the arguments that `wandb agent` would start
-our command with. Not its job: running them (`sweep.py`).
+our command with.
 
 Followed: method `grid` and `random`, `metric`, `parameters` with `value`, `values`, ranges and nested `parameters`,
 `command` with its macros, `run_cap`. Not followed: `bayes`, which needs W&B's server, and `early_terminate`.

@@ -1,0 +1,1 @@
+"""Removing a person from prepared data and runs."""

@@ -2,7 +2,7 @@
 
 In: a Parquet file or an Arrow IPC file (of either kind) whose columns name people: `user`, `speaker`, `partner`,
 `author`, or a name that ends in `_user` and so on. Out: the rows in which a person is any of these, and the same file
-without them. Not its job: what describes the file, such as a manifest.
+without them.
 """
 
 from __future__ import annotations

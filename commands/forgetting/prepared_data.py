@@ -1,8 +1,8 @@
 """Takes one person out of prepared corpora: pairs, profile, place among the target users; then counts and checksums.
 
 In: a prepared directory, or one whose preparation was stopped, and a person's id. Out: what there is of that person,
-and the directory without it. Every pair goes in which the person is speaker or partner, because its context holds what
-they said. Not its job: runs, and what was learnt from the words.
+and the directory without it. Every pair goes in which the person is speaker or partner, because its context holds
+what they said.
 
 The order makes it safe to be killed: a note in the directory says what is to be written anew (`forgetting.json`, which
 knows the person by a salted hash alone), then each file is replaced as a whole, then the manifest, and the note goes.
@@ -26,9 +26,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from artefacts.manifest import read_manifest, user_numbers
-from .parquet_rows import SUFFIXES, rows_of, take_out
 from datamodules.preparation.settings import alone
 from datamodules.preparation.shards import sha256_of
+
+from .parquet_rows import SUFFIXES, rows_of, take_out
 
 NOTE = "forgetting.json"
 LEFT_BEHIND = ".forgetting"  # of a file that was being written when the process was killed

@@ -1,8 +1,8 @@
 """What the files below `runs` have of one person, by the kind of file, each with how it is taken away.
 
 In: the directory of runs, a person's id, and what prepared data know of the person. Out: `Trace`s. Each replaces or
-deletes a file as a whole. What cannot be told apart by person goes altogether: embeddings and answers in caches, sample
-replies in logs, offline runs of W&B. Not its job: prepared data, the order of things, what is printed.
+deletes a file as a whole. What cannot be told apart by person goes altogether: embeddings and answers in caches,
+sample replies in logs, offline runs of W&B.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from typing import Any
 import yaml
 
 from commands.forgetting.parquet_rows import rows_of, take_out
-
 from lightning_modules.lora.adapter_files import adapter_directory
 
 WEIGHTS = ("adapters", "models")

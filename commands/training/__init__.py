@@ -1,0 +1,1 @@
+"""`lightning fit|validate|test|predict`: run directories, names and resuming."""

@@ -1,7 +1,7 @@
 """What is in the directory of a run already: a stopped fit goes on, what is finished is left alone, another is refused.
 
 In: a run directory with its run cards, and the settings of the command. Out: a checkpoint, or the end of the command.
-Not its job: which of the settings count (`run_settings.py`). As a part of the command line it knows the run cards.
+As a part of the command line it knows the run cards.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The settings of runs: what of them makes another run, what a run is called for it, and whether two are the same.
 
 In: configurations as plain values, and the arguments of a command. Out: names and differences.
-Not its job: what is done where settings differ (`earlier_run.py`); parsing.
 """
 
 from __future__ import annotations

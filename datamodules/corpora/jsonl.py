@@ -1,7 +1,7 @@
 """Your own dialogues, in a schema of two small files.
 
-In: a dialogues file, and a profiles file if there are profiles. Both are UTF-8 text with one JSON
-object a line. Out: dialogues of two people, and profiles. Not its job: to repair anything.
+In: a dialogues file, and a profiles file if there are profiles. Both are UTF-8 text with one JSON object a line. Out:
+dialogues of two people, and profiles.
 
 Dialogues file, one dialogue a line (wrapped here):
 

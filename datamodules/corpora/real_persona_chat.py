@@ -1,8 +1,8 @@
 """RealPersonaChat: Japanese text chats between people who describe themselves.
 
-In: the folder of the published layout, `dialogues/NNNNN.json` and `interlocutors.json`.
-Out: dialogues of two people, and what the speakers declare about themselves: demographic attributes, and as
-`persona` their ten sentences, one after the other. Not its job: the personality scores, which are no attributes.
+In: the folder of the published layout, `dialogues/NNNNN.json` and `interlocutors.json`. Out: dialogues of two people,
+and what the speakers declare about themselves: demographic attributes, and as `persona` their ten sentences, one
+after the other.
 
 Yamashita et al., PACLIC 2023; https://github.com/nu-dialogue/real-persona-chat
 

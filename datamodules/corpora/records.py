@@ -1,7 +1,6 @@
 """The records every corpus reader produces, and the account of what it had to leave out.
 
 In: nothing but plain values. Out: `Post`, `Turn`, `Dialogue`, `Profile`, the `Corpus` interface and `Drops`.
-Not its job: tokens, splits, prompts.
 """
 
 from __future__ import annotations

@@ -19,12 +19,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from datamodules.corpora.posts.cleaning import Cleaning
 from datamodules.corpora.posts.authors import AuthorRules
+from datamodules.corpora.posts.cleaning import Cleaning
 from datamodules.corpora.posts.files import Unit
+from datamodules.corpora.posts.profile_sources import ProfileSource
 from datamodules.corpora.posts.raw_posts import Fields, Reasons, row_of, table_of_rows
 from datamodules.corpora.posts.reader import BATCH_ROWS, CHECKED_RECORDS, Posts
-from datamodules.corpora.posts.profile_sources import ProfileSource
+
 from .records import Malformed
 
 ACCOUNT = "account"  # the key under which a post gets its author

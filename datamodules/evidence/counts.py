@@ -5,8 +5,8 @@ In: chunks of posts. Out: how often what occurs, as facts of evidence predicates
     HasWord(user, word)  HasGram(user, gram)  Uses(user, form)  Posts(user, hour)
     SaysGender(user, pattern, gender) ...     one such predicate for each attribute that has patterns
 
-Not its job: who is trained on, labels, tensors. Everything is counted by arrays where there is much of it: character
-n-grams of up to three characters are numbers of 63 bits, 21 bits a character, so that they are exact.
+Everything is counted by arrays where there is much of it: character n-grams of up to three characters are numbers of
+63 bits, 21 bits a character, so that they are exact.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """`ChunkFacts`: what a network sees of chunks of posts, as facts in tensors, and what it has to keep to see them again.
 
 In: chunks, a language, and the words, n-grams and rarities that a network knows. Out: facts by predicate; the content
-of a network's `vocabulary.json`. Not its job: whose posts count and how they are cut (`profile_posts`,
-`lightning_modules.markov_logic.inference`), what is in a text (`profile_evidence`), weights.
+of a network's `vocabulary.json`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """What people said in training dialogues, and what is known of them from it or from the corpus.
 
-In: a `Preparation`. Out: everybody's posts in time order, and labels: user → attribute → value. Not its job: chunks,
-evidence, tensors.
+In: a `Preparation`. Out: everybody's posts in time order, and labels: user → attribute → value.
 
 Only training dialogues count: those that are held out, of pre-training users and of target users alike, say nothing
 about anybody's profile.
@@ -16,10 +15,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datamodules.corpora.records import Drops, Post, Profile
-from datamodules.preparation.settings import Preparation
-from datamodules.preparation.splits import comparable, split_dialogues
 from datamodules.evidence.counts import Chunk, PatternCounter, is_question, places
 from datamodules.evidence.language import Attribute, Language
+from datamodules.preparation.settings import Preparation
+from datamodules.preparation.splits import comparable, split_dialogues
 
 SEARCHED_AT_ONCE = 150
 

@@ -1,7 +1,6 @@
 """What a language's YAML says about profiles: attributes, how their values are written, and what speaks for them.
 
-In: a YAML file such as `experiments/profiles/ja.yaml`. Out: a `Language`. Not its job: weights; which of the patterns
-can be believed, and how much, is learnt.
+In: a YAML file such as `experiments/profiles/ja.yaml`. Out: a `Language`.
 
     segmenter: unidic | words
     attributes:

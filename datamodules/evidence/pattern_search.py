@@ -1,7 +1,6 @@
 """Where regular expressions occur in many short texts, found fast.
 
-In: a pattern, texts. Out: its matches, exactly those of a search through each text for itself. Not its job: what the
-patterns mean.
+In: a pattern, texts. Out: its matches, exactly those of a search through each text for itself.
 
 Most patterns need some letters to be there, such as `my wife`, and most texts do not have them. Plain text is found
 tens of times faster than a pattern, so it is looked for first, in all texts at once, and the pattern then searches

@@ -1,7 +1,7 @@
 """Preparation of dialogues: all of them held in memory, which is good for some millions of turns.
 
 In: the settings of a `Preparation` and its corpus. Out: the files of a prepared corpus, in a directory that is not
-finished yet. Not its job: what is there already, and the name that it gets when it is finished (`prepare.py`).
+finished yet.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
+from artefacts.manifest import MANIFEST_VERSION, write_manifest
 from datamodules.corpora.records import OPTED_OUT, Dialogue, Drops
 
-from artefacts.manifest import MANIFEST_VERSION, write_manifest
 from .opt_out import names_fingerprint
 from .pairs import reply_pairs
 from .shards import schema, shard_row, write_shards

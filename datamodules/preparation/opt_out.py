@@ -1,6 +1,6 @@
 """People who asked to be left out: a text file of ids, one a line, beside the data.
 
-In: the file. Out: the ids, and the file with one more. Not its job: leaving anybody out.
+In: the file. Out: the ids, and the file with one more.
 """
 
 from __future__ import annotations

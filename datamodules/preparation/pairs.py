@@ -1,6 +1,6 @@
 """Reply pairs: who answers whom, with which turns before.
 
-In: a dialogue. Out: `ReplyPair` records that point into it. Not its job: token ids.
+In: a dialogue. Out: `ReplyPair` records that point into it.
 """
 
 from __future__ import annotations

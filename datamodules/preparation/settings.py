@@ -31,13 +31,13 @@ from typing import Any, Literal
 
 import pyarrow.parquet as pq
 
+from artefacts.manifest import num_pairs, read_manifest
 from datamodules.corpora.posts.reader import Posts
 from datamodules.corpora.records import Corpus, Dialogue, Drops, Profile
-
 from datamodules.preparation.at_scale.pipeline import PostPreparation, damaged_parts, mend_parts
 from datamodules.preparation.at_scale.task_engine import Engine
+
 from .in_memory import DialoguePreparation
-from artefacts.manifest import num_pairs, read_manifest
 from .opt_out import names_fingerprint, read_opt_out
 from .splits import SplitRule
 from .tokenizer import harmless, tokenizer_fingerprint

@@ -1,7 +1,6 @@
 """Token shards: reply pairs as Parquet, with what a reader needs to plan its batches.
 
 In: reply pairs and the ids of each turn. Out: `part-*.parquet` and the description of each part.
-Not its job: profiles and prompts, which are put in front when a batch is made.
 
 Columns of a shard, one row a reply pair:
 

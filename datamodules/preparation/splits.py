@@ -1,7 +1,6 @@
 """Who is a target user, and which dialogue belongs to which part of the data.
 
 In: dialogues. Out: named splits of (dialogue, author whose turns are learnt) without overlap of people.
-Not its job: tokens.
 
 The rule (design: first by user, then by time): a dialogue in which a target user takes part never
 reaches pre-training. The other dialogues are the pre-training corpus, of which a share is held out.

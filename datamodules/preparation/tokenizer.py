@@ -1,7 +1,6 @@
 """The tokenizer: SentencePiece unigram, trained once, kept in Hugging Face's `tokenizer.json`.
 
 In: texts of the pre-training split. Out: a directory that `AutoTokenizer.from_pretrained` loads.
-Not its job: the prompt format, though the markers the prompt uses get their ids here.
 
 SentencePiece trains five times faster and in a fifth of the memory of `tokenizers`, and only it can
 learn with byte fallback; the converted file gives the same ids. The class `T5Tokenizer` is avoided:

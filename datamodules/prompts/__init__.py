@@ -1,0 +1,1 @@
+"""What the model reads: turns, profiles and markers, as tokens."""

@@ -1,7 +1,6 @@
 """Profiles from a table, and controls: profiles that are made wrong on purpose. No torch.
 
-In: `profiles.parquet` of a corpus (declared) or of `lightning predict` (inferred). Out: user → attributes. Not its
-job: how they are written (`prompts.py`), how they are inferred (`profile_posts.py`).
+In: `profiles.parquet` of a corpus (declared) or of `lightning predict` (inferred). Out: user → attributes.
 
 What a profile is worth shows against the same prompt with somebody else's profile, or with some of it wrong or
 missing; a longer input alone could help as well.

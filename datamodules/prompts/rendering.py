@@ -25,6 +25,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from artefacts.manifest import read_manifest, user_numbers
+from datamodules.evidence.language import load_language
 from datamodules.preparation.tokenizer import (
     EOS,
     PARTNER,
@@ -34,7 +35,6 @@ from datamodules.preparation.tokenizer import (
     harmless,
     load_tokenizer,
 )
-from datamodules.evidence.language import load_language
 from datamodules.prompts.profiles import Attributes, ProfileControl, read_profiles
 from datamodules.shards.ragged import Ragged, join
 from datamodules.shards.reader import TokenPairs

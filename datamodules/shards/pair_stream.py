@@ -1,8 +1,6 @@
 """The order of reply pairs and how it is cut into batches: shuffled, of about equal cost, each position computed.
 
 In: one or several splits of prepared corpora. Out: `Seq2SeqBatch` batches of one process.
-Not its job: the prompt's wording (`prompts.py`), the files (`token_pairs.py`), remembering a position
-(`reply_pairs.py`).
 
 The order is a stateless permutation in two levels: each epoch permutes windows of row groups (what is in a
 window was drawn when the shards were shuffled) and the rows of each window. How many batches a window gives

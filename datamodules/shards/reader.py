@@ -1,7 +1,6 @@
 """Reads token shards: a few row groups at a time, straight from Parquet into flat arrays. No torch.
 
 In: the directory of a prepared corpus and a split. Out: `TokenPairs`.
-Not its job: the order of pairs, batches, prompts.
 """
 
 from __future__ import annotations

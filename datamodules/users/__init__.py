@@ -1,0 +1,1 @@
+"""Batches of target users: their turns, histories, retrieved replies and general pairs."""

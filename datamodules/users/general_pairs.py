@@ -1,8 +1,7 @@
 """A sample of general reply pairs: what people say with each other who are no target users and were not trained on.
 
 In: the split `pretrain/validation` of a prepared corpus. Out: `Seq2SeqBatch` batches of nobody in particular. It
-depends on the corpus alone, so that every model, whoever it was tuned to, is tested on the same pairs. Not its job:
-which user's weights are tested on them.
+depends on the corpus alone, so that every model, whoever it was tuned to, is tested on the same pairs.
 """
 
 from __future__ import annotations

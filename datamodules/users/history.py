@@ -1,7 +1,6 @@
 """How much of a user's history is learnt from, and what is made wrong in it on purpose. No torch.
 
-In: the lengths of every target user's training replies. Out: which rows a user is trained on instead. Not its job:
-reading and rendering them (`user_rows.py`); validation and test, which always stay as they are.
+In: the lengths of every target user's training replies. Out: which rows a user is trained on instead.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """What a user has replied to contexts like this one, looked up in their training dialogues. No torch.
 
 In: the target users' training turns, and contexts. Out: the replies to the most similar ones, as texts for those who
-show them, or as the part of a prompt that stands in front of the context. Not its job: what "similar" means
-(`similar_contexts.py`), how the prompt is written (`prompts.py`).
+show them, or as the part of a prompt that stands in front of the context.
 
 Only training turns are ever found, and none of the dialogue at hand: a row of training would find itself, and the
 reply that is to be learnt would stand in its own prompt.

@@ -1,6 +1,6 @@
 """Which contexts are like this one: cosine of TF-IDF over character n-grams, so that any language will do. No torch.
 
-In: contexts as texts. Out: indices of the most similar ones. Not its job: what was replied to them.
+In: contexts as texts. Out: indices of the most similar ones.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The rows of one split of the target users, and each user's own batches of them.
 
 In: a user split of a prepared corpus. Out: `UserRows`, rendered reply pairs of some users, and batches of their rows.
-Not its job: which users share a batch, and when (`user_sets.py`); which rows a history takes (`history.py`).
 
 Each user's batches are formed from that user's rows alone, by seed, user and epoch.
 """
@@ -19,12 +18,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from datamodules.users.history import History, TrainingRows, taken
 from datamodules.preparation.splits import stable_hash
 from datamodules.prompts.rendering import Prompts, Rendered
 from datamodules.shards.ragged import Ragged
-from datamodules.users.past_replies import RepliesInFront, UserTurns
 from datamodules.shards.reader import ShardReader
+from datamodules.users.history import History, TrainingRows, taken
+from datamodules.users.past_replies import RepliesInFront, UserTurns
 
 LENGTH_RATIO = 1.3
 """Target lengths in neighbouring bins differ by this factor."""

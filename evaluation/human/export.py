@@ -1,7 +1,7 @@
 """`lightning human-eval export`: from prediction files to one page for annotators, and the key that stays behind.
 
 In: a `predictions.jsonl` per system, all over the same reply pairs. Out: `page.html`, one file that needs no network,
-and `key.json`, which says what every option is. Not its job: what the page does (`page.html`), scores (`score.py`).
+and `key.json`, which says what every option is.
 
 Two tasks, on different reply pairs so that neither gives the other away:
 
@@ -26,8 +26,16 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from evaluation.results.predictions import Prediction, by_user, card_facts, check_same_pairs, check_same_split, read_card, read_predictions
 from evaluation.report.files import replace_file
+from evaluation.results.predictions import (
+    Prediction,
+    by_user,
+    card_facts,
+    check_same_pairs,
+    check_same_split,
+    read_card,
+    read_predictions,
+)
 
 REAL = "real reply"
 PAGE, KEY = "page.html", "key.json"

@@ -1,7 +1,7 @@
 """`lightning human-eval score`: from the answers of annotators to one table, with intervals and agreement.
 
-In: the `key.json` of a page, and the answers that annotators saved there. Out: `table.md`, `table.csv`. Not its job:
-the page (`export.py`), alpha (`agreement.py`). No text of a reply is read or written.
+In: the `key.json` of a page, and the answers that annotators saved there. Out: `table.md`, `table.csv`. No text of a
+reply is read or written.
 
 Figures, of the real reply and of each system, mean over annotators and items:
 
@@ -26,11 +26,11 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.statistics.agreement import krippendorff_alpha
 from evaluation.human.export import REAL
-from evaluation.statistics.bootstrap import MIN_UNITS, bca, jackknife_users, resample_users
 from evaluation.report.cells import align, csv_lines
 from evaluation.report.files import replace_file
+from evaluation.statistics.agreement import krippendorff_alpha
+from evaluation.statistics.bootstrap import MIN_UNITS, bca, jackknife_users, resample_users
 
 ASKED = {"choice": ("taken",), "rating": ("naturalness", "likeness")}  # the answer to "taken" is an option's number
 HIGHEST_MARK = 5

@@ -1,0 +1,1 @@
+"""Metrics: each takes texts, embeddings or sums, and returns numbers."""

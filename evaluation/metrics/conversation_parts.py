@@ -1,9 +1,8 @@
 """Long conversations, part by part: is the speaker recognised, does their profile show, does the talk go in circles?
 
 In: `conversations.jsonl` (`callbacks/conversation_writer.py`), users' training turns, and what a Markov logic network
-says of each part (`datamodules/conversation_posts.py`) and of the users' training posts. Out: for each system and block
-of turns the figures of every speaker in every conversation, so that the caller can average and draw speakers.
-Not its job: generation, inference, tables.
+says of each part (`datamodules/conversation_posts.py`) and of the users' training posts. Out: for each system and
+block of turns the figures of every speaker in every conversation, so that the caller can average and draw speakers.
 
 Figures (`FIGURES`), of what one speaker says in a block of turns; the paper has none of them:
 

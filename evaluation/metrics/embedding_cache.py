@@ -1,6 +1,6 @@
 """Sentence embeddings on disk, so that a text that was encoded for one table is not encoded again for the next.
 
-In: texts, or texts with their embeddings. Out: the embeddings that are known. Not its job: the encoder.
+In: texts, or texts with their embeddings. Out: the embeddings that are known.
 
 One SQLite file for each encoder (its name, and the fingerprint of its files): it survives a kill, and two tables at the
 same time. A text is known by its SHA-256, so no text of anybody is written. An embedding stands there as the encoder

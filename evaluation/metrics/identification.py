@@ -2,7 +2,6 @@
 
 In: user → turns, of training and to be judged. Out: for every user an array with a row for each bundle of their turns
 and three columns (ranked first, among the first five, 1 / rank), so that the caller can draw users and bundles.
-Not its job: reading files, means and their intervals (`person.py`).
 
 The classifier is a linear support vector machine for each user against the others, on TF-IDF of runs of 1 to 4
 characters. It needs no words, so it serves Japanese too; case, punctuation and line ends count, for they are style. One

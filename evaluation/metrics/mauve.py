@@ -1,9 +1,6 @@
 """MAUVE: how near the distribution of generated replies is to that of real ones, at corpus level.
 
 In: generated and real replies, and a sentence encoder. Out: one number between 0 (about 0.004) and 1.
-Not its job: per-user figures, for which there are too few replies, and the features that the package itself would
-fetch from the network: ours are the vectors of the encoder that similarity uses, so the score carries its name, and
-does not compare with published ones.
 
 Both sets of vectors are put into n / 10 clusters; MAUVE is the area under exp(-5 KL) of the two histograms from their
 mixtures (Pillutla et al. 2021, NeurIPS). It is computed by mauve-text, which is not installed with this project. The
@@ -15,9 +12,9 @@ from importlib.util import find_spec
 
 import numpy as np
 
+from evaluation.metrics.similarity import TextEncoder
 from evaluation.results.predictions import Prediction
 from evaluation.scores.user_scores import CORPUS, Score
-from evaluation.metrics.similarity import TextEncoder
 
 MAUVE = "MAUVE"
 MIN_TEXTS = 1000  # with fewer there are too few clusters, and the score depends on their number more than on the texts

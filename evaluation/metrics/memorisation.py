@@ -1,8 +1,7 @@
 """Does a model repeat its user's training turns? Shares of text that occur there word for word.
 
-In: user → replies, generated or real, and user → training turns. Out: for every user an array with a row for each reply
-and the columns `COLUMNS`, which add up, so that the caller can draw users and replies.
-Not its job: reading files, shares and their intervals (`person.py`).
+In: user → replies, generated or real, and user → training turns. Out: for every user an array with a row for each
+reply and the columns `COLUMNS`, which add up, so that the caller can draw users and replies.
 
 People repeat themselves too, above all in short replies: a share says something only next to that of the user's real
 held-out replies, which the same functions give. The paper has no such score.

@@ -1,9 +1,9 @@
 """Scores that look at the generated text alone or next to its reference, without a model.
 
-In: lists of strings. Out: one number per corpus. Not its job: similarity of meaning, intervals.
-The unit of text is always an explicit argument: "word" splits at white space and keeps case and punctuation as they
-are; "character" takes every character that is not white space, for Japanese and other scripts without spaces. The
-paper speaks of diversity; its measure and tokenisation are not stated in the paper.
+In: lists of strings. Out: one number per corpus. The unit of text is always an explicit argument: "word" splits at
+white space and keeps case and punctuation as they are; "character" takes every character that is not white space, for
+Japanese and other scripts without spaces. The paper speaks of diversity; its measure and tokenisation are not stated
+in the paper.
 """
 
 import math

@@ -1,6 +1,6 @@
 """What stands below a table of systems: data, users, turns, encoder, decoding, commit, and how to read the figures.
 
-In: predictions, their cards, and what the table was asked for. Out: Markdown. Not its job: figures.
+In: predictions, their cards, and what the table was asked for. Out: Markdown.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evaluation.statistics.bootstrap import MIN_UNITS
 from evaluation.metrics.mauve import MAUVE, MIN_TEXTS
-from evaluation.scores.person_scores import COVERED_FROM, PERSON_FIGURES, as_many_candidates
 from evaluation.results.predictions import Prediction, card_facts
+from evaluation.scores.person_scores import COVERED_FROM, PERSON_FIGURES, as_many_candidates
 from evaluation.scores.user_scores import same_tokens
+from evaluation.statistics.bootstrap import MIN_UNITS
 from evaluation.statistics.significance import ALPHA
 
 if TYPE_CHECKING:
-    from evaluation.metrics.similarity import TextEncoder
     from commands.table import Table
+    from evaluation.metrics.similarity import TextEncoder
 
 MANY_USERS = 20
 """In a simulation with 10 users of skewed figures, 95 % intervals covered 87 %; with 24 they erred on the wide side."""

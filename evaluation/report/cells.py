@@ -1,7 +1,6 @@
 """From scores to what a reader sees: rows of cells, Markdown, CSV, the values of a picture.
 
-In: `Score` records. Out: cells with intervals and marks; the first row of a table is its heading. Not its job:
-figures (`scores.py`), files (`table.py`), LaTeX (`latex.py`).
+In: `Score` records. Out: cells with intervals and marks; the first row of a table is its heading.
 """
 
 import csv

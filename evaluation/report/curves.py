@@ -1,6 +1,6 @@
 """Which systems of a table make a line over a setting, and which have no such setting.
 
-In: systems and their figures. Out: the lines for `plots.draw_curves`. Not its job: drawing.
+In: systems and their figures. Out: the lines for `plots.draw_curves`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from evaluation.report.plots import draw_curves
 from commands.experiments.experiment import Experiment
+from evaluation.report.plots import draw_curves
 
 
 def curve_figure(

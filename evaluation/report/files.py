@@ -1,6 +1,6 @@
 """The files of a table: Markdown, LaTeX, CSV and a picture, and the same figures at Weights & Biases.
 
-In: rows of cells, notes, figures. Out: `table.md`, `.tex`, `.csv`, `.png`. Not its job: what stands in them.
+In: rows of cells, notes, figures. Out: `table.md`, `.tex`, `.csv`, `.png`.
 """
 
 import os
@@ -11,9 +11,9 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from artefacts.commit import git_commit
+from evaluation.report.cells import align
 from evaluation.report.latex import latex, latex_notes
 from evaluation.report.plots import save_png
-from evaluation.report.cells import align
 
 
 def write_tables(

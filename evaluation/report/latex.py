@@ -1,6 +1,6 @@
 """A table as LaTeX, for a paper: `tabular` with the rules of the package booktabs.
 
-In: rows of cells as they stand in the Markdown table. Out: LaTeX. Not its job: figures.
+In: rows of cells as they stand in the Markdown table. Out: LaTeX.
 """
 
 import re

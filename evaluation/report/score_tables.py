@@ -1,18 +1,18 @@
 """The tables below one headline: which scores stand in which of them.
 
 In: `Score` records of systems, of the persons they speak for, and of their weights. Out: rows of cells, the first row
-the heading. Not its job: the figures, how a cell is written (`rendering.py`).
+the heading.
 """
 
 from collections.abc import Collection, Mapping, Sequence
 
-from evaluation.scores.corpus_scores import TEXT_METRICS
 from evaluation.metrics.mauve import MAUVE
-from evaluation.scores.person_scores import PERSON_FIGURES, person_rows
 from evaluation.report.cells import OF_A_RUN, corpus_rows, main_rows, overall_rows
+from evaluation.scores.corpus_scores import TEXT_METRICS
+from evaluation.scores.person_scores import PERSON_FIGURES, person_rows
 from evaluation.scores.user_scores import METRICS, Score
-from evaluation.statistics.significance import Standings
 from evaluation.scores.weight_scores import WEIGHT_FIGURES, weight_rows
+from evaluation.statistics.significance import Standings
 
 SHOWN = tuple(dict.fromkeys((*METRICS, *OF_A_RUN, *TEXT_METRICS, MAUVE, *PERSON_FIGURES, *WEIGHT_FIGURES)))
 """All that can be shown, by the names that table.csv has, there with the encoder behind them where they have one."""

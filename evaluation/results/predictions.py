@@ -4,7 +4,7 @@ In: JSON lines, one per reply pair, UTF-8:
 `{"user": str, "pair_id": int, "context": [["speaker" | "partner", text], ...], "reference": str,
 "candidates": [str, ...], "nll": float | null, "tokens": int | null}`; keys beyond these are ignored. A system that
 gives no likelihoods (retrieval, a model behind an interface) has null for both.
-Out: a list of `Prediction`. Not its job: any score. A bad line stops the reading: it is never skipped, because a
+Out: a list of `Prediction`. A bad line stops the reading: it is never skipped, because a
 smaller test set is another test set. Messages name keys and pairs and never quote what people wrote.
 """
 

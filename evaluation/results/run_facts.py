@@ -1,6 +1,6 @@
 """What the files of a run say of it beside its predictions: validation, and how large an adapter is.
 
-In: run directories. Out: `Score` records of the metrics `rendering.OF_A_RUN`. Not its job: how they are shown.
+In: run directories. Out: `Score` records of the metrics `rendering.OF_A_RUN`.
 """
 
 from __future__ import annotations

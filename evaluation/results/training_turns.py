@@ -1,8 +1,7 @@
 """What every target user wrote in training, as text: for scores that ask whether a model repeats a person.
 
-In: the directory of a prepared corpus: `manifest.json`, `tokenizer/tokenizer.json`, `users/train/*.parquet`.
-Out: user → responses, decoded by the tokenizer that predictions are decoded by, so that equal turns are equal strings.
-Not its job: contexts, profiles, batches (`datamodules/`, whose files these are and which evaluation does not import).
+In: the directory of a prepared corpus: `manifest.json`, `tokenizer/tokenizer.json`, `users/train/*.parquet`. Out:
+user → responses, decoded by the tokenizer that predictions are decoded by, so that equal turns are equal strings.
 """
 
 import hashlib

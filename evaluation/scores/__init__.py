@@ -1,0 +1,1 @@
+"""Scores: metrics of each user and over all users, with intervals."""

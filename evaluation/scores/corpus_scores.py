@@ -1,7 +1,6 @@
 """Scores of the texts of a whole corpus, with intervals over users where a score is made from sums.
 
-In: predictions of several systems. Out: `Score` records. Not its job: what the scores are (`text_metrics.py`), MAUVE
-(`mauve_score.py`).
+In: predictions of several systems. Out: `Score` records.
 
 A draw takes users, then turns within them, with all candidates of a turn (`intervals.py`), and computes the score from
 the sums. Distinct-n is no sum: a draw would have turns twice and so fewer different n-grams. It has no interval.
@@ -13,11 +12,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from evaluation.statistics.bootstrap import bca, jackknife_users, resample_users
+from evaluation.metrics.text_metrics import Sums, Unit, chrf, distinct, length_ratio, rouge_l, sacrebleu, self_bleu
 from evaluation.results.predictions import Prediction, by_user
 from evaluation.scores.user_scores import CORPUS, Score, reply_pairs
+from evaluation.statistics.bootstrap import bca, jackknife_users, resample_users
 from evaluation.statistics.significance import TESTED
-from evaluation.metrics.text_metrics import Sums, Unit, chrf, distinct, length_ratio, rouge_l, sacrebleu, self_bleu
 
 TEXT_METRICS = ("distinct-1", "distinct-2", "length_ratio", "chrF", "sacreBLEU", "ROUGE-L", "self-BLEU")
 

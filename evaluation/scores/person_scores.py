@@ -2,8 +2,7 @@
 person themselves would get.
 
 In: predictions of several systems over the same reply pairs, the users' training turns, a sentence encoder. Out:
-`Score` records, and rows of cells. Not its job: the single scores (`calibration.py`, `identification.py`,
-`memorisation.py`).
+`Score` records, and rows of cells.
 
     others' replies    floor of similarity: real replies of other users to the same type of context
     own other replies  ceiling of similarity: real replies of the same user to other contexts of that type
@@ -18,14 +17,14 @@ import numpy as np
 
 from evaluation.metrics.calibration import achieved, ceiling, covered, floor
 from evaluation.metrics.identification import UserClassifier
-from evaluation.statistics.bootstrap import bca, jackknife_users, resample_users
 from evaluation.metrics.memorisation import copied
-from evaluation.results.predictions import Prediction, by_user
-from evaluation.report.cells import cell, marked
-from evaluation.scores.user_scores import MACRO, Score
-from evaluation.statistics.significance import Standings
 from evaluation.metrics.similarity import TextEncoder
 from evaluation.metrics.text_metrics import Unit
+from evaluation.report.cells import cell, marked
+from evaluation.results.predictions import Prediction, by_user
+from evaluation.scores.user_scores import MACRO, Score
+from evaluation.statistics.bootstrap import bca, jackknife_users, resample_users
+from evaluation.statistics.significance import Standings
 
 PERSON_FIGURES = {  # metric: heading, form of its numbers
     "similarity": ("sim", ".3f"),

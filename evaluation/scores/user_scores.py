@@ -1,7 +1,7 @@
 """The figures of a table: per user and overall, each with its interval.
 
-In: predictions of several systems over the same reply pairs. Out: `Score` records. Not its job: tables, files.
-Figures, per user and overall (micro: all turns pooled; macro: mean over users of the per-user figure):
+In: predictions of several systems over the same reply pairs. Out: `Score` records. Figures, per user and overall
+(micro: all turns pooled; macro: mean over users of the per-user figure):
 
 - perplexity = exp(sum nll / sum tokens);
 - similarity = mean over turns of the turn's mean cosine over its candidates;
@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluation.statistics.bootstrap import bca, jackknife_items, jackknife_users, resample_items, resample_users
 from evaluation.metrics.perplexity import perplexity
-from evaluation.results.predictions import Prediction, by_user
 from evaluation.metrics.similarity import TextEncoder
+from evaluation.results.predictions import Prediction, by_user
+from evaluation.statistics.bootstrap import bca, jackknife_items, jackknife_users, resample_items, resample_users
 
 METRICS = ("perplexity", "similarity", "perplexity_ratio", "similarity_change")
 COMPARISONS = METRICS[2:]

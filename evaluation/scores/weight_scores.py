@@ -2,7 +2,7 @@
 whether a user's own adapter is the right one for that user.
 
 In: `test_users.csv` and `swaps.csv` as `lightning test` leaves them beside the predictions, with their card. Out:
-`Score` records and rows of cells. Not its job: the sums themselves, which need the model.
+`Score` records and rows of cells.
 
     gap          nats per token of held-out turns - nats per token of the user's own training turns, mean over users
     general      exp(sum nll / sum tokens) over other people's held-out pairs, the same pairs under every user's weights
@@ -23,9 +23,9 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.statistics.bootstrap import bca, jackknife_users, resample_users
 from evaluation.results.predictions import older_than_weights
 from evaluation.scores.user_scores import MACRO, MICRO, Score
+from evaluation.statistics.bootstrap import bca, jackknife_users, resample_users
 from evaluation.statistics.significance import signed_rank, win_rate
 
 USERS_FILE, CARD_FILE, SWAPS_FILE = "test_users.csv", "test_users.card.json", "swaps.csv"

@@ -2,7 +2,7 @@
 
 In: for every user an array of items, `(items, ...)`, whose columns are what a figure needs summed (nll, tokens,
 cosine, 1, ... of one or of several systems); and a function from sums to figures. Out: resampled figures, jackknifed
-figures, and the two ends of an interval. Not its job: which figures there are.
+figures, and the two ends of an interval.
 
 - A user's own figure: that user's items are drawn with replacement, as many as there are.
 - An overall figure: first users are drawn with replacement, then items within every drawn user (a user who is drawn

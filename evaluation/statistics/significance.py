@@ -1,7 +1,7 @@
 """Which system is best, and which others are not significantly worse.
 
-In: of every system one figure per user, the users in the same order (paired), or the `Score` records of a table.
-Out: p-values, win rates, and a `Standing` per figure. Not its job: the figures, their intervals.
+In: of every system one figure per user, the users in the same order (paired), or the `Score` records of a table. Out:
+p-values, win rates, and a `Standing` per figure.
 
 The unit is the user. Systems are compared by Wilcoxon's signed rank test over the users' own figures against the best;
 Holm's step-down keeps the chance of one false claim among all of them at 5 %. Things to know:
@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import wilcoxon
 
-from evaluation.statistics.bootstrap import MIN_UNITS
 from evaluation.scores.user_scores import CORPUS, MACRO, MICRO, OVERALL, Score
+from evaluation.statistics.bootstrap import MIN_UNITS
 
 ALPHA = 0.05
 TESTED = {  # row and figure of a table: whether lower is better

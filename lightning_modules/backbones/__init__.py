@@ -1,0 +1,1 @@
+"""Backbones: loading and saving, likelihood of replies, generation."""

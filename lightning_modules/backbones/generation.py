@@ -1,6 +1,6 @@
 """How replies are generated: the decoding settings, and candidates for a batch.
 
-In: a model and a batch. Out: token ids of the candidates of each row. Not its job: text.
+In: a model and a batch. Out: token ids of the candidates of each row.
 """
 
 from __future__ import annotations

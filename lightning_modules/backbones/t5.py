@@ -7,8 +7,6 @@ In: a size, or a directory. Out: a model, or a directory that `AutoModelForSeq2S
     tokenizer.json, tokenizer_config.json                      Hugging Face
     prompt.yaml                                                prompt style and wording, with an example
     manifest.json                                              fingerprints; written last
-
-Not its job: training.
 """
 
 from __future__ import annotations
@@ -24,9 +22,8 @@ import torch
 import yaml
 from tokenizers import Tokenizer
 
-from datamodules.prompts.rendering import PromptTemplate
-
 from artefacts.files import replace_directory
+from datamodules.prompts.rendering import PromptTemplate
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration

@@ -6,8 +6,7 @@
     test_users.card.json  what that is of: weights, backbone, test split, the two samples
     swaps.csv             user, adapter, nll, tokens: every user's test turns under every user's adapter
 
-A model that is the same for everybody has the same `general` in each row. Not its job: figures, which are those of
-`evaluation/scores/weight_scores.py`.
+A model that is the same for everybody has the same `general` in each row.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Prompted language models, local and behind an OpenAI-compatible endpoint."""

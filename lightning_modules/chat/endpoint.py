@@ -1,8 +1,7 @@
 """`ChatEndpoint`: a chat model behind an OpenAI-compatible endpoint, on this machine or, if allowed, elsewhere.
 
-In: prompts. Out: answers, each kept on disk, so that a run that was stopped goes on without asking (and paying) again.
-Not its job: what stands in the messages. Messages are neither logged nor kept, nor is what a server says in its
-errors, because it may repeat them.
+In: prompts. Out: answers, each kept on disk, so that a run that was stopped goes on without asking (and paying)
+again. Messages are neither logged nor kept, nor is what a server says in its errors, because it may repeat them.
 """
 
 from __future__ import annotations

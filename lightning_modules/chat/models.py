@@ -1,7 +1,6 @@
 """Models that answer chat messages: the interface, and a causal model in a local directory.
 
 In: prompts, each a list of messages as the OpenAI API has them. Out: answers as texts, and how many tokens it took.
-Not its job: what stands in the messages (`chat_wording.py`), models behind an endpoint (`chat_endpoint.py`).
 """
 
 from __future__ import annotations

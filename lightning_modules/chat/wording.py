@@ -1,7 +1,6 @@
 """What a chat model reads: one message of text. No torch.
 
 In: a profile, examples and a context as texts. Out: the message; and from an answer, the reply in it.
-Not its job: which examples (`prompted_llm.py`), and the model's own chat template (`chat_models.py`).
 
 One message, because not every chat template has a system role, or lets a dialogue begin with the assistant. What is
 the same for all of a user's contexts stands first, so that endpoints that keep the beginnings of prompts can.

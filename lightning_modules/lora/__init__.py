@@ -1,0 +1,1 @@
+"""LoRA adapters of many users on one frozen backbone."""

@@ -1,7 +1,7 @@
 """LoRA adapters of many users side by side on one frozen model.
 
-In: a model, a PEFT `LoraConfig`, batches whose rows are grouped by user. Out: everyone's own adapter applied
-in two batched products per matrix; PEFT state dicts. Not its job: learning, files.
+In: a model, a PEFT `LoraConfig`, batches whose rows are grouped by user. Out: everyone's own adapter applied in two
+batched products per matrix; PEFT state dicts.
 
 All numbers of one user's adapter stand in one row of one matrix, so that taking it out, putting it back,
 clipping its gradient and moving its moments are each a single operation on a row.

@@ -1,7 +1,6 @@
 """Who of a fit of many users is in training, who waits, and how far everyone is.
 
-Plain values that go into a checkpoint, and what a trainer must be set to for such a fit. Not its job: weights
-(`user_lora.py`, `user_tuning.py`), everyone's summed losses (`user_totals.py`).
+Plain values that go into a checkpoint, and what a trainer must be set to for such a fit.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """From chunks to a user: majority vote, or the product of posteriors; and when to say nothing.
 
-In: posteriors of a user's chunks. Out: a value and how sure it is, as a row of `profiles.parquet`. Not its job:
-networks, files.
+In: posteriors of a user's chunks. Out: a value and how sure it is, as a row of `profiles.parquet`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Which rows of a factor's table apply to whom: facts joined as a formula's evidence atoms ask for.
 
-In: a `Factor` and the facts of a batch. Out: `Grounding`. Not its job: weights.
+In: a `Factor` and the facts of a batch. Out: `Grounding`.
 """
 
 from __future__ import annotations

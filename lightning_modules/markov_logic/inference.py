@@ -1,8 +1,7 @@
 """`ProfileInference`: profiles from the posts of many people, by a network that is learnt already.
 
 In: a table of posts, all of each person's, and the directory of a network. Out: rows of `profiles.parquet`, to the
-last digit those of `lightning predict` on the same histories. Not its job: learning, cleaning, files, and the
-distribution of the work, which may give it the people in any parts.
+last digit those of `lightning predict` on the same histories.
 
 This is where evidence (`datamodules`) and networks (`lightning_modules`) meet without a Trainer, so that unlike the
 rest of this room it may import both. Torch is loaded where something is inferred only: the command that makes and

@@ -1,7 +1,7 @@
 """A Markov logic network as a differentiable model: weights, potentials, likelihoods, marginals.
 
-In: a `Program`, values of its types, batches of evidence. Out: log potentials, log-likelihoods, marginals and the most
-likely values. Not its job: training (`module.py`).
+In: a `Program`, values of its types, batches of evidence. Out: log potentials, log-likelihoods, marginals and the
+most likely values.
 
 Attributes that meet in a formula about one user form a component; its joint states are enumerated, so all that
 concerns one user is exact. Formulas about two users link them: learning then uses the pseudo-likelihood (Besag 1975),

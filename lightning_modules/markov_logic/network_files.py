@@ -1,8 +1,7 @@
 """A learnt network: read from its directory, and asked about chunks of posts. Without Lightning, which a process that
 only infers need not load.
 
-In: what `ProfileNetwork.export` wrote, `EvidenceBatch`es. Out: posteriors of every chunk. Not its job: learning; the
-vocabulary beside the weights, which belongs to the evidence; the decision of a user from their chunks.
+In: what `ProfileNetwork.export` wrote, `EvidenceBatch`es. Out: posteriors of every chunk.
 """
 
 from __future__ import annotations

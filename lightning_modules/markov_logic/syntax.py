@@ -1,6 +1,6 @@
 """The language of Markov logic: from a text that people write to declarations and formulas.
 
-In: the text of a formula file. Out: a `Program`. Not its job: what a formula means (`factors.py`).
+In: the text of a formula file. Out: a `Program`.
 
     // Declarations. Types are in lower case; the first argument is whom the predicate is about.
     Gender(user, gender!)                  // exactly one value for each user

@@ -13,8 +13,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from commands.experiments.child_process import finished
 from commands.cli import main
+from commands.experiments.child_process import finished
 
 LORA = ["fit", "--config", "experiments/lora_tiny.yaml"]
 PRETRAIN = ["fit", "--config", "experiments/pretrain_tiny.yaml", "--run=again", "--trainer.max_steps=3"]

@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from commands import conversation_table
-from commands.experiments import experiment as rows
+from commands.cli import main
 from commands.conversation_table import ConversationTable, Line, by_chance, draw
+from commands.experiments import experiment as rows
+from commands.experiments.child_process import Run
 from evaluation.metrics.conversation_parts import FIGURES, figures_of_parts, read_parts
 from evaluation.metrics.identification import UserClassifier
-from commands.experiments.child_process import Run
-from commands.cli import main
 
 SAYS = {
     "ada": "stars comet orbit",

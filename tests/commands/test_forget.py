@@ -12,17 +12,17 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from artefacts.manifest import num_pairs, read_manifest, user_numbers
+from commands.cli import main
+from commands.forget import Forget
+from commands.forgetting.parquet_rows import take_out
+from commands.forgetting.prepared_data import NOTE
 from datamodules import ReplyPairs, UserSets
 from datamodules.corpora import Corpus, Dialogue, Drops, Profile, Turn
 from datamodules.preparation import shards
-from commands.forgetting.prepared_data import NOTE
-from artefacts.manifest import num_pairs, read_manifest, user_numbers
-from commands.forgetting.parquet_rows import take_out
 from datamodules.preparation.settings import Preparation
 from datamodules.prompts.rendering import numbered_users
 from datamodules.shards.reader import ShardReader
-from commands.cli import main
-from commands.forget import Forget
 
 ZORA = "zora-4711"
 SPLITS = ("pretrain/train", "pretrain/validation", "users/train", "users/validation", "users/test")

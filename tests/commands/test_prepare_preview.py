@@ -6,11 +6,11 @@ import re
 import pytest
 from tokenizers import Tokenizer
 
+from commands.prepare import PrepareAndPreview, preview
 from datamodules.corpora import Drops
 from datamodules.preparation import shards
 from datamodules.preparation.splits import SplitRule
 from datamodules.preparation.tokenizer import save_tokenizer, tokenizer_fingerprint
-from commands.prepare import PrepareAndPreview, preview
 from datamodules.prompts.rendering import Prompts, PromptTemplate, load_prompts
 
 MARKS = re.compile(r"<\|(?:speaker|partner)(?: profile)?\|>|</s>")

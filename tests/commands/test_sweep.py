@@ -14,9 +14,9 @@ import yaml
 from matplotlib.image import imread
 
 from commands import sweep as sweep_module
+from commands.cli import main
 from commands.experiments.child_process import Run
 from commands.sweep import Sweep
-from commands.cli import main
 
 ROOT = Path(__file__).parents[2]
 OUTPUT = Path("runs/sweep-ranks")

@@ -17,12 +17,12 @@ import sys
 import numpy as np
 import pytest
 
+from commands.table import Table, user_labels
+from evaluation.metrics.similarity import TextEncoder
+from evaluation.report.cells import system_panels
 from evaluation.report.plots import draw_systems
 from evaluation.results.predictions import Prediction, by_user, read_predictions
-from evaluation.report.cells import system_panels
 from evaluation.scores.user_scores import MICRO, Score, items_of_users, user_scores
-from evaluation.metrics.similarity import TextEncoder
-from commands.table import Table, user_labels
 
 BASE, LORA = (2, 4, 8, 16, 32), (1, 2, 4, 8, 64)
 

@@ -18,9 +18,9 @@ import torch
 from datamodules import ProfilePosts
 from datamodules.batches import EvidenceBatch
 from datamodules.corpora import Jsonl
+from datamodules.evidence.facts import cut, rarity
 from datamodules.preparation.settings import Preparation
 from datamodules.preparation.splits import SplitRule
-from datamodules.evidence.facts import cut, rarity
 
 ENGLISH = """segmenter: words
 attributes:

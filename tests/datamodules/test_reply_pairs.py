@@ -23,16 +23,16 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from datamodules import ReplyPairs
-from datamodules.shards import pair_stream
 from datamodules.batches import IGNORED, Seq2SeqBatch
-from datamodules.shards.pair_stream import Cut, PairStream, Source
 from datamodules.preparation.settings import Preparation
 from datamodules.preparation.splits import SplitRule
 from datamodules.preparation.tokenizer import tokenizer_fingerprint
 from datamodules.prompts.profiles import ProfileControl, read_profiles
 from datamodules.prompts.rendering import PromptTemplate, Rendered, load_prompts
-from datamodules.shards.ragged import Ragged
 from datamodules.reply_pairs import MixedCorpus
+from datamodules.shards import pair_stream
+from datamodules.shards.pair_stream import Cut, PairStream, Source
+from datamodules.shards.ragged import Ragged
 from datamodules.shards.reader import ShardReader
 
 TRAIN = "pretrain/train"

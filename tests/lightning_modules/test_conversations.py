@@ -12,8 +12,8 @@ from transformers import AutoModelForSeq2SeqLM
 from callbacks import ConversationWriter
 from datamodules import Openings
 from lightning_modules import Conversations
-from lightning_modules.lora.adapter_files import adapter_directory, save_adapter
 from lightning_modules.backbones.generation import Decoding
+from lightning_modules.lora.adapter_files import adapter_directory, save_adapter
 
 USERS = ("ada", "ben", "cleo", "dan")
 GREEDY = Decoding(sample=False, no_repeat_ngram_size=0, max_new_tokens=6)

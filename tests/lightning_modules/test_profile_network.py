@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from datamodules.prompts.profiles import read_profiles
 from commands.cli import main
+from datamodules.prompts.profiles import read_profiles
 
 EXPERIMENT = """
 model:

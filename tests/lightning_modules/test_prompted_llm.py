@@ -10,12 +10,12 @@ import pytest
 from lightning import Trainer
 
 from callbacks import PredictionWriter
+from commands.cli import main
 from datamodules import UserSets
 from datamodules.prompts.rendering import PromptTemplate
 from lightning_modules import PromptedLLM
 from lightning_modules.chat.models import ChatDecoding, ChatModel
 from lightning_modules.chat.wording import ChatWording
-from commands.cli import main
 
 WORDING = ChatWording(task="Go.", profile="Who:", examples="Before:", conversation="Now:", speaker="Me", partner="You")
 REPLIES = [

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from evaluation.results.predictions import card_facts, read_card
 from commands.cli import main
+from evaluation.results.predictions import card_facts, read_card
 
 SETTINGS = {"num_replies": 2, "max_tokens": 30}
 USERS = "--data.users=[ada, ben]"

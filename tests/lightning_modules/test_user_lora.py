@@ -20,8 +20,8 @@ from transformers import AutoModelForSeq2SeqLM
 from callbacks import AdapterCheckpoint, ResumeCheckpoint
 from datamodules import UserSets
 from lightning_modules import UserLora
-from lightning_modules.lora.adapter_files import adapter_directory, read_card
 from lightning_modules.backbones.generation import Decoding
+from lightning_modules.lora.adapter_files import adapter_directory, read_card
 from lightning_modules.lora.user_rounds import seed_of
 
 SETTINGS = {

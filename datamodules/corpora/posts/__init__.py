@@ -1,0 +1,1 @@
+"""Posts of social networks: files, fields, cleaning and rules about authors."""

@@ -1,7 +1,7 @@
 """What only all posts of an author show: near-duplicates, and people who are more like machines.
 
 In: a table of `POSTS` with all posts of its authors, in any order. Out: the posts that are kept, sorted by author,
-time, id and text, and how many were left out, by reason. Not its job: single posts (`cleaning.py`).
+time, id and text, and how many were left out, by reason.
 
 Two posts of one author are near-duplicates if the same is left of their texts in lower case, without digits,
 punctuation, white space, mathematical signs and placeholders. Emoji and letters are what counts. Of these the earliest

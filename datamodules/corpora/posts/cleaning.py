@@ -1,8 +1,7 @@
 """What a post must be to be kept, and what is taken out of its text.
 
 In: a table of `post_records.RAW`. Out: a table of `POSTS`, and how many posts were left out, by reason. Almost all of
-it is done by Arrow's kernels on whole columns. Not its job: what only all posts of an author show, which is the job of
-corpora/post_authors.py.
+it is done by Arrow's kernels on whole columns.
 
 The text that comes out is in Unicode NFKC, with single blanks and without the tokenizer's markers: preparation's own
 normalisation of text changes nothing of it any more. In this order:

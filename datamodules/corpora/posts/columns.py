@@ -1,7 +1,4 @@
-"""Records of posts in Parquet: batches of columns into tables of `post_records.RAW`.
-
-Not its job: files; Parquet itself is read by Arrow.
-"""
+"""Records of posts in Parquet: batches of columns into tables of `post_records.RAW`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """Where profiles come from when many people's posts are prepared: the interface, and a declared table behind it.
 
-In: the posts of some people, all of each person's. Out: rows of `profiles.parquet`. Not its job: inference, which is
-`lightning_modules.ProfileInference` behind the same interface; what is done with profiles (`datamodules.prompts.profiles`).
+In: the posts of some people, all of each person's. Out: rows of `profiles.parquet`.
 """
 
 from __future__ import annotations

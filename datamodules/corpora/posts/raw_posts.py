@@ -1,7 +1,6 @@
 """Records of posts, whatever their fields are called, as Arrow tables of one layout.
 
 In: a block of JSON lines, or a batch of a Parquet file. Out: a table of `RAW`, and a count of what is no record.
-Not its job: files, and whether a post is wanted.
 
 A block of lines is parsed by Arrow in one go. Where that fails it is halved, until few lines are left; they are parsed
 by Python, one by one, and what is no record is counted with its place. A line is a record if either parser says so,
@@ -20,8 +19,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pj
 
-from .times import milliseconds
 from datamodules.corpora.records import EXAMPLES_PER_REASON, Malformed
+
+from .times import milliseconds
 
 TIME = pa.timestamp("ms", "UTC")
 RAW = pa.schema(

@@ -2,7 +2,6 @@
 
 In: JSONL (plain, gzip, zstd) or Parquet, at any address that fsspec knows. Out: units of input that can be read apart
 from each other, and from each of them blocks of cleaned posts (`POSTS`) with counts of what was left out, by reason.
-Not its job: what only all posts of an author show, who answers whom, tokens.
 
 A JSON line of the default fields:
 
@@ -25,12 +24,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .cleaning import POSTS, Cleaning
 from .authors import AuthorRules
+from .cleaning import POSTS, Cleaning
 from .columns import column_names, has_column, parse_batch
 from .files import PostFiles, Unit, kind_of
-from .raw_posts import RAW, Fields, JsonLines, Reasons
 from .profile_sources import ProfileSource
+from .raw_posts import RAW, Fields, JsonLines, Reasons
 
 BATCH_ROWS = 32_768
 CHECKED_FILES, CHECKED_RECORDS = 16, 1000

@@ -1,0 +1,1 @@
+"""Preparation of posts that do not fit in memory, in stages that can be repeated."""

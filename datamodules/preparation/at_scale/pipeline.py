@@ -1,7 +1,7 @@
 """The path from posts to token shards, stage after stage, for corpora that no memory holds.
 
 In: a `Preparation` whose corpus is `Posts`. Out: the same directory as from dialogues, and `pairs/`, from which a
-damaged part is written again alone. Not its job: what a stage does (`stages.py`), who runs its tasks (`engine.py`).
+damaged part is written again alone.
 
 The results of finished tasks are in `results/` of the unfinished directory, so a run that was killed goes on at the
 task where it stood. What one stage has written goes as soon as the last stage that reads it is done. The content of
@@ -22,14 +22,22 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
-from datamodules.corpora.posts.reader import MALFORMED
-
 from artefacts.manifest import MANIFEST_VERSION, read_manifest, write_manifest
+from datamodules.corpora.posts.reader import MALFORMED
 from datamodules.preparation.opt_out import names_fingerprint
 from datamodules.preparation.shards import ROWS_PER_PART, part_name, sha256_of
 from datamodules.preparation.splits import PRETRAIN_SPLITS
+from datamodules.preparation.tokenizer import (
+    MODEL_FILE,
+    convert,
+    copy_tokenizer,
+    load_tokenizer,
+    save_tokenizer,
+    tokenizer_fingerprint,
+    train_sentencepiece,
+)
+
 from .stages import Job, Parts, chain, clean_authors, clean_posts, infer_profiles, join, tokenise, write_shard
-from datamodules.preparation.tokenizer import MODEL_FILE, convert, copy_tokenizer, load_tokenizer, save_tokenizer, tokenizer_fingerprint, train_sentencepiece
 
 if TYPE_CHECKING:
     from datamodules.preparation.settings import Preparation

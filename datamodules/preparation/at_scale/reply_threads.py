@@ -1,6 +1,6 @@
 """Posts that answer posts, as reply pairs of two people: pure functions on Arrow tables.
 
-In: tokenised posts. Out: replies with what they answer, then rows of a token shard. Not its job: files, buckets, text.
+In: tokenised posts. Out: replies with what they answer, then rows of a token shard.
 
 A reply pair here is a post and the post it answers, by two people, with up to `max_context_turns` posts before it in
 which the same two took turns. Somebody else's post ends the context, and so does an answer to oneself: a turn is one

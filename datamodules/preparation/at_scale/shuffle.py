@@ -1,7 +1,7 @@
 """Shuffle files: what brings rows that belong together into one task, on one machine or on many.
 
 In: Arrow tables and, for each row, a bucket. Out: one Arrow IPC file for each task that writes, from which a task of
-the next stage reads only its own bucket. Not its job: what the rows are.
+the next stage reads only its own bucket.
 
 A file holds rounds of `num_buckets` record batches; batch `round * num_buckets + bucket` has that bucket's rows, maybe
 none. So a stage of a thousand tasks and a thousand buckets writes a thousand files and not a million. Nothing that is

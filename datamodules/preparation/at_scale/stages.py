@@ -1,8 +1,7 @@
 """The stages of a preparation from posts: each is a task that reads files, writes files and returns what it counted.
 
 In: a `Job` and the number of a unit of input, of a bucket or of a part. Out: shuffle files, at last the parts of the
-splits. Not its job: in which order, where and how many at once (`at_scale.py`, `engine.py`), what is a pair
-(`threads.py`).
+splits.
 
     stage           a task is            it writes
     clean_posts     a unit of input      posts/              cleaned, for their authors
@@ -33,12 +32,12 @@ import pyarrow.parquet as pq
 from datamodules.corpora.posts.authors import clean_authors as clean_authors_of
 from datamodules.corpora.posts.reader import POSTS, Posts, Unit
 from datamodules.corpora.records import EXAMPLES_PER_REASON
-
 from datamodules.preparation.shards import ROWS_PER_GROUP, part_name, schema, write_part
-from .shuffle import ShuffleWriter, hash_strings, read_bucket, share_of
 from datamodules.preparation.splits import PRETRAIN_SPLITS
-from .reply_threads import edge_columns, first_of_each, join_replies, people_hash, ragged, reply_rows, token_columns
 from datamodules.preparation.tokenizer import fast_encoder, load_tokenizer, tokenizer_fingerprint
+
+from .reply_threads import edge_columns, first_of_each, join_replies, people_hash, ragged, reply_rows, token_columns
+from .shuffle import ShuffleWriter, hash_strings, read_bucket, share_of
 
 SAMPLE_SEED, SPLIT_SEED = 2, 3
 TEXTS_AT_ONCE = 20_000

@@ -1,7 +1,6 @@
 """Runs the tasks of a stage in several processes, on this machine or on a Ray cluster, by Daft.
 
-In: a function, the tasks it is called with, and a directory. Out: what it returned for each, kept there as JSON. Not
-its job: what a task does; a task's own files are its own business.
+In: a function, the tasks it is called with, and a directory. Out: what it returned for each, kept there as JSON.
 
 The same Daft query runs on both engines: a row a task, and a function in processes of its own that is handed one row at
 a time. It runs in a child process, because Daft may crash as it ends (3 of 76 runs in our trials) and reports at two

@@ -123,7 +123,11 @@ def test_no_child_outlives_its_parent(stand_in, number):
     ]
     works = ", ".join(f"partial(run_lightning, [], Path({str(log)!r}))" for log in logs)
     parent = subprocess.Popen(
-        [sys.executable, "-c", f"from functools import *\nfrom commands.experiments.child_process import *\nall_of([{works}], jobs=2)"],
+        [
+            sys.executable,
+            "-c",
+            f"from functools import *\nfrom commands.experiments.child_process import *\nall_of([{works}], jobs=2)",
+        ],
         stderr=subprocess.DEVNULL,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where the tests run behind a `&`
     )

@@ -7,11 +7,11 @@ import torch
 from safetensors.torch import save_file
 
 from commands.experiments import experiment as rows
-from evaluation.report.latex import latex
-from commands.experiments.experiment import Experiment, collect, run_before
-from evaluation.results.run_facts import adapter_size, validation_perplexity
 from commands.experiments.child_process import Run
+from commands.experiments.experiment import Experiment, collect, run_before
 from commands.table import Table
+from evaluation.report.latex import latex
+from evaluation.results.run_facts import adapter_size, validation_perplexity
 
 WHAT = ("fit", "predict")
 

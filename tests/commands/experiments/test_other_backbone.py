@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from commands.experiments import experiment as rows
-from commands.experiments.other_backbone import places_of
 from commands.experiments.experiment import Experiment, experiment_of, moved, run_before
+from commands.experiments.other_backbone import places_of
 from commands.table import Table
 
 

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from datamodules.corpora import POSTS, Cleaning, Fields, Posts
-from datamodules.corpora.posts import files as post_files, raw_posts as post_records
+from datamodules.corpora.posts import files as post_files
+from datamodules.corpora.posts import raw_posts as post_records
 
 TIME = datetime(2024, 5, 1, 7, 30, tzinfo=UTC)
 

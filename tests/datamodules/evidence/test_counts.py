@@ -12,7 +12,17 @@ import numpy as np
 import pytest
 
 from datamodules.corpora import Post
-from datamodules.evidence.counts import Chunk, Counts, PatternCounter, Words, choose, gram_counts, gram_key, gram_text, segmenter
+from datamodules.evidence.counts import (
+    Chunk,
+    Counts,
+    PatternCounter,
+    Words,
+    choose,
+    gram_counts,
+    gram_key,
+    gram_text,
+    segmenter,
+)
 from datamodules.evidence.language import Language, load_language
 from datamodules.evidence.pattern_search import Lines, occurrences
 

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from artefacts.manifest import num_pairs, read_manifest, split_fingerprint
+from commands.forgetting.prepared_data import PersonInCorpus
 from datamodules.corpora import POSTS, Jsonl, Posts
 from datamodules.corpora.posts.profile_sources import PROFILES, ProfileSource
 from datamodules.preparation.at_scale import pipeline as at_scale
-from commands.forgetting.prepared_data import PersonInCorpus
-from artefacts.manifest import num_pairs, read_manifest, split_fingerprint
 from datamodules.preparation.settings import Preparation, alone
 from datamodules.preparation.splits import PRETRAIN_SPLITS, SplitRule
 from datamodules.preparation.tokenizer import load_tokenizer

@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer
 
-from datamodules.corpora import Corpus, Dialogue, Drops, Jsonl, Turn
 from artefacts.manifest import num_pairs, read_manifest
+from datamodules.corpora import Corpus, Dialogue, Drops, Jsonl, Turn
 from datamodules.preparation.settings import Preparation
 from datamodules.preparation.splits import SplitRule
 from datamodules.preparation.tokenizer import load_tokenizer

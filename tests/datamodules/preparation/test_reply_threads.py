@@ -7,8 +7,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from datamodules.preparation.at_scale.reply_threads import (
+    PAIR_ID_SEED,
+    edge_columns,
+    first_of_each,
+    join_replies,
+    list_column,
+    ragged,
+    reply_rows,
+    token_columns,
+)
 from datamodules.preparation.at_scale.shuffle import hash_strings
-from datamodules.preparation.at_scale.reply_threads import PAIR_ID_SEED, edge_columns, first_of_each, join_replies, list_column, ragged, reply_rows, token_columns
 
 COLUMNS = token_columns(1000)
 START = datetime(2026, 1, 1, tzinfo=UTC)

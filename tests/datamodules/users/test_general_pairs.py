@@ -3,8 +3,8 @@
 import pytest
 
 from datamodules import UserSets
-from datamodules.users.general_pairs import evenly
 from datamodules.shards.reader import ShardReader
+from datamodules.users.general_pairs import evenly
 
 
 def test_evenly_spaced_by_hand():

@@ -15,9 +15,9 @@ import pytest
 
 from datamodules import UserSets
 from datamodules.batches import IGNORED
-from datamodules.users.history import History, TrainingRows
 from datamodules.preparation.settings import Preparation
 from datamodules.prompts.rendering import PromptTemplate
+from datamodules.users.history import History, TrainingRows
 
 KINDS = ("duplicated", "truncated", "wrong_author")
 LENGTHS = {user: np.arange(1, 201) % 17 + 1 for user in ("u", "u1", "u11", "v")}  # names that begin like others

@@ -19,9 +19,9 @@ from datamodules import UserSets
 from datamodules.preparation.settings import Preparation
 from datamodules.prompts.rendering import Prompts, PromptTemplate
 from datamodules.shards.ragged import Ragged
+from datamodules.shards.reader import TokenPairs
 from datamodules.users.past_replies import Retrieved
 from datamodules.users.similar_contexts import SimilarContexts
-from datamodules.shards.reader import TokenPairs
 
 MARKER = 5  # <|speaker profile|> of the word tokenizer
 Row = dict[str, Any]

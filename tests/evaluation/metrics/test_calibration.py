@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from evaluation.metrics.calibration import achieved, ceiling, covered, floor
-from evaluation.results.predictions import Prediction
 from evaluation.metrics.similarity import TextEncoder
+from evaluation.results.predictions import Prediction
 
 ITEMS = {
     ("ann", 0): ("why?", "east", ["east", "north"]),

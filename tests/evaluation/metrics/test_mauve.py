@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from evaluation.metrics.mauve import mauve, mauve_scores
-from evaluation.results.predictions import Prediction
 from evaluation.metrics.similarity import TextEncoder
+from evaluation.results.predictions import Prediction
 
 
 class Axes:

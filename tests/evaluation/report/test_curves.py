@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from commands.experiments.experiment import Experiment
 from evaluation.report.curves import curve_figure, line_name
 from evaluation.report.plots import save_png
-from commands.experiments.experiment import Experiment
 
 SYSTEMS = {
     "base": Path("predictions.jsonl"),

@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from datamodules.corpora import Drops
 from artefacts.manifest import read_manifest, split_fingerprint
+from datamodules.corpora import Drops
 from evaluation.results.training_turns import check_corpus, training_turns
 
 TARGET_USERS = ["ada", "ben", "cleo", "dan"]

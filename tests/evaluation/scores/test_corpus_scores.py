@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from sacrebleu.metrics import BLEU, CHRF
 
-from evaluation.scores.corpus_scores import corpus_scores
-from evaluation.results.predictions import Prediction
-from evaluation.scores.user_scores import CORPUS
 from evaluation.metrics.text_metrics import chrf, sacrebleu
+from evaluation.results.predictions import Prediction
+from evaluation.scores.corpus_scores import corpus_scores
+from evaluation.scores.user_scores import CORPUS
 
 REPLIES = ["the cat sat on the mat", "yes I do like it", "no I do", "we went to the sea again"]
 REFERENCES = ["the cat lay on the mat", "yes I like it", "never", "we went to the lake again"]

@@ -16,13 +16,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from evaluation.scores.person_scores import OTHERS, OWN, PERSON_FIGURES, REAL, PersonTable, person_rows
-from evaluation.results.predictions import read_predictions
 from commands.experiments.experiment import Experiment
-from evaluation.report.score_tables import SHOWN
-from evaluation.statistics.significance import standings_of
-from evaluation.metrics.similarity import TextEncoder
 from commands.table import Table
+from evaluation.metrics.similarity import TextEncoder
+from evaluation.report.score_tables import SHOWN
+from evaluation.results.predictions import read_predictions
+from evaluation.scores.person_scores import OTHERS, OWN, PERSON_FIGURES, REAL, PersonTable, person_rows
+from evaluation.statistics.significance import standings_of
 
 WORDS = ["amber", "birch", "cedar", "delta", "ember"]
 PEOPLE = [f"person {word}" for word in WORDS]

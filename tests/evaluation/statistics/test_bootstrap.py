@@ -12,7 +12,15 @@ import pytest
 from scipy import stats
 
 from evaluation.statistics import bootstrap as intervals
-from evaluation.statistics.bootstrap import MIN_UNITS, bca, jackknife_items, jackknife_users, percentiles, resample_items, resample_users
+from evaluation.statistics.bootstrap import (
+    MIN_UNITS,
+    bca,
+    jackknife_items,
+    jackknife_users,
+    percentiles,
+    resample_items,
+    resample_users,
+)
 
 B = 10_000
 TOLERANCE = 0.15  # standard errors

@@ -7,8 +7,8 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel
 
-from lightning_modules.lora.adapter_files import adapter_directory, load_adapter, save_adapter
 from lightning_modules.backbones.generation import Decoding, generate
+from lightning_modules.lora.adapter_files import adapter_directory, load_adapter, save_adapter
 from lightning_modules.lora.stacked_lora import StackedLora, target_names
 
 USERS = ["ann", "ann.b", "ann/b"]

@@ -6,8 +6,8 @@ import math
 import pytest
 import torch
 
-from lightning_modules.lora.user_rounds import Progress, Roster, macro_perplexity
 from lightning_modules.backbones.user_totals import UserTotals
+from lightning_modules.lora.user_rounds import Progress, Roster, macro_perplexity
 
 
 def begin(user: str) -> Progress:

@@ -17,14 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from commands.cli import main
 from datamodules.corpora import Jsonl
 from datamodules.corpora.posts.profile_sources import PROFILES
+from datamodules.evidence.histories import histories_of
 from datamodules.preparation.settings import Preparation
 from datamodules.preparation.splits import SplitRule
-from datamodules.evidence.histories import histories_of
 from lightning_modules import ProfileInference
 from lightning_modules.markov_logic import inference as profile_inference
-from commands.cli import main
 from lightning_modules.markov_logic.decisions import Decision
 
 EXPERIMENT = """
