@@ -2,9 +2,10 @@
 
     python -m benchmarks.preparation --posts 1000000 3000000 10000000 --output runs/preparation
 
-Corpora are synthetic networks (`benchmarks/synthetic_network/network.py`), made once for each size. Every measurement is a fresh process
-of the command with `POSTS=<corpus>` in its environment and `--output`, `--num_buckets`, `--engine` and, if asked for,
-`--num_workers` behind it; sizes and settings take turns, and the output is deleted when its bytes are counted.
+Corpora are synthetic networks (`benchmarks/synthetic_network/`), made once for each size. Every measurement is a fresh
+process of the command with `POSTS=<corpus>` in its environment and `--output`, `--num_buckets`, `--engine` and, if
+asked for, `--num_workers` behind it;
+sizes and settings take turns, and the output is deleted when its bytes are counted.
 
 Out, in the directory: `runs.csv` with a line for each run as soon as it has ended, `preparation.png` with time and
 memory against posts, logs of the commands. Printed: the table, and for each setting a straight line through its time

@@ -18,7 +18,7 @@ Every measurement has a fresh process, and the sizes take turns. Columns:
     resume        from opening the corpus to the batch in the middle of the epoch
     memory        most resident memory over what was held after the imports
 
-Peers take turns with the sizes, on one part; what they do stands in `stream_peers.py`. An environment that lacks a
+Peers take turns with the sizes, on one part; what they do stands in `peers/streams.py`. An environment that lacks a
 library is asked for the others; a library that no environment has is named.
 """
 
@@ -104,8 +104,8 @@ def measure(directory: Path, pairs_to_time: int, tokens_per_batch: int) -> dict[
     """All columns for one corpus, in this process."""
     from datamodules.batches import IGNORED
     from datamodules.prompts.rendering import PromptTemplate, load_prompts
-    from datamodules.shards.pair_stream import PairStream, Source
     from datamodules.shards.reader import ShardReader
+    from datamodules.streaming.pair_stream import PairStream, Source
 
     held = peak_memory()
 
@@ -158,7 +158,7 @@ def measure(directory: Path, pairs_to_time: int, tokens_per_batch: int) -> dict[
 
 def run_peer(python: str, *arguments: Any) -> str:
     """Runs one step of a peer in its environment; returns what it says."""
-    script = Path(__file__).with_name("stream_peers.py")
+    script = Path(__file__).with_name("peers") / "streams.py"
     alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     command = [python, str(script), *map(str, arguments)]
     return subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, env=alone).stdout

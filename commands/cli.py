@@ -44,7 +44,7 @@ from omegaconf.errors import OmegaConfBaseException
 from commands.training.run_directory import CHECKPOINT, EarlierRun, one_at_a_time
 from commands.training.run_name import experiment_files, run_name
 
-OUR_PACKAGES = ("callbacks", "datamodules", "evaluation", "lightning_modules")
+OUR_PACKAGES = ("artefacts", "callbacks", "commands", "datamodules", "evaluation", "lightning_modules")
 RUNS, TRIAL = Path("runs"), "fast_dev_run"
 TOOLS = {
     "prepare": "commands.prepare.PrepareAndPreview",

@@ -271,6 +271,11 @@ class Table:
             return draw_users(panels(scores, scored, labels, encoder), self.title)
         if self.curve:
             settings = [self.curve] if isinstance(self.curve, str) else self.curve
-            return curve_figure(self.systems, found, settings, self.title)
+            experiments = {
+                name: (one.experiment, one.overrides)
+                for name, one in self.systems.items()
+                if isinstance(one, Experiment)
+            }
+            return curve_figure(experiments, found, settings, self.title)
         shown = system_panels(scores, scored, encoder) if scored else {}
         return draw_systems(shown, self.title) if shown else None

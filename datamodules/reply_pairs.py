@@ -23,8 +23,8 @@ from datamodules.preparation.settings import Preparation
 from datamodules.preparation.tokenizer import tokenizer_fingerprint
 from datamodules.prompts.profiles import ProfileControl
 from datamodules.prompts.rendering import PromptTemplate, load_prompts
-from datamodules.shards.pair_stream import Cut, PairStream, Source
 from datamodules.shards.reader import ShardReader
+from datamodules.streaming.pair_stream import Cut, PairStream, Source
 from datamodules.user_sets import UserSets
 
 

@@ -1,4 +1,4 @@
-"""LightningModules, the models they wrap, and the command line.
+"""LightningModules and the models they wrap.
 
 The modules are loaded on demand, so that `lightning --help` does not wait for all of them.
 """
@@ -40,15 +40,15 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     modules = {
-        "ChatEndpoint": "chat_endpoint",
+        "ChatEndpoint": "chat.endpoint",
         "Conversations": "conversations",
         "JointTuning": "joint_tuning",
-        "LocalChatModel": "chat_models",
-        "ProfileInference": "profile_inference",
-        "ProfileNetwork": "markov_logic.profiles",
+        "LocalChatModel": "chat.models",
+        "ProfileInference": "markov_logic.inference",
+        "ProfileNetwork": "profile_network",
         "ProfileSeq2Seq": "seq2seq",
         "PromptedLLM": "prompted_llm",
-        "RetrievedReply": "retrieval",
+        "RetrievedReply": "retrieved_reply",
         "UserLora": "user_lora",
         "UserTuning": "user_tuning",
     }

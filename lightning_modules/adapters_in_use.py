@@ -93,7 +93,7 @@ class AdaptersInUse(ReplyModule):
                 self.swaps.add(other, [user], own_nll, own_tokens)
 
     def on_test_epoch_end(self) -> None:
-        """Logs micro perplexities and writes everyone's sums (`user_totals.py`)."""
+        """Logs micro perplexities and writes everyone's sums (`backbones/user_totals.py`)."""
         base, own = self.tested.nll["base"], self.tested.nll["own"]
         for kind in self.tested.nll:
             self.log(f"test/{kind}_perplexity", self.tested.perplexity(kind))

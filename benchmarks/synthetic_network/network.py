@@ -1,6 +1,7 @@
 """A synthetic social network as a file of posts, with all that is planted in it counted.
 
-    python -m benchmarks.synthetic_network.network --posts 2000000 --output <directory> [--files 8] [--seed 0] [--format jsonl.zst]
+    python -m benchmarks.synthetic_network.network --posts 2000000 --output <directory> ...
+        [--files 8] [--seed 0] [--format jsonl.zst]
 
 Out: `posts-*.jsonl` (or the format asked for) with `id, author, text, time, in_reply_to`; `truth.parquet` with `user,
 attribute, value` of all who are not bots; `counts.json`, against which a preparation can be checked.

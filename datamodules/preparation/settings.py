@@ -12,7 +12,7 @@ Everything is written to `<output>.partial` and renamed when it is complete, so 
 preparation leaves nothing that looks finished.
 
 Dialogues take the light path (`in_memory.py`): a preparation that was killed starts anew. Posts take the path at scale
-(`at_scale.py`): there are no target users then, so no `users/`, but `pairs/`, from which a damaged part is written
+(`at_scale/`): there are no target users then, so no `users/`, but `pairs/`, from which a damaged part is written
 again; and a preparation that was killed goes on. Here are the settings of both, and what is done with a directory that
 is there already.
 """

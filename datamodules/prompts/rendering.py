@@ -9,7 +9,7 @@ In: profiles, and the context turns of reply pairs as token ids. Out: the ids of
 people's (Otsuka et al. 2024; the literal strings are not stated in the paper). `user` is a control that says nothing
 of a person but who it is: a number for each target user stands where a profile would. Each context turn is preceded
 by the marker of its author; "speaker" is the person who is about to speak. Past replies of the speaker to similar
-contexts (`retrieved_replies.py`) are told like a profile: they are known of the person and not said in this
+contexts (`users/past_replies.py`) are told like a profile: they are known of the person and not said in this
 conversation, and the context is what begins at the first turn marker, whatever stands in front of it.
 """
 

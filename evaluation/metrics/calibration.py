@@ -1,7 +1,7 @@
 """What a similarity is worth: the same cosine for replies that nobody generated, and how much of a user is reached.
 
 In: predictions of one system, and a sentence encoder. Out: for every user (sorted by name) an array with a row for
-each of their items (by pair id), so that the caller can average and draw users and items (`intervals.py`).
+each of their items (by pair id), so that the caller can average and draw users and items (`statistics/bootstrap.py`).
 
 Every item's reference is compared with several replies; mean-of-n and best-of-n of their cosines are given:
 

@@ -21,7 +21,7 @@ Unit = Literal["word", "character"]
 
 
 class Sums(NamedTuple):
-    """A corpus score that is made from sums over its texts, so that texts can be drawn again (`intervals.py`)."""
+    """A corpus score that is made from sums over its texts, so that texts can be drawn again."""
 
     columns: np.ndarray  # (texts, numbers)
     score: Callable[[np.ndarray], np.ndarray]  # of many sums at a time: (..., numbers) to (...)

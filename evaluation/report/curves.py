@@ -8,22 +8,24 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from commands.experiments.experiment import Experiment
 from evaluation.report.plots import draw_curves
+
+Experiment = tuple[str | list[str], Mapping[str, Any]]
+"""Experiment files, and settings over them by their dotted keys."""
 
 
 def curve_figure(
-    systems: Mapping[str, Path | Experiment], found: Mapping[str, float], settings: Sequence[str], title: str
+    systems: Mapping[str, Experiment], found: Mapping[str, float], settings: Sequence[str], title: str
 ) -> Figure:
     """Draws perplexity over a setting: a line for all systems that differ in nothing else, the others across.
 
     Args:
-        systems: name -> predictions, or the experiment that makes them.
+        systems: name -> its experiment files and the settings over them; none of a system that is only predictions.
         found: name -> perplexity of those that were scored.
         settings: dotted keys that systems override; of several, each gives lines of its own.
         title: headline of the picture.
@@ -34,15 +36,14 @@ def curve_figure(
     lines: dict[str, list[str]] = defaultdict(list)
     values: dict[str, float] = {}
     for name in found:
-        system = systems[name]
-        overrides = system.overrides if isinstance(system, Experiment) else {}
+        experiment, overrides = systems.get(name, (None, {}))
         if not (own := [setting for setting in settings if setting in overrides]):
             continue
         if len(own) > 1:
             raise ValueError(f"curve: system {name!r} overrides {own}; it can be on one line only")
         values[name] = float(overrides[own[0]])
         rest = {key: value for key, value in overrides.items() if key != own[0]}
-        lines[json.dumps([system.experiment, own[0], rest], sort_keys=True)].append(name)
+        lines[json.dumps([experiment, own[0], rest], sort_keys=True)].append(name)
     if not lines:
         raise ValueError(f"curve: no system that was scored overrides {' or '.join(map(repr, settings))}")
     named = {line_name(names, key): names for key, names in lines.items()}

@@ -2,7 +2,7 @@
 
 In: predictions of several systems. Out: `Score` records.
 
-A draw takes users, then turns within them, with all candidates of a turn (`intervals.py`), and computes the score from
+A draw takes users, then turns within them, with all candidates of a turn, and computes the score from
 the sums. Distinct-n is no sum: a draw would have turns twice and so fewer different n-grams. It has no interval.
 
 Shapes: K sums of all scores side by side, F scores.

@@ -5,6 +5,7 @@ factors.py       formulas → log-linear factors
 grounding.py     facts → which rows of a factor apply to whom
 network.py       weights, potentials, likelihoods, marginals
 propagation.py   belief propagation between users
-learnt.py        a learnt network, read and asked
-profiles.py      the LightningModule: learning with cross-fitting, profiles from chunks
+proximal.py      the optimizer
+network_files.py a learned network, read from disk
+inference.py     profiles from posts by a learned network
 """

@@ -30,10 +30,10 @@ from datamodules.preparation.tokenizer import tokenizer_fingerprint
 from datamodules.prompts.profiles import ProfileControl, read_profiles
 from datamodules.prompts.rendering import PromptTemplate, Rendered, load_prompts
 from datamodules.reply_pairs import MixedCorpus
-from datamodules.shards import pair_stream
-from datamodules.shards.pair_stream import Cut, PairStream, Source
 from datamodules.shards.ragged import Ragged
 from datamodules.shards.reader import ShardReader
+from datamodules.streaming import pair_stream
+from datamodules.streaming.pair_stream import Cut, PairStream, Source
 
 TRAIN = "pretrain/train"
 Ids = list[int]

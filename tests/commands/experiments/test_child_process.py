@@ -25,7 +25,7 @@ def run_one(*arguments):
 @pytest.fixture
 def stand_in(tmp_path, monkeypatch):
     """Puts a script in the place of our command: starting ours takes six seconds."""
-    package = tmp_path / "stand_in" / "lightning_modules"
+    package = tmp_path / "stand_in" / "commands"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
     monkeypatch.setenv("PYTHONPATH", f"{package.parent}{os.pathsep}{ROOT}")

@@ -40,7 +40,7 @@ Table(systems, Path("out"), encoder=None, per_user=False, num_resamples=10).run(
 
 @pytest.fixture
 def start(tmp_path, monkeypatch):
-    package = tmp_path / "stand_in" / "lightning_modules"
+    package = tmp_path / "stand_in" / "commands"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
     (package / "cli.py").write_text(COMMAND)

@@ -1,22 +1,18 @@
 """Curves of a table: which systems make a line, what it is called, and what stands across."""
 
-from pathlib import Path
-
 import pytest
 
-from commands.experiments.experiment import Experiment
 from evaluation.report.curves import curve_figure, line_name
 from evaluation.report.plots import save_png
 
 SYSTEMS = {
-    "base": Path("predictions.jsonl"),
-    "LoRA, 100 turns": Experiment("lora.yaml", {"n": 100}),
-    "LoRA, 25 turns": Experiment("lora.yaml", {"n": 25}),
-    "LoRA, 400 turns": Experiment("lora.yaml", {"n": 400}),
-    "all weights, 25 turns": Experiment(["full.yaml"], {"n": 25}),
-    "all weights, 400 turns": Experiment(["full.yaml"], {"n": 400}),
+    "LoRA, 100 turns": ("lora.yaml", {"n": 100}),
+    "LoRA, 25 turns": ("lora.yaml", {"n": 25}),
+    "LoRA, 400 turns": ("lora.yaml", {"n": 400}),
+    "all weights, 25 turns": (["full.yaml"], {"n": 25}),
+    "all weights, 400 turns": (["full.yaml"], {"n": 400}),
 }
-FOUND = {name: float(80 + place) for place, name in enumerate(SYSTEMS)}
+FOUND = {name: float(80 + place) for place, name in enumerate(["base", *SYSTEMS])}
 
 
 def drawn(figure):
@@ -48,15 +44,15 @@ def test_a_system_that_was_not_scored_is_left_out():
 
 def test_another_override_makes_another_line_and_of_several_settings_each():
     systems = {
-        "LoRA, cut 10 %": Experiment("lora.yaml", {"a.cut": 0.1}),
-        "LoRA, cut 30 %": Experiment("lora.yaml", {"a.cut": 0.3}),
-        "LoRA, double 10 %": Experiment("lora.yaml", {"a.double": 0.1}),
-        "LoRA, r=8, cut 10 %": Experiment("lora.yaml", {"a.cut": 0.1, "rank": 8}),
+        "LoRA, cut 10 %": ("lora.yaml", {"a.cut": 0.1}),
+        "LoRA, cut 30 %": ("lora.yaml", {"a.cut": 0.3}),
+        "LoRA, double 10 %": ("lora.yaml", {"a.double": 0.1}),
+        "LoRA, r=8, cut 10 %": ("lora.yaml", {"a.cut": 0.1, "rank": 8}),
     }
     figure = curve_figure(systems, dict.fromkeys(systems, 1.0), ["a.cut", "a.double"], "title")
     assert list(drawn(figure))[:3] == ["LoRA, cut", "LoRA, double 10 %", "LoRA, r=8, cut 10 %"]
     assert figure.axes[0].get_xlabel() == "cut or double"
-    both = {"both": Experiment("lora.yaml", {"a.cut": 0.1, "a.double": 0.1})}
+    both = {"both": ("lora.yaml", {"a.cut": 0.1, "a.double": 0.1})}
     with pytest.raises(ValueError, match="'both' overrides .*one line only"):
         curve_figure(both, {"both": 1.0}, ["a.cut", "a.double"], "title")
     with pytest.raises(ValueError, match="no system that was scored overrides 'x' or 'y'"):
@@ -65,9 +61,9 @@ def test_another_override_makes_another_line_and_of_several_settings_each():
 
 def test_lines_whose_names_are_alike_are_called_by_their_systems():
     systems = {
-        "r 1": Experiment("a.yaml", {"n": 1}),
-        "r 2": Experiment("b.yaml", {"n": 2}),
-        "r 3": Experiment("b.yaml", {"n": 3}),
+        "r 1": ("a.yaml", {"n": 1}),
+        "r 2": ("b.yaml", {"n": 2}),
+        "r 3": ("b.yaml", {"n": 3}),
     }
     systems["r"] = systems.pop("r 1")
     assert list(drawn(curve_figure(systems, dict.fromkeys(systems, 1.0), ["n"], "title")))[:2] == ["r 2, r 3", "r"]

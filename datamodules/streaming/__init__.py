@@ -1,0 +1,1 @@
+"""An endless shuffled stream of reply pairs with an exact position."""
