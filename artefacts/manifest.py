@@ -5,29 +5,29 @@ In: a finished directory. Out: its `manifest.json`, and what follows from it.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
+
+from artefacts.files import read_json, write_json
+from artefacts.fingerprints import fingerprint
+from artefacts.layout import MANIFEST
 
 MANIFEST_VERSION = 1
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
     """The manifest of a prepared corpus; FileNotFoundError says how to make one."""
-    path = directory / "manifest.json"
+    path = directory / MANIFEST
     if not path.is_file():
         raise FileNotFoundError(
             f"no prepared corpus in {directory}; make it with: lightning prepare --config experiments/<corpus>.yaml"
         )
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_json(path)
 
 
 def write_manifest(directory: Path, manifest: dict[str, Any]) -> None:
     """Writes the manifest, in one step."""
-    partial = directory / "manifest.json.partial"
-    partial.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    partial.replace(directory / "manifest.json")
+    write_json(directory / MANIFEST, manifest)
 
 
 def user_numbers(manifest: dict[str, Any]) -> dict[str, int]:
@@ -45,5 +45,4 @@ def num_pairs(manifest: dict[str, Any], split: str) -> int:
 
 def split_fingerprint(manifest: dict[str, Any], split: str) -> str:
     """What a split holds, in 16 hexadecimal digits: from the SHA-256 of its parts."""
-    parts = "".join(part["sha256"] for part in manifest["splits"][split])
-    return hashlib.sha256(parts.encode()).hexdigest()[:16]
+    return fingerprint("".join(part["sha256"] for part in manifest["splits"][split]))

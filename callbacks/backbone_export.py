@@ -10,7 +10,7 @@ from typing import Any
 
 from lightning import Callback, Trainer
 
-from artefacts.files import replace_directory
+from artefacts.files import publish_directory
 from lightning_modules.backbones.t5 import save_backbone
 from lightning_modules.seq2seq import ProfileSeq2Seq
 
@@ -51,7 +51,7 @@ class BackboneExport(Callback):
         if not self.best:
             _save(trainer, pl_module, directory)
         elif _best_of(trainer).is_dir():
-            replace_directory(_best_of(trainer), directory)
+            publish_directory(_best_of(trainer), directory)
         elif not directory.is_dir():  # there it is when only the end of this run was killed
             raise ValueError("no validation loss was ever measured, so there are no best weights to keep")
         fingerprint = json.loads((directory / "manifest.json").read_text())["fingerprint"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from lightning import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from artefacts.files import replace_directory
+from artefacts.files import publish_directory
 from lightning_modules.user_tuning import UserTuning
 
 
@@ -26,14 +26,14 @@ class TunedExport(Checkpoint):
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
         pl_module.save(fresh)
-        replace_directory(fresh, _beside(directory, ".best"))
+        publish_directory(fresh, _beside(directory, ".best"))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: UserTuning) -> None:
         for user in pl_module.take_finished():
             directory = pl_module.directory_of(user)
             best = _beside(directory, ".best")
             if best.is_dir():  # it is not when this run was killed behind this line and goes on from before it
-                replace_directory(best, directory)
+                publish_directory(best, directory)
             print(f"tuned weights of {user} are in {directory}")
 
 

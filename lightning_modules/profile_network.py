@@ -19,7 +19,7 @@ import torch
 from lightning import LightningModule
 from torch import Tensor
 
-from artefacts.files import replace_directory
+from artefacts.files import publish_directory
 from datamodules.batches import EvidenceBatch
 from lightning_modules.markov_logic.grounding import Grounding
 from lightning_modules.markov_logic.network import MarkovLogicNetwork
@@ -162,7 +162,7 @@ class ProfileNetwork(LightningModule):
                 for place in last.nonzero()[last[last != 0].abs().argsort(descending=True, stable=True)].tolist():
                     chosen = [choices[at] for choices, at in zip(values, place, strict=True)]
                     file.write("\t".join([f"{float(last[tuple(place)]):.4f}", formula.text, *chosen]) + "\n")
-        replace_directory(partial, directory)
+        publish_directory(partial, directory)
 
     # ---- inference
 

@@ -22,7 +22,7 @@ import torch
 import yaml
 from tokenizers import Tokenizer
 
-from artefacts.files import replace_directory
+from artefacts.files import publish_directory
 from datamodules.prompts.rendering import PromptTemplate
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def save_backbone(
         theirs = json.loads((directory / "manifest.json").read_text())["fingerprint"]
         if theirs != fingerprint:
             raise ValueError(f"{directory} holds another backbone ({theirs}); this one is left in {partial}")
-    replace_directory(partial, directory)
+    publish_directory(partial, directory)
     return fingerprint
 
 

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from torch import Tensor
 
-from artefacts.files import replace_directory
+from artefacts.files import publish_directory
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -44,7 +44,7 @@ def save_adapter(
     config.save_pretrained(str(partial))
     save_file(dict(weights), partial / WEIGHTS, metadata={"format": "pt"})
     (partial / "card.json").write_text(json.dumps({"user": user, **card}, indent=1, ensure_ascii=False) + "\n")
-    replace_directory(partial, directory)
+    publish_directory(partial, directory)
     return directory
 
 

@@ -68,7 +68,7 @@ def test_what_is_half_written_is_not_there(tmp_path, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(adapter_files, "replace_directory", killed)
+    monkeypatch.setattr(adapter_files, "publish_directory", killed)
     with pytest.raises(KeyboardInterrupt):
         save(tmp_path, "ann")
     monkeypatch.undo()

@@ -1,0 +1,38 @@
+"""Fingerprints: SHA-256 of what was read or written, in full or in 16 hexadecimal digits."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+DIGITS = 16
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content, in 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_files(paths: Iterable[Path], name: Callable[[Path], bytes] = lambda path: b"") -> str:
+    """SHA-256 over the digests of several files, in the given order.
+
+    Args:
+        paths: the files.
+        name: what of a file's name counts; by default nothing.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(name(path) + bytes.fromhex(sha256_of(path)))
+    return digest.hexdigest()
+
+
+def fingerprint(content: str | bytes) -> str:
+    """SHA-256 of a content, in 16 hexadecimal digits."""
+    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()[:DIGITS]
+
+
+def fingerprint_of(path: Path) -> str | None:
+    """SHA-256 of a file in 16 hexadecimal digits; None if there is no such file."""
+    return sha256_of(path)[:DIGITS] if path.is_file() else None
