@@ -17,7 +17,7 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> tuple[Any, Any
     from lightning import LightningDataModule, LightningModule
     from lightning.pytorch.cli import LightningArgumentParser
 
-    from commands.cli import PARSER_SETTINGS
+    from commands.training.trainer_cli import PARSER_SETTINGS
 
     parser = LightningArgumentParser(**PARSER_SETTINGS)
     parser.add_argument("--config", action="config")

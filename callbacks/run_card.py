@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import platform
 import time
 from importlib.metadata import version
@@ -14,6 +11,7 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 
 from artefacts.commit import git_commit
+from artefacts.run_card import prepared_fingerprint, profiles_fingerprint, write_run_card
 
 PACKAGES = ("lightning", "torch", "transformers", "peft", "torchmetrics", "tokenizers", "sentencepiece")
 
@@ -30,7 +28,6 @@ class RunCard(Callback):
         self.seconds = 0.0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.path = Path(trainer.default_root_dir) / f"{trainer.state.fn.value}.card.json"
         self.start = time.monotonic()
         if trainer.is_global_zero and not trainer.fast_dev_run:
             self.write(trainer, "running")
@@ -63,7 +60,7 @@ class RunCard(Callback):
         self.seconds = state_dict["seconds"]  # wall time of the runs before this one
 
     def write(self, trainer: Trainer, status: str) -> None:
-        """Writes the card under a temporary name and renames it."""
+        """Writes the card of the trainer's command."""
         data = trainer.datamodule
         card = {
             "status": status,
@@ -73,25 +70,9 @@ class RunCard(Callback):
             "steps": trainer.global_step,
             "metrics": {name: float(value) for name, value in trainer.callback_metrics.items()},
             "backbone": getattr(trainer.lightning_module, "backbone_fingerprint", None),
-            "profiles": fingerprint_of_profiles(self.config),
-            "prepared": fingerprint_of(data.preparation.output / "manifest.json") if data is not None else None,
+            "profiles": profiles_fingerprint(self.config),
+            "prepared": prepared_fingerprint(data.preparation.output) if data is not None else None,
             "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
             "config": self.config,
         }
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix(".partial")
-        partial.write_text(json.dumps(card, indent=1, default=str) + "\n")
-        os.replace(partial, self.path)
-
-
-def fingerprint_of(path: Path) -> str | None:
-    """SHA-256 of a file in 16 hexadecimal digits; a manifest holds those of all it describes."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else None
-
-
-def fingerprint_of_profiles(config: dict[str, Any]) -> str | None:
-    """Fingerprint of the profiles that a configuration names for its prompts; None where its prompts have none."""
-    data = (config.get("data") or {}).get("init_args") or {}
-    if not data.get("profiles") or (data.get("prompt") or {}).get("style", "none") == "none":
-        return None
-    return fingerprint_of(Path(data["profiles"]))
+        write_run_card(Path(trainer.default_root_dir), trainer.state.fn.value, card)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from torch.utils.data import DataLoader, IterableDataset
@@ -118,6 +118,8 @@ class ReplyPairs(LightningDataModule):
         test_train_turns: as in `UserSets`.
         test_general_pairs: as in `UserSets`.
     """
+
+    only_in_test: ClassVar = ("test_train_turns", "test_general_pairs")
 
     def __init__(
         self,

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from lightning import LightningDataModule
@@ -174,6 +174,9 @@ class UserSets(LightningDataModule):
         test_general_pairs: a test also looks at so many reply pairs of other people that nobody was trained on, the
             same for every user's weights (0: at none): what tuning to one person did to the rest.
     """
+
+    not_in_run_name: ClassVar = ("users_per_batch", "predict_rows", "min_train_turns")
+    only_in_test: ClassVar = ("test_train_turns", "test_general_pairs")
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -49,6 +49,8 @@ class Conversations(ReplyModule):
         seed: of what is sampled; the backbone and the adapters draw from the same numbers.
         decoding: how a turn is generated; one candidate.
     """
+
+    not_in_run_name: ClassVar = ("adapters",)
 
     def __init__(
         self, init_from: Path, adapters: Path, num_turns: int = 40, seed: int = 0, decoding: Decoding | None = None

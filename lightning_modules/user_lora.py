@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -74,6 +74,9 @@ class UserLora(AdaptersInUse):
         seed: of the adapters' first weights, together with the user's name.
         decoding: how replies are generated.
     """
+
+    not_in_run_name: ClassVar = ("max_users_at_once", "adapters")
+    only_in_test: ClassVar = ("num_swaps",)
 
     def __init__(
         self,

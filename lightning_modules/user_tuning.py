@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -57,6 +57,8 @@ class UserTuning(ProfileSeq2Seq):
         seed: of a method's first weights, together with the user's name.
         decoding: how replies are generated.
     """
+
+    not_in_run_name: ClassVar = ("tuned",)
 
     def __init__(
         self,

@@ -23,14 +23,15 @@ from benchmarks.turns import Turns
 
 def train_ours(job: dict[str, Any], turns: Turns) -> None:
     """The experiment, with a callback that counts and takes turns."""
-    import commands.cli  # noqa: F401, I001 - sets the environment before torch is imported, as the command does
+    from commands.environment import keep_offline
 
+    keep_offline()  # before torch is imported, as the command does
     import torch
     from lightning import Callback, Trainer
     from lightning.pytorch.loggers import CSVLogger
+    from transformers import T5ForConditionalGeneration
 
     from lightning_modules.backbones.t5 import prefer_fast_attention
-    from transformers import T5ForConditionalGeneration
 
     counts: list[list[int]] = []
 

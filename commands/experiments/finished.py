@@ -14,16 +14,14 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import NoReturn
 
-from jsonargparse import set_parsing_settings
-
-from commands.cli import UserDialogueCLI
+from commands.training.trainer_cli import TrainerCLI
 
 
 class _FoundFinished(Exception):
     pass
 
 
-class _Question(UserDialogueCLI):
+class _Question(TrainerCLI):
     """Reads a command and looks at its run, and goes no further."""
 
     def before_instantiate_classes(self) -> NoReturn:
@@ -52,7 +50,6 @@ def finished_run(arguments: Sequence[str]) -> Path | None:
 
 def main() -> None:
     """Answers what stands on standard input."""
-    set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     with redirect_stdout(sys.stderr):
         found = [finished_run(arguments) for arguments in json.load(sys.stdin)]
     json.dump([None if run is None else str(run) for run in found], sys.stdout)

@@ -1,6 +1,9 @@
-"""The settings of runs: what of them makes another run, what a run is called for it, and whether two are the same.
+"""What a run is called, and whether two configurations give the same weights.
 
-In: configurations as plain values, and the arguments of a command. Out: names and differences.
+A class declares what an argument of its own is to a run:
+
+    not_in_run_name   it decides speed, memory or what is looked at, so that a test finds the run without it
+    only_in_test      a run is trained, named and predicted with the same whatever it is
 """
 
 from __future__ import annotations
@@ -9,8 +12,9 @@ import hashlib
 import re
 from argparse import ArgumentParser
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 TRAINER_KEYS_OF_A_RUN = (
     "accumulate_grad_batches",
@@ -21,25 +25,6 @@ TRAINER_KEYS_OF_A_RUN = (
     "overfit_batches",
     "precision",
 )
-# They decide speed, memory or what is looked at, not the weights, so a test finds the run without them.
-NOT_IN_A_NAME = (
-    "adapters",
-    "allow_sending_text",
-    "api_key_variable",
-    "cache",
-    "concurrency",
-    "max_retries",
-    "max_users_at_once",
-    "min_train_turns",
-    "predict_rows",
-    "price_per_million",
-    "rows_at_once",
-    "timeout",
-    "tuned",
-    "users_per_batch",
-)
-# They concern a test alone: a run is trained, named and predicted with the same whatever they are.
-OF_A_TEST = ("num_swaps", "test_general_pairs", "test_train_turns")
 LONGEST_NAME = 120
 
 
@@ -47,16 +32,28 @@ def run_settings(config: dict[str, Any]) -> dict[str, Any]:
     """What decides the weights a run gives, flattened to `{dotted key: value}`; how it decodes does not."""
     trainer = {key: config["trainer"].get(key) for key in TRAINER_KEYS_OF_A_RUN}
     chosen = {"model": config.get("model"), "data": config.get("data"), "seed": config.get("seed_everything")}
-    flat = flattened({**chosen, "trainer": trainer})
-    return {
-        key: value
-        for key, value in flat.items()
-        if ".decoding" not in key and not key.endswith("__path__") and not _of_a_test(key)
-    }
+    flat = flattened(_without({**chosen, "trainer": trainer}, "only_in_test"))
+    return {key: value for key, value in flat.items() if ".decoding" not in key and not key.endswith("__path__")}
 
 
-def _of_a_test(key: str) -> bool:
-    return key.rpartition(".")[2] in OF_A_TEST
+def _without(config: Any, declaration: Literal["not_in_run_name", "only_in_test"]) -> Any:
+    """A configuration without the arguments that the classes in it declare so."""
+    if not isinstance(config, dict):
+        return config
+    kept = {key: _without(value, declaration) for key, value in config.items()}
+    if isinstance(kept.get("init_args"), dict):
+        declared = getattr(_class_at(kept.get("class_path")), declaration, ())
+        kept["init_args"] = {name: value for name, value in kept["init_args"].items() if name not in declared}
+    return kept
+
+
+def _class_at(path: str | None) -> type | None:
+    """The class at a dotted path; None if there is none, as in the configuration of an earlier version."""
+    module, _, name = (path or "").rpartition(".")
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError):
+        return None
 
 
 def _short(key: str) -> str:
@@ -80,12 +77,8 @@ def run_name(files: Sequence[Path], without_flags: dict[str, Any], now: dict[str
         without_flags: the configuration that they give.
         now: the configuration with the flags.
     """
-    before = run_settings(without_flags)
-    changes = [
-        f"{_short(key)}={value}"
-        for key, value in sorted(run_settings(now).items())
-        if before.get(key) != value and key.rpartition(".")[2] not in NOT_IN_A_NAME
-    ]
+    before, after = (run_settings(_without(config, "not_in_run_name")) for config in (without_flags, now))
+    changes = [f"{_short(key)}={value}" for key, value in sorted(after.items()) if before.get(key) != value]
     name = re.sub(r"[^\w.,+=-]+", "-", ",".join(["+".join(path.stem for path in files), *changes]))
     if len(name) <= LONGEST_NAME:
         return name
@@ -93,7 +86,7 @@ def run_name(files: Sequence[Path], without_flags: dict[str, Any], now: dict[str
 
 
 def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What decides the weights and is not the same in two configurations, a sentence each."""
+    """What decides the weights and differs between two configurations, a sentence each."""
     theirs, ours = run_settings(then), run_settings(now)
     return [
         f"{key} was {theirs.get(key)}, now {ours.get(key)}"
@@ -103,11 +96,10 @@ def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def same_settings(then: dict[str, Any], now: dict[str, Any], subcommand: str) -> bool:
-    """Are these the same for a subcommand? What concerns a test alone counts in a test alone."""
+    """Are these the same for a subcommand? An argument that is declared `only_in_test` counts in a test only."""
     if subcommand == "test":
         return then == now
-    flat = (flattened(config) for config in (then, now))
-    before, after = ({key: value for key, value in one.items() if not _of_a_test(key)} for one in flat)
+    before, after = (flattened(_without(config, "only_in_test")) for config in (then, now))
     return before == after
 
 

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import torch
@@ -56,6 +56,16 @@ class ChatEndpoint(ChatModel):
         request: further fields of a request, or other values of ours; null leaves a field out. A model that reasons
             may want `{max_tokens: null, max_completion_tokens: 2000, temperature: null, top_p: null}`.
     """
+
+    not_in_run_name: ClassVar = (
+        "api_key_variable",
+        "allow_sending_text",
+        "concurrency",
+        "max_retries",
+        "timeout",
+        "cache",
+        "price_per_million",
+    )
 
     def __init__(
         self,

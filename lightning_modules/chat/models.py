@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -86,6 +86,8 @@ class LocalChatModel(ChatModel):
         rows_at_once: most prompts in memory at the same time.
         template_options: what else the chat template takes, for example `{enable_thinking: false}`.
     """
+
+    not_in_run_name: ClassVar = ("rows_at_once",)
 
     def __init__(
         self,
