@@ -52,6 +52,8 @@ def dispatch(arguments: Sequence[str], report: Report) -> None:
         arguments: of the command line.
         report: is told the run directory, if the command has one.
     """
+    if not arguments:
+        sys.exit(help_of())
     if arguments in (["--help"], ["-h"], ["human-eval", "--help"], ["human-eval", "-h"]):
         print(help_of(arguments[0] if len(arguments) > 1 else ""))
     elif arguments == ["--version"]:
@@ -69,8 +71,9 @@ def dispatch(arguments: Sequence[str], report: Report) -> None:
 
 def _end_of(error: BaseException) -> BaseException:
     """How the process ends after an error: as it is, or as an exit with a line for a person."""
-    if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
-        print("interrupted", file=sys.stderr)  # Lightning catches an interrupt and exits with 1
+    cause = error.__context__ if isinstance(error, SystemExit) else error  # Lightning exits with 1 after an interrupt
+    if isinstance(cause, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
         end = SystemExit(128 + signal.SIGINT)
         end.add_note("interrupted")
         return end

@@ -16,7 +16,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from commands.experiments.experiment import moved, run_before
+from commands.experiments.before import run_before
+from commands.experiments.experiment import moved
 from commands.experiments.other_backbone import on_backbones, places_of, require_backbones
 from evaluation.metrics.conversation_parts import (
     FIGURES,

@@ -44,7 +44,7 @@ def command_in(arguments: Sequence[str]) -> str:
     for name in COMMANDS:
         if name.split() == list(arguments[: len(name.split())]):
             return name
-    first, second = [*arguments, "nothing", "nothing"][:2]
+    first, second = [*arguments, "nothing"][:2]
     if following := [name.split()[1] for name in COMMANDS if name.startswith(f"{first} ")]:
         raise ValueError(f"`lightning {first}` is followed by {' or '.join(following)}, got {second}")
     names = dict.fromkeys(name.split()[0] for name in COMMANDS)

@@ -6,7 +6,6 @@ In: the file that `wandb sweep` takes. Out: below `runs/sweep-<name of the file>
 
 import csv
 import io
-import json
 import math
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -15,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from commands.experiments.child_process import all_of, run_lightning, threads_of
+from artefacts.files import replacing, write_text
+from artefacts.layout import RUNS
+from artefacts.run_card import read_run_card
+from commands.experiments.jobs import Job, RowFailedError, all_of, jobs_of, threads_of
 from commands.experiments.sweep_file import Point, SweepFile, read_sweep
 from evaluation.report.cells import align
-from evaluation.report.files import replace_file
 from evaluation.report.plots import draw_curves, save_png
-
-RUNS = Path("runs")
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Outcome:
 
 
 class Sweep:
-    """Runs every point of a W&B sweep file here and tabulates its metric; the same command again goes on."""
+    """Runs every point of a W&B sweep file here and tabulates its metric; the same command again resumes."""
 
     def __init__(self, config: Path, count: int | None = None, seed: int = 0, jobs: int = 1) -> None:
         """Takes the settings; nothing is read before `run`.
@@ -77,31 +76,14 @@ class Sweep:
         points = sweep.points(self.count, self.seed)
         arguments = [sweep.arguments(point) for point in points]  # all, so that a mistake shows before the first run
 
-        async def run(number: int) -> Outcome:
-            place = f"[{number + 1}/{len(points)}] {_label(points[number])}"
-            print(place, flush=True)
-            outcome = await self._run_point(points[number], arguments[number], number, sweep.metric)
-            result = f"{sweep.metric} {outcome.value:.6g} in {outcome.run}"
-            print(f"{place}: {f'failed: {outcome.error}' if outcome.error else result}", flush=True)
-            return outcome
-
-        outcomes = _of_their_own(all_of([partial(run, number) for number in range(len(points))], self.jobs))
+        # Not WANDB_SWEEP_ID: W&B would look for a sweep of that name on its server.
+        environment = {"LOCAL_SWEEP": self.config.stem, **threads_of(self.jobs)}
+        jobs = jobs_of(map(_label, points), self.output / "logs", environment)
+        works = [partial(_run_point, *work, sweep.metric) for work in zip(jobs, points, arguments, strict=True)]
+        outcomes = _without_duplicates(all_of(works, self.jobs))
         self._write(sweep, outcomes)
         if all(outcome.error for outcome in outcomes):
             raise ValueError(f"none of {len(outcomes)} points has a result; the first: {outcomes[0].error}")
-
-    async def _run_point(self, point: Point, arguments: list[str], number: int, metric: str) -> Outcome:
-        # Not WANDB_SWEEP_ID: W&B would look for a sweep of that name on its server.
-        environment = {"LOCAL_SWEEP": self.config.stem, **threads_of(self.jobs)}
-        run = await run_lightning(arguments, self.output / "logs" / f"{number + 1}.txt", environment)
-        if run.error is not None:
-            return Outcome(point, run.directory, error=run.error)
-        assert run.directory is not None, "a fit that succeeded has told its directory"
-        card = json.loads((run.directory / "fit.card.json").read_text(encoding="utf-8"))
-        metrics = card["metrics"]
-        error = None if metric in metrics else f"no {metric} in its card, which has {', '.join(sorted(metrics))}"
-        value = metrics.get(metric, math.nan)
-        return Outcome(point, run.directory, value, card["wall_seconds"], card["commit"], error)
 
     def _write(self, sweep: SweepFile, outcomes: list[Outcome]) -> None:
         best = _best(outcomes, sweep.maximize)
@@ -117,9 +99,8 @@ class Sweep:
         ]
         markdown = "\n\n".join(parts) + "\n"
         print(markdown)
-        table = _csv(sweep, outcomes, best)
-        replace_file(self.output / "sweep.md", lambda path: path.write_text(markdown, encoding="utf-8"))
-        replace_file(self.output / "sweep.csv", lambda path: path.write_text(table, encoding="utf-8", newline=""))
+        write_text(self.output / "sweep.md", markdown)
+        write_text(self.output / "sweep.csv", _csv(sweep, outcomes, best))
         picture = self.output / "sweep.png"
         picture.unlink(missing_ok=True)  # an older sweep's
         drawn = [outcome for outcome in outcomes if math.isfinite(outcome.value)]
@@ -134,7 +115,8 @@ class Sweep:
                 (sweep.metric, drawn.index(best)),
                 self.config.stem,
             )
-            replace_file(picture, lambda path: save_png(figure, path))
+            with replacing(picture) as path:
+                save_png(figure, path)
 
     def _caption(self, sweep: SweepFile, outcomes: list[Outcome], varying: list[str]) -> str:
         failed = sum(outcome.error is not None for outcome in outcomes)
@@ -149,8 +131,24 @@ class Sweep:
         return "\n".join(f"- {line}" for line in lines)
 
 
-def _of_their_own(outcomes: list[Outcome]) -> list[Outcome]:
-    """Points that were one and the same run have failed: what they differ in makes no other run."""
+async def _run_point(job: Job, point: Point, arguments: list[str], metric: str) -> Outcome:
+    """Runs a point and reads its metric from its run card."""
+    try:
+        directory = await job.run(arguments)
+    except RowFailedError as error:
+        job.say(f"failed: {error.reason}")
+        return Outcome(point, error.directory, error=error.reason)
+    card = None if directory is None else read_run_card(directory, "fit")
+    assert card is not None, "a fit that succeeded has written its card"
+    metrics = card["metrics"]
+    error = None if metric in metrics else f"no {metric} in its card, which has {', '.join(sorted(metrics))}"
+    value = metrics.get(metric, math.nan)
+    job.say(f"failed: {error}" if error else f"{metric} {value:.6g} in {directory}")
+    return Outcome(point, directory, value, card["wall_seconds"], card["commit"], error)
+
+
+def _without_duplicates(outcomes: list[Outcome]) -> list[Outcome]:
+    """Points that were the same run have failed: what they differ in makes no other run."""
     runs = Counter(outcome.run for outcome in outcomes if outcome.error is None)
     why = "other points were the same run: what they differ in makes no other run, so it cannot be compared here"
     return [outcome if runs[outcome.run] < 2 else replace(outcome, value=math.nan, error=why) for outcome in outcomes]

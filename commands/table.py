@@ -10,7 +10,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from commands.experiments.experiment import Experiment, collect, run_before
+from commands.experiments.before import run_before
+from commands.experiments.collect import collect
+from commands.experiments.experiment import Experiment
 from commands.experiments.other_backbone import places_of, require_backbones
 from evaluation.metrics.mauve import mauve_scores, require_mauve
 from evaluation.metrics.similarity import DEFAULT_ENCODER, TextEncoder

@@ -15,8 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from artefacts.manifest import read_manifest
-from commands.cli import UserDialogueCLI, main, read_tool
+from commands.cli import main
 from commands.table import Table
+from commands.tools import read_tool
+from commands.training.trainer_cli import TrainerCLI
 
 openpyxl = pytest.importorskip("openpyxl")
 
@@ -100,7 +102,7 @@ def corpora(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-class Parsed(UserDialogueCLI):
+class Parsed(TrainerCLI):
     """Parses and builds, and neither runs nor writes."""
 
     def before_instantiate_classes(self) -> None:

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from artefacts.layout import MANIFEST
 from commands.experiments.experiment import INIT_FROM, OF_THE_TRAINER, Experiment, experiment_of
 
 
@@ -46,5 +47,5 @@ def on_backbones(commands: Sequence[str]) -> dict[str, Experiment]:
 def require_backbones(directories: Iterable[str]) -> None:
     """Raises ValueError where one is no backbone, so that it shows before anything is trained."""
     for one in directories:
-        if not (Path(one) / "manifest.json").is_file():
+        if not (Path(one) / MANIFEST).is_file():
             raise ValueError(f"no backbone in {one}: expected what `lightning fit` of a pre-training has written")

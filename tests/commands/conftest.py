@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from commands.experiments import experiment as rows
+from commands.experiments import child_process
 from commands.experiments.child_process import Run
 
 
@@ -25,6 +25,6 @@ def commands(monkeypatch, tmp_path):
             (directory / "predictions.jsonl").touch()
         return Run(directory, None, 2.0)
 
-    monkeypatch.setattr(rows, "run_lightning", run)
-    monkeypatch.setattr(rows, "finished", lambda _: {})
+    monkeypatch.setattr(child_process, "run_lightning", run)
+    monkeypatch.setattr(child_process, "finished", lambda _: {})
     return seen

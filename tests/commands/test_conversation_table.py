@@ -17,7 +17,7 @@ import pytest
 from commands import conversation_table
 from commands.cli import main
 from commands.conversation_table import ConversationTable, Line, by_chance, draw
-from commands.experiments import experiment as rows
+from commands.experiments import child_process
 from commands.experiments.child_process import Run
 from evaluation.metrics.conversation_parts import FIGURES, figures_of_parts, read_parts
 from evaluation.metrics.identification import UserClassifier
@@ -146,7 +146,7 @@ def test_the_same_on_another_backbone(written, tmp_path, monkeypatch):
         begun.append(" ".join(arguments))
         return Run(Path("runs") / f"{Path(arguments[2]).stem}_large", None, 1.0)
 
-    monkeypatch.setattr(rows, "run_lightning", run_lightning)
+    monkeypatch.setattr(child_process, "run_lightning", run_lightning)
     table = ConversationTable(
         Path("runs/talk/conversations.jsonl"),
         written,

@@ -1,8 +1,13 @@
-"""Ctrl-C ends a command with exit code 130 and one line, whether Lightning has caught it or not."""
+"""How a command ends: after Ctrl-C, whether Lightning has caught it or not, and in its report to a parent process."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from commands import cli
+from commands.experiments.outcome import VARIABLE, Outcome, read_outcome
 
 
 def pressed(*_):
@@ -17,9 +22,12 @@ def caught_by_lightning(*_):
 
 
 @pytest.mark.parametrize("interrupted", [pressed, caught_by_lightning])
-@pytest.mark.parametrize(("name", "command"), [("run_tool", "table"), ("UserDialogueCLI", "fit")])
-def test_an_interrupted_command_ends_in_one_line(monkeypatch, capsys, interrupted, name, command):
-    monkeypatch.setattr(cli, name, interrupted)
+@pytest.mark.parametrize(
+    ("function", "command"),
+    [("commands.tools.run_tool", "table"), ("commands.training.trainer_cli.TrainerCLI", "fit")],
+)
+def test_an_interrupted_command_ends_in_one_line(monkeypatch, capsys, interrupted, function, command):
+    monkeypatch.setattr(function, interrupted)
     with pytest.raises(SystemExit) as ended:
         cli.main([command])
     assert ended.value.code == 130
@@ -27,11 +35,37 @@ def test_an_interrupted_command_ends_in_one_line(monkeypatch, capsys, interrupte
     assert capsys.readouterr().err == "interrupted\n"
 
 
-def test_another_exit_keeps_its_code(monkeypatch):
-    def finished(*_):
-        raise SystemExit(0)
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (None, None),
+        (SystemExit(0), None),
+        (SystemExit("error: rank must be 1 or more\nor not"), "rank must be 1 or more"),
+        (SystemExit(3), "exit code 3"),
+        (KeyboardInterrupt(), "interrupted"),
+        (KeyError("rank"), "KeyError: 'rank'"),
+        (OSError("disk\n  is full"), "OSError: disk"),
+    ],
+)
+def test_what_a_command_tells_its_parent(monkeypatch, tmp_path, error, reason):
+    def dispatch(arguments, report):
+        assert VARIABLE not in os.environ  # or children of this process would tell the same parent
+        report.begin(Path("runs/a"))
+        assert read_outcome(path) == Outcome("runs/a", "running", None)
+        if error is not None:
+            raise error
 
-    monkeypatch.setattr(cli, "UserDialogueCLI", finished)
+    path = tmp_path / "outcome.json"
+    monkeypatch.setenv(VARIABLE, str(path))
+    monkeypatch.setattr(cli, "dispatch", dispatch)
+    with suppress(BaseException) if error else pytest.MonkeyPatch.context():
+        cli.main([])
+    assert read_outcome(path) == Outcome("runs/a", "failed" if reason else "finished", reason)
+
+
+def test_a_wrong_flag_is_told_too(monkeypatch, tmp_path):
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "outcome.json"))
     with pytest.raises(SystemExit) as ended:
-        cli.main(["fit"])
-    assert ended.value.code == 0
+        cli.main(["sweep", "--config=x", "--nothing=1"])
+    assert ended.value.code == 2
+    assert "nothing" in read_outcome(tmp_path / "outcome.json").reason

@@ -13,8 +13,8 @@ import pytest
 import yaml
 from matplotlib.image import imread
 
-from commands import sweep as sweep_module
 from commands.cli import main
+from commands.experiments import child_process
 from commands.experiments.child_process import Run
 from commands.sweep import Sweep
 
@@ -45,6 +45,11 @@ def rows():
         return list(csv.DictReader(file))
 
 
+def log_of_the_first():
+    (log,) = (OUTPUT / "logs").glob("1-*.fit.log")
+    return log.read_text()
+
+
 def test_a_sweep_runs_its_points_and_leaves_finished_ones_alone(ranks, monkeypatch, capsys):
     monkeypatch.delenv("WANDB_MODE")  # a person without an account has set nothing
     monkeypatch.setenv("WANDB_SERVICE", "3-1-unix-/nowhere")  # of a process that has logged
@@ -69,7 +74,7 @@ def test_a_sweep_runs_its_points_and_leaves_finished_ones_alone(ranks, monkeypat
     capsys.readouterr()
     main([*command, "--count=1"])
     assert f"{METRIC} {values[0]:.6g} in {OUTPUT / names[2]}" in capsys.readouterr().out
-    assert "is finished already" in (OUTPUT / "logs" / "1.txt").read_text()
+    assert "is finished already" in log_of_the_first()
     assert {path: path.stat().st_mtime_ns for path in weights} == weights
     assert len(rows()) == 1 and not (OUTPUT / "sweep.png").exists()
 
@@ -87,7 +92,7 @@ def test_a_killed_sweep_goes_on(ranks):
     assert json.loads((run / "fit.card.json").read_text())["status"] == "running"
     assert not (OUTPUT / "sweep.md").exists()
     main(command)
-    assert "continuing from" in (OUTPUT / "logs" / "1.txt").read_text()
+    assert "continuing from" in log_of_the_first()
     assert json.loads((run / "fit.card.json").read_text())["status"] == "finished"
     assert float(rows()[0][METRIC]) > 1
 
@@ -114,7 +119,7 @@ def invented(tmp_path, monkeypatch):
             (directory / "fit.card.json").write_text(json.dumps(card))
             return Run(directory, None, 1.0)
 
-        monkeypatch.setattr(sweep_module, "run_lightning", run_lightning)
+        monkeypatch.setattr(child_process, "run_lightning", run_lightning)
         return Sweep(Path("ranks.yaml"))
 
     return write
@@ -129,7 +134,7 @@ def test_points_that_are_one_run_are_not_compared(invented, monkeypatch):
         (directory / "fit.card.json").write_text('{"metrics": {"val/x": 2.0}, "wall_seconds": 1, "commit": "c"}')
         return Run(directory, None, 1.0)
 
-    monkeypatch.setattr(sweep_module, "run_lightning", run_lightning)
+    monkeypatch.setattr(child_process, "run_lightning", run_lightning)
     sweep.run()
     found = [(row["rank"], row["val/x"], row["best"], row["error"]) for row in rows()]
     assert [row[:3] for row in found] == [("1", "", "False"), ("2", "", "False"), ("3", "2.0", "True")]

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from commands.experiments import child_process as runs
-from commands.experiments.child_process import THREADS, Run, all_of, run_lightning, threads_of
+from commands.experiments import child_process
+from commands.experiments.child_process import Run, run_lightning
+from commands.experiments.jobs import THREADS, all_of, threads_of
 
 ROOT = Path(__file__).parents[3]
 
@@ -25,44 +26,46 @@ def run_one(*arguments):
 @pytest.fixture
 def stand_in(tmp_path, monkeypatch):
     """Puts a script in the place of our command: starting ours takes six seconds."""
-    package = tmp_path / "stand_in" / "commands"
-    package.mkdir(parents=True)
-    (package / "__init__.py").touch()
-    monkeypatch.setenv("PYTHONPATH", f"{package.parent}{os.pathsep}{ROOT}")
+    script = tmp_path / "stand_in.py"
+    monkeypatch.setattr(child_process, "COMMAND", (sys.executable, str(script)))
     monkeypatch.chdir(tmp_path)
 
-    def write(script):
-        (package / "cli.py").write_text(f"import os, signal, sys, time\n{script}\n")
+    def write(content):
+        script.write_text(f"import os, signal, sys, time\n{content}\n")
         return tmp_path / "logs" / "child.log"
 
     return write
 
 
+TELL = f"""
+from pathlib import Path
+sys.path.insert(0, {str(ROOT)!r})
+from commands.experiments.outcome import Report
+report = Report.of_this_process()
+report.begin(Path("runs/a,rank=2"))
+"""
+
+
 def test_a_run_that_succeeds(stand_in):
-    log = stand_in("print('run directory: runs/a,rank=2'); print(sys.argv[1:], os.environ['MINE'], file=sys.stderr)")
+    log = stand_in(f"{TELL}report.end(None); print(sys.argv[1:]); print(os.environ['MINE'], file=sys.stderr)")
     run = run_one(["fit", "--x=1"], log, {"MINE": "yes"})
-    assert (run.directory, run.error) == (Path("runs/a,rank=2"), None)
+    assert run == Run(Path("runs/a,rank=2"), None, run.seconds)
     assert 0 < run.seconds < 30
-    assert log.read_text() == "run directory: runs/a,rank=2\n['fit', '--x=1'] yes\n"
+    assert log.read_text() == "['fit', '--x=1']\nyes\n"
 
 
 @pytest.mark.parametrize(
-    ("script", "reason"),
+    ("script", "directory", "reason"),
     [
-        ("print('early'); sys.exit('error: rank must be 1 or more')", "rank must be 1 or more"),
-        ("def f():\n  raise KeyError('rank')\nf()", "KeyError: 'rank'"),
-        (
-            "import atexit; atexit.register(lambda: print('bye', file=sys.stderr)); raise OSError('disk\\n  is full')",
-            "OSError: disk",
-        ),
-        ("os.kill(os.getpid(), signal.SIGKILL)", "killed by SIGKILL"),
-        ("print('what is this?', file=sys.stderr); print(' '); sys.exit(3)", "what is this?"),
-        ("sys.exit(3)", "exit code 3"),
+        (f"{TELL}report.end('no disk'); sys.exit(1)", Path("runs/a,rank=2"), "no disk"),
+        (f"{TELL}os.kill(os.getpid(), signal.SIGKILL)", Path("runs/a,rank=2"), "killed by SIGKILL"),
+        (f"{TELL}report.end(None); os._exit(3)", Path("runs/a,rank=2"), "exit code 3"),
+        ("print('error: not read from here'); sys.exit(3)", None, "exit code 3"),
     ],
 )
-def test_the_reason_of_a_failure(stand_in, script, reason):
+def test_the_reason_of_a_failure(stand_in, script, directory, reason):
     run = run_one([], stand_in(script))
-    assert run == Run(None, reason, run.seconds)
+    assert run == Run(directory, reason, run.seconds)
 
 
 def test_the_real_command_says_why_and_where(project, monkeypatch):
@@ -112,7 +115,7 @@ def test_cores_are_shared_out_unless_somebody_has_chosen(monkeypatch):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
 def test_no_child_outlives_its_parent(stand_in, number):
     """Whatever ends the parent ends the children; told to end, they may do it in their own way, and are waited for."""
-    if number == signal.SIGKILL and runs._LIBC is None:
+    if number == signal.SIGKILL and child_process._LIBC is None:
         pytest.skip("there is no such call on this system")
     logs = [
         stand_in(
@@ -122,12 +125,17 @@ def test_no_child_outlives_its_parent(stand_in, number):
         for name in ("one.log", "two.log", "never.log")
     ]
     works = ", ".join(f"partial(run_lightning, [], Path({str(log)!r}))" for log in logs)
+    program = f"""
+from functools import partial
+from commands.experiments import child_process
+from commands.experiments.child_process import Path, run_lightning
+from commands.experiments.jobs import all_of
+child_process.COMMAND = {child_process.COMMAND!r}
+all_of([{works}], jobs=2)
+"""
     parent = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            f"from functools import *\nfrom commands.experiments.child_process import *\nall_of([{works}], jobs=2)",
-        ],
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         stderr=subprocess.DEVNULL,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where the tests run behind a `&`
     )

@@ -6,9 +6,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from commands.experiments import experiment as rows
+from commands.experiments import child_process
+from commands.experiments.before import run_before
 from commands.experiments.child_process import Run
-from commands.experiments.experiment import Experiment, collect, run_before
+from commands.experiments.collect import collect
+from commands.experiments.experiment import Experiment
 from commands.table import Table
 from evaluation.report.latex import latex
 from evaluation.results.run_facts import adapter_size, validation_perplexity
@@ -65,7 +67,7 @@ def test_what_is_done_is_not_started_unless_something_before_it_was(commands, tm
         known = [one for one in arguments if one[2] == "a.yaml" or (one[2] == "b.yaml" and one[0] != "fit")]
         return {tuple(one): tmp_path / "runs" / Path(one[2]).stem for one in known}
 
-    monkeypatch.setattr(rows, "finished", finished)
+    monkeypatch.setattr(child_process, "finished", finished)
     paths, failed = collect(systems, tmp_path)
     assert [(one[0], Path(one[2]).stem) for one in commands] == [
         *((what, "psp") for what in ("fit", "test", "predict")),
@@ -78,7 +80,9 @@ def test_what_is_done_is_not_started_unless_something_before_it_was(commands, tm
 
 
 def test_commands_before_that_are_done(commands, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(rows, "finished", lambda asked: {tuple(one): tmp_path for one in asked if "new" not in one[2]})
+    monkeypatch.setattr(
+        child_process, "finished", lambda asked: {tuple(one): tmp_path for one in asked if "new" not in one[2]}
+    )
     before = ["prepare --config corpus.yaml", "fit --config a.yaml", "fit --config new.yaml", "predict --config b.yaml"]
     run_before(before, tmp_path)
     assert [" ".join(one) for one in commands] == [before[0], before[2], before[3]]  # b may be of what is new
@@ -88,7 +92,7 @@ def test_commands_before_that_are_done(commands, tmp_path, monkeypatch, capsys):
 def test_another_preparation_may_change_what_is_done(commands, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        rows, "finished", lambda them: asked.append(len(them)) or {tuple(one): tmp_path for one in them}
+        child_process, "finished", lambda them: asked.append(len(them)) or {tuple(one): tmp_path for one in them}
     )
     run_before(["prepare --config a", "fit --config b", "prepare --config c", "fit --config d"], tmp_path)
     assert len(asked) == 2
@@ -129,8 +133,8 @@ def test_an_experiment_that_writes_no_predictions(monkeypatch, tmp_path):
     async def run(*_):
         return Run(tmp_path, None, 1.0)
 
-    monkeypatch.setattr(rows, "run_lightning", run)
-    monkeypatch.setattr(rows, "finished", lambda _: {})
+    monkeypatch.setattr(child_process, "run_lightning", run)
+    monkeypatch.setattr(child_process, "finished", lambda _: {})
     _, failed = collect({"a": Experiment("a.yaml", {}, ["predict"])}, tmp_path)
     assert "has written no predictions.jsonl" in failed["a"]
     assert "callbacks.PredictionWriter" in failed["a"]

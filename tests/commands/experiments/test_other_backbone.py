@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from commands.experiments import experiment as rows
-from commands.experiments.experiment import Experiment, experiment_of, moved, run_before
+from commands.experiments import child_process
+from commands.experiments.before import run_before
+from commands.experiments.experiment import Experiment, experiment_of, moved
 from commands.experiments.other_backbone import places_of
 from commands.table import Table
 
@@ -106,7 +107,9 @@ def test_what_commands_before_a_table_make_from_another_backbone(commands, writt
     written("lora.yaml", {"init_from": "runs/small/backbone", "rank": 12})
     written("talk.yaml", {"init_from": "runs/small/backbone", "adapters": "runs/lora/adapters"})
     written("judge.yaml", {"formulas": "en.mln"}, {"heard": "runs/talk/said.jsonl", "network": "runs/network/network"})
-    monkeypatch.setattr(rows, "finished", lambda _: pytest.fail("they are not asked for under their old names"))
+    monkeypatch.setattr(
+        child_process, "finished", lambda _: pytest.fail("they are not asked for under their old names")
+    )
     before = ["prepare --config corpus.yaml", "fit --config small.yaml", "fit --config lora.yaml"]
     before += ["predict --config talk.yaml", "predict --config judge.yaml"]
     places = run_before(before, tmp_path, {"runs/small/backbone": "large"})

@@ -4,7 +4,6 @@ The rows' commands are stand-ins, since starting ours takes six seconds; that ou
 tested in `test_cli.py`.
 """
 
-import os
 import signal
 import subprocess
 import sys
@@ -17,8 +16,9 @@ ROOT = Path(__file__).parents[3]
 COMMAND = """
 import json, os, sys, time
 from pathlib import Path
+from commands.experiments.outcome import Report
 run = Path("runs") / sys.argv[sys.argv.index("--config") + 1]
-print(f"run directory: {run}")
+Report.of_this_process().begin(run)
 with open("calls", "a") as calls:
     calls.write(f"{sys.argv[1]} {run.name} {os.getpid()}\\n")
 if sys.argv[1] == "predict":
@@ -30,9 +30,12 @@ elif run.name == "slow" and not Path("go").is_file():
     time.sleep(60)
 """
 TABLE = """
+import sys
 from pathlib import Path
+from commands.experiments import child_process
 from commands.experiments.experiment import Experiment
 from commands.table import Table
+child_process.COMMAND = (sys.executable, "stand_in.py")
 systems = {name: Experiment(name) for name in ("quick", "slow")}
 Table(systems, Path("out"), encoder=None, per_user=False, num_resamples=10).run()
 """
@@ -40,11 +43,8 @@ Table(systems, Path("out"), encoder=None, per_user=False, num_resamples=10).run(
 
 @pytest.fixture
 def start(tmp_path, monkeypatch):
-    package = tmp_path / "stand_in" / "commands"
-    package.mkdir(parents=True)
-    (package / "__init__.py").touch()
-    (package / "cli.py").write_text(COMMAND)
-    monkeypatch.setenv("PYTHONPATH", f"{package.parent}{os.pathsep}{ROOT}")
+    (tmp_path / "stand_in.py").write_text(COMMAND)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.chdir(tmp_path)
     return lambda: subprocess.Popen(
         [sys.executable, "-c", TABLE],

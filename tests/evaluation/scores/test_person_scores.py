@@ -335,7 +335,7 @@ def test_a_command_before_that_fails_stops_the_table(systems, tmp_path, monkeypa
     async def fail(arguments, log):
         return Run(None, f"no {arguments[1]}", 1.0)
 
-    monkeypatch.setattr("commands.experiments.experiment.run_lightning", fail)
+    monkeypatch.setattr("commands.experiments.child_process.run_lightning", fail)
     with pytest.raises(ValueError, match="before: lightning prepare corpus: no corpus"):
         run(systems, tmp_path / "out", before=["prepare corpus"])
     assert not (tmp_path / "out" / "table.md").exists()

@@ -1,0 +1,132 @@
+"""Experiments that run at once as child processes: rows of a table, points of a sweep."""
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from commands.experiments import child_process
+
+T = TypeVar("T")
+THREADS = "OMP_NUM_THREADS"
+LONGEST_NAME = 100
+
+
+class RowFailedError(Exception):
+    """An experiment has failed; the message names the command, the reason and its log.
+
+    Attributes:
+        directory: of the run; None if the command ended before it was known.
+        reason: the reason alone.
+    """
+
+    def __init__(self, message: str, directory: Path | None, reason: str = "") -> None:
+        super().__init__(message)
+        self.directory = directory
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Job:
+    """One of several experiments.
+
+    Args:
+        position: on the screen, such as "1 of 3".
+        name: of the row or the point.
+        log: path of its logs, without the command's name.
+        environment: variables for its commands.
+    """
+
+    position: str
+    name: str
+    log: Path
+    environment: Mapping[str, str]
+
+    def say(self, text: object) -> None:
+        """Prints a line about this experiment."""
+        print(f"[{self.position}] {self.name}: {text}", flush=True)
+
+    async def run(self, arguments: Sequence[str]) -> Path | None:
+        """Runs a command of `lightning` and gives its run directory.
+
+        Raises:
+            RowFailedError: it has failed.
+        """
+        command = arguments[0]
+        log = self.log.with_name(f"{self.log.name}.{command}.log")
+        self.say(f"{command} ({log})")
+        run = await child_process.run_lightning(arguments, log, self.environment)
+        if run.error is not None:
+            raise RowFailedError(f"lightning {command}: {run.error} (all of it: {log})", run.directory, run.error)
+        self.say(f"{command} {run.seconds:.0f} s")
+        return run.directory
+
+
+def jobs_of(names: Iterable[str], logs: Path, environment: Mapping[str, str]) -> list[Job]:
+    """A job for each name, with logs below a directory."""
+    names = list(names)
+    files = [re.sub(r"[^A-Za-z0-9=_-]+", "-", name)[:LONGEST_NAME] for name in names]
+    return [
+        Job(f"{number} of {len(names)}", name, logs / f"{number}-{file}", environment)
+        for number, (name, file) in enumerate(zip(names, files, strict=True), start=1)
+    ]
+
+
+def all_of(works: Sequence[Callable[[], Awaitable[T]]], jobs: int = 1) -> list[T]:
+    """Does works that wait for child processes, and begins them in their order.
+
+    A signal that ends this process, or an interrupt from the keyboard, first ends what is under way. Call it from the
+    main thread: it listens for signals.
+
+    Args:
+        works: What is to be done.
+        jobs: Most that are under way at once.
+
+    Returns:
+        Their results, in the order of `works`.
+
+    Raises:
+        SystemExit: This process was terminated.
+        Exception: The first that a work has raised; the others are cancelled.
+    """
+    signals: list[int] = []
+    try:
+        return asyncio.run(_all_of(works, jobs, signals))
+    except asyncio.CancelledError:
+        sys.exit(128 + signals[0])
+    except ExceptionGroup as error:
+        raise error.exceptions[0] from None
+
+
+async def _all_of(works: Sequence[Callable[[], Awaitable[T]]], jobs: int, signals: list[int]) -> list[T]:
+    """The same, cancelled by a signal, which is appended to `signals`."""
+    loop, task, places = asyncio.get_running_loop(), asyncio.current_task(), asyncio.Semaphore(jobs)
+    assert task is not None, "this is a coroutine of asyncio.run"
+
+    def cancel(number: int) -> None:
+        signals.append(number)
+        task.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, cancel, number)
+
+    async def in_turn(work: Callable[[], Awaitable[T]]) -> T:
+        async with places:
+            return await work()
+
+    async with asyncio.TaskGroup() as group:  # unlike `gather`, it waits for all when it is cancelled
+        tasks = [group.create_task(in_turn(work)) for work in works]
+    return [task.result() for task in tasks]
+
+
+def threads_of(jobs: int) -> dict[str, str]:
+    """The environment of a child that shares this machine's cores; a number of threads that is set stays."""
+    if jobs == 1 or THREADS in os.environ:
+        return {}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return {THREADS: str(max(1, cores // jobs))}
