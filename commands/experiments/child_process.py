@@ -75,12 +75,8 @@ async def run_lightning(arguments: Sequence[str], log: Path, environment: Mappin
             await process.wait()
             raise
         outcome = read_outcome(outcome_file)
-    error = None
-    if code < 0:
-        error = f"killed by {signal.Signals(-code).name}"
-    elif code:
-        error = outcome.reason or f"exit code {code}"
-    return Run(None if outcome.directory is None else Path(outcome.directory), error, time.monotonic() - started)
+    run_directory = None if outcome.directory is None else Path(outcome.directory)
+    return Run(run_directory, _reason(code, outcome.reason), time.monotonic() - started)
 
 
 def finished(commands: Sequence[Sequence[str]]) -> Finished:
@@ -100,6 +96,13 @@ def finished(commands: Sequence[Sequence[str]]) -> Finished:
         return {}
     answers = zip(commands, json.loads(asked.stdout), strict=True)
     return {tuple(command): Path(run) for command, run in answers if run is not None}
+
+
+def _reason(code: int, reason: str | None) -> str | None:
+    """Why a process failed, by its exit code and what it has told; None if it succeeded."""
+    if code == 0:
+        return None
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else reason or f"exit code {code}"
 
 
 def _end_with_parent() -> None:

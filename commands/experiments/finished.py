@@ -1,8 +1,7 @@
-"""Which commands have nothing to do: asked of all at once, because to start a command takes longer than to look.
+"""Which commands have nothing to do: asked for all of them at once, because starting a command takes seconds.
 
 In, on standard input: a JSON list of the arguments of commands of the trainer. Out, on standard output: a JSON list
-of their run directories, null where there is something to do, or where a command cannot even be read (it says so
-itself when it is run).
+of their run directories, null if a command has something to do or cannot be read, which it reports when it is run.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from typing import NoReturn
 from commands.training.trainer_cli import TrainerCLI
 
 
-class _FoundFinished(Exception):
-    pass
+class _AlreadyFinished(Exception):
+    """Carries the run directory."""
 
 
 class _Question(TrainerCLI):
-    """Reads a command and looks at its run, and goes no further."""
+    """Reads a command and looks at its run, and runs nothing."""
 
     def before_instantiate_classes(self) -> NoReturn:
         self.run_directory = self._directory()
@@ -33,7 +32,7 @@ class _Question(TrainerCLI):
             else:
                 earlier.leave_if_done()
         except SystemExit:
-            raise _FoundFinished(self.run_directory) from None
+            raise _AlreadyFinished(self.run_directory) from None
         raise SystemExit(1)
 
 
@@ -41,18 +40,18 @@ def finished_run(arguments: Sequence[str]) -> Path | None:
     """The run directory of a command that has nothing to do, else None."""
     try:
         _Question(arguments)
-    except _FoundFinished as found:
-        return found.args[0]
-    except (Exception, SystemExit):  # whatever is wrong with it, it says itself
+    except _AlreadyFinished as answer:
+        return answer.args[0]
+    except (Exception, SystemExit):  # whatever is wrong with it, the command reports itself
         return None
     raise AssertionError("a question has no other end")
 
 
 def main() -> None:
-    """Answers what stands on standard input."""
+    """Answers the question on standard input."""
     with redirect_stdout(sys.stderr):
-        found = [finished_run(arguments) for arguments in json.load(sys.stdin)]
-    json.dump([None if run is None else str(run) for run in found], sys.stdout)
+        runs = [finished_run(arguments) for arguments in json.load(sys.stdin)]
+    json.dump([None if run is None else str(run) for run in runs], sys.stdout)
 
 
 if __name__ == "__main__":

@@ -309,8 +309,6 @@ def test_a_tool_of_two_words(project, capsys):
         ["human-eval", "export", "--systems.a=no.jsonl", "--output=h", "--num_users=1"], capsys
     )
     assert "key.json: no such file" in said(["human-eval", "score", "--key=key.json", "--annotations=[a.json]"], capsys)
-    for words, got in ((["human-eval", "exprot"], "exprot"), (["human-eval"], "nothing")):
-        assert said(words, capsys) == f"error: `lightning human-eval` is followed by export or score, got {got}"
 
 
 def test_a_second_test_is_left_alone_until_something_changes(project, capsys):

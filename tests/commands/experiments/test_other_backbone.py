@@ -107,9 +107,7 @@ def test_what_commands_before_a_table_make_from_another_backbone(commands, writt
     written("lora.yaml", {"init_from": "runs/small/backbone", "rank": 12})
     written("talk.yaml", {"init_from": "runs/small/backbone", "adapters": "runs/lora/adapters"})
     written("judge.yaml", {"formulas": "en.mln"}, {"heard": "runs/talk/said.jsonl", "network": "runs/network/network"})
-    monkeypatch.setattr(
-        child_process, "finished", lambda _: pytest.fail("they are not asked for under their old names")
-    )
+    monkeypatch.setattr(child_process, "finished", lambda _: pytest.fail("asked for under their old names"))
     before = ["prepare --config corpus.yaml", "fit --config small.yaml", "fit --config lora.yaml"]
     before += ["predict --config talk.yaml", "predict --config judge.yaml"]
     places = run_before(before, tmp_path, {"runs/small/backbone": "large"})
