@@ -1,6 +1,9 @@
-"""Commands of rows that are not run."""
+"""Commands of rows that are not run, and commands in a process that is killed."""
 
 import asyncio
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -28,3 +31,20 @@ def commands(monkeypatch, tmp_path):
     monkeypatch.setattr(child_process, "run_lightning", run)
     monkeypatch.setattr(child_process, "finished", lambda _: {})
     return seen
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Starts our command in a process group of its own and waits until it has written a file."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+
+    def start(arguments, file):
+        process = subprocess.Popen([sys.executable, "-m", "commands.cli", *arguments], start_new_session=True)
+        deadline = time.monotonic() + 180
+        while not file.is_file():
+            assert process.poll() is None, "it ended before it was killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        return process
+
+    return start

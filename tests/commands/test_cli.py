@@ -30,6 +30,15 @@ def said(arguments, capsys):
     return text
 
 
+def already_done(arguments, capsys):
+    """What the command prints when it has nothing to do."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 0
+    return capsys.readouterr().out
+
+
 def runs(project):
     return sorted(path.name for path in (project / "runs").glob("[!.]*"))
 
@@ -85,11 +94,7 @@ def test_fit_test_and_predict_meet_in_one_run(project, capsys):
     assert {len(line["candidates"]) for line in lines} == {2}
     weights = Path("runs/lora_tiny/adapters/ada/adapter_model.safetensors")
     before = weights.stat().st_mtime_ns
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        main(LORA)
-    assert stop.value.code == 0
-    assert "runs/lora_tiny is finished already and is used as it is" in capsys.readouterr().out
+    assert "runs/lora_tiny is finished already and is used as it is" in already_done(LORA, capsys)
     assert weights.stat().st_mtime_ns == before
 
 
@@ -139,9 +144,7 @@ def test_a_run_of_an_earlier_version_is_found_when_what_is_new_has_its_default(p
     card = json.loads(path.read_text())
     del card["config"]["data"]["init_args"]["passes"]  # as if this version were the first to have it
     path.write_text(json.dumps(card))
-    with pytest.raises(SystemExit) as stop:
-        main(PRETRAIN)
-    assert stop.value.code == 0
+    assert "is finished already" in already_done(PRETRAIN, capsys)
     assert "data.init_args.passes was 1, now 2" in said([*PRETRAIN, "--data.passes=2"], capsys)
     card["config"]["data"]["init_args"]["long_gone"] = 3  # and one that this version has no more
     path.write_text(json.dumps(card))
@@ -316,11 +319,7 @@ def test_a_second_test_is_left_alone_until_something_changes(project, capsys):
     test = ["test", *LORA[1:]]
     main(test)
     first = card("lora_tiny", "test")
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        main(test)
-    said = capsys.readouterr().out
-    assert stop.value.code == 0
+    said = already_done(test, capsys)
     assert "is done already" in said and f"test/own_perplexity: {first['metrics']['test/own_perplexity']:.4g}" in said
     main([*test, "--model.num_swaps=1", "--run=lora_tiny"])  # other settings
     assert card("lora_tiny", "test")["config"]["model"]["init_args"]["num_swaps"] == 1
@@ -336,9 +335,7 @@ def test_what_concerns_a_test_alone_neither_trains_nor_predicts_anew(project, ca
     main(["test", *LORA[1:], *looked_at])
     capsys.readouterr()
     for command, message in (("fit", "is finished already"), ("predict", "is done"), ("test", "is done")):
-        with pytest.raises(SystemExit) as stop:
-            main([command, *LORA[1:], *looked_at])
-        assert (stop.value.code, message in capsys.readouterr().out) == (0, True)
+        assert message in already_done([command, *LORA[1:], *looked_at], capsys)
     assert Path("runs/lora_tiny/swaps.csv").is_file()
     Path("runs/lora_tiny/test_users.csv").unlink()  # then it is done again
     main(["test", *LORA[1:], *looked_at])
@@ -353,9 +350,7 @@ def test_all_weights_of_many_users_meet_in_one_run(project, capsys):
     lines = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
     assert {line["user"] for line in lines} == {"ada", "ben", "cleo", "dan"}
     for command, message in (("fit", "is finished already"), ("predict", "is done already")):
-        with pytest.raises(SystemExit) as stop:
-            main([command, *tuning])
-        assert (stop.value.code, message in capsys.readouterr().out) == (0, True)
+        assert message in already_done([command, *tuning], capsys)
     (run / "models" / "ada" / "card.json").touch()  # somebody's weights are others
     main(["predict", *tuning])
 
@@ -387,10 +382,7 @@ def test_a_prediction_of_what_was_tuned_is_left_alone(project, capsys):
     assert "this run has trained no backbone" in said(["predict", *short], capsys)
     main(["fit", *joint])
     main(["predict", *short])
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        main(["predict", *short])
-    assert (stop.value.code, "is done already" in capsys.readouterr().out) == (0, True)
+    assert "is done already" in already_done(["predict", *short], capsys)
 
 
 def test_a_run_on_a_backbone_that_is_another_one_now_is_refused(project, capsys):
@@ -413,9 +405,7 @@ def test_other_profiles_in_the_same_file_are_noticed(project, capsys):
     arguments = ["--config", "experiments/pretrain_tiny.yaml", "--config", "experiments/psp.yaml"]
     main(["fit", *arguments])
     main(["test", *arguments])
-    with pytest.raises(SystemExit) as stop:
-        main(["test", *arguments])
-    assert stop.value.code == 0  # left alone
+    already_done(["test", *arguments], capsys)
     write("young")
     main(["test", *arguments])
     assert card("pretrain_tiny+psp", "test")["profiles"] != card("pretrain_tiny+psp")["profiles"]
@@ -436,9 +426,6 @@ def test_conversations_are_left_alone_until_an_adapter_is_another_one(project, c
     lines = [json.loads(line) for line in Path("runs/conversations/conversations.jsonl").read_text().splitlines()]
     assert {line["speaker"] for line in lines} == {None, "ada", "ben", "cleo", "dan"}
     assert card("conversations", "predict")["backbone"] == card("conversations", "conversations")["backbone"]
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        main(talk)
-    assert (stop.value.code, "is done already" in capsys.readouterr().out) == (0, True)
+    assert "is done already" in already_done(talk, capsys)
     Path("runs/lora_tiny/adapters/ada/card.json").touch()
     main(talk)

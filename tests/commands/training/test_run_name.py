@@ -48,7 +48,8 @@ class OnlyNamed(TrainerCLI):
             "llm_profile conditions/chat_endpoint",
             "--model.chat_model.timeout=3 --model.chat_model.max_retries=1 --model.chat_model.cache=c "
             "--model.chat_model.concurrency=2 --model.chat_model.price_per_million=[1,2] "
-            "--model.chat_model.api_key_variable=K --model.chat_model.allow_sending_text=true --model.chat_model.seed=4",
+            "--model.chat_model.allow_sending_text=true --model.chat_model.api_key_variable=K "
+            "--model.chat_model.seed=4",
             "llm_profile+chat_endpoint,chat_model.seed=4",
         ),
         ("lora_r12 paper/conditions/speed_dating paper/conditions/on_ppp", "", "lora_r12+speed_dating+on_ppp"),
