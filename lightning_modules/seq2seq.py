@@ -16,12 +16,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import SumMetric
 
+from artefacts.user_sums import write_user_sums
 from datamodules.batches import IGNORED, Seq2SeqBatch
 from datamodules.prompts.rendering import PromptTemplate
 from lightning_modules.backbones.generation import Decoding, generate
 from lightning_modules.backbones.likelihood import reply_states, row_nll, summed_nll
 from lightning_modules.backbones.t5 import Backbone, Size, load_backbone, new_model
-from lightning_modules.backbones.user_totals import UserTotals, write_test
+from lightning_modules.backbones.user_totals import UserTotals
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
@@ -114,7 +115,8 @@ class ReplyModule(LightningModule):
             "train_turns": data.test_train_turns,
             "general_pairs": data.test_general_pairs,
         }
-        write_test(Path(self.trainer.default_root_dir), self.tested, swaps, card)
+        run = Path(self.trainer.default_root_dir)
+        write_user_sums(run, self.tested.sums(), None if swaps is None else swaps.sums(), card)
 
     def _log_perplexity(self, stage: str) -> None:
         loss = self.nll.compute() / self.tokens.compute()  # reduced over batches and ranks, divided once

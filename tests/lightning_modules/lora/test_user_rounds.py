@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from artefacts.user_sums import write_kinds
 from lightning_modules.backbones.user_totals import UserTotals
 from lightning_modules.lora.user_rounds import Progress, Roster, macro_perplexity
 
@@ -74,7 +75,7 @@ def test_totals_of_users_by_hand(tmp_path):
     assert totals.perplexity("base") == pytest.approx(math.exp(12 / 5))
     assert macro_perplexity(totals.losses("base")) == pytest.approx((math.e**2 + math.e**3) / 2)
     totals.add("own", ["ben"], torch.tensor([1.0, 0.5]), torch.tensor([1, 1]))
-    totals.write(tmp_path / "run" / "users.csv")
+    write_kinds(tmp_path / "run" / "users.csv", totals.sums())
     rows = list(csv.reader((tmp_path / "run" / "users.csv").open()))
     assert rows == [
         ["user", "base_nll", "base_tokens", "own_nll", "own_tokens"],
