@@ -51,8 +51,8 @@ TOOLS = {
     "table": "commands.table.Table",
     "profile_table": "commands.profile_table.ProfileTable",
     "conversation_table": "commands.conversation_table.ConversationTable",
-    "human-eval export": "evaluation.human.export.HumanEvalExport",
-    "human-eval score": "evaluation.human.score.HumanEvalScore",
+    "human-eval export": "commands.human_eval.HumanEvalExport",
+    "human-eval score": "commands.human_eval.HumanEvalScore",
     "sweep": "commands.sweep.Sweep",
     "forget": "commands.forget.Forget",
 }
@@ -266,7 +266,8 @@ def read_tool(name: str, arguments: Sequence[str]) -> tuple[dict[str, Any], Call
     """The settings of such a subcommand, built, and its class."""
     module, _, class_name = TOOLS[name].rpartition(".")
     tool = getattr(import_module(module), class_name)
-    parser = LightningArgumentParser(prog=f"lightning {name}", description=tool.__doc__, **TOOL_PARSER_SETTINGS)
+    description = (tool.__doc__ or "").partition("\n\n")[0]  # the flags show the arguments
+    parser = LightningArgumentParser(prog=f"lightning {name}", description=description, **TOOL_PARSER_SETTINGS)
     if "config" not in signature(tool).parameters:  # a sweep reads its file itself: the keys in it are W&B's
         parser.add_argument("--config", "-c", action="config", help="YAML file with these settings.")
     names = parser.add_class_arguments(tool)

@@ -18,8 +18,8 @@ import numpy as np
 from commands.experiments.child_process import all_of, run_lightning, threads_of
 from commands.experiments.sweep_file import Point, SweepFile, read_sweep
 from evaluation.report.cells import align
-from evaluation.report.files import replace_file
-from evaluation.report.plots import draw_curves, save_png
+from evaluation.report.files import write_file
+from evaluation.report.plots import draw_curves
 
 RUNS = Path("runs")
 
@@ -118,8 +118,8 @@ class Sweep:
         markdown = "\n\n".join(parts) + "\n"
         print(markdown)
         table = _csv(sweep, outcomes, best)
-        replace_file(self.output / "sweep.md", lambda path: path.write_text(markdown, encoding="utf-8"))
-        replace_file(self.output / "sweep.csv", lambda path: path.write_text(table, encoding="utf-8", newline=""))
+        write_file(self.output / "sweep.md", markdown)
+        write_file(self.output / "sweep.csv", table)
         picture = self.output / "sweep.png"
         picture.unlink(missing_ok=True)  # an older sweep's
         drawn = [outcome for outcome in outcomes if math.isfinite(outcome.value)]
@@ -134,7 +134,7 @@ class Sweep:
                 (sweep.metric, drawn.index(best)),
                 self.config.stem,
             )
-            replace_file(picture, lambda path: save_png(figure, path))
+            write_file(picture, figure)
 
     def _caption(self, sweep: SweepFile, outcomes: list[Outcome], varying: list[str]) -> str:
         failed = sum(outcome.error is not None for outcome in outcomes)

@@ -4,13 +4,14 @@ In: rows of cells, notes, figures. Out: `table.md`, `.tex`, `.csv`, `.png`.
 """
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Picture
 
 from artefacts.commit import git_commit
+from artefacts.files import replacing
 from evaluation.report.cells import align
 from evaluation.report.latex import latex, latex_notes
 from evaluation.report.plots import save_png
@@ -22,7 +23,7 @@ def write_tables(
     tables: Sequence[Sequence[Sequence[str]]],
     notes: Sequence[str],
     csv_text: str,
-    figure: Figure | None,
+    picture: Picture | None,
 ) -> None:
     """Prints the tables and writes table.md, .tex, .csv and .png.
 
@@ -32,24 +33,30 @@ def write_tables(
         tables: Rows of cells, the first row the heading.
         notes: What a reader has to know, a line each; the commit of this code is added.
         csv_text: table.csv, one line a figure.
-        figure: table.png; None leaves none there.
+        picture: table.png; None leaves none there.
     """
     commit = git_commit()
     notes = [*notes, *([f"Table made by commit {commit}."] if commit else [])]
     caption = "\n".join(f"- {line}" for line in notes)
     markdown = "\n\n".join([f"# {title}", *map(align, tables), caption]) + "\n"
     print(markdown)
-    output.mkdir(parents=True, exist_ok=True)
-    for name, text in (
-        ("table.md", markdown),
-        ("table.tex", "\n".join([*(latex(rows, title) for rows in tables), latex_notes(notes)])),
-        ("table.csv", csv_text),
-    ):
-        replace_file(output / name, lambda path, text=text: path.write_text(text, encoding="utf-8", newline=""))
-    if figure is None:
+    write_file(output / "table.md", markdown)
+    write_file(output / "table.tex", "\n".join([*(latex(rows, title) for rows in tables), latex_notes(notes)]))
+    write_file(output / "table.csv", csv_text)
+    if picture is None:
         (output / "table.png").unlink(missing_ok=True)  # an older table's
     else:
-        replace_file(output / "table.png", lambda path: save_png(figure, path))
+        write_file(output / "table.png", picture)
+
+
+def write_file(path: Path, content: str | Picture) -> None:
+    """Writes a text or a picture in one step, so that a reader never sees half a file, and says so."""
+    with replacing(path, shared=True) as partial:
+        if isinstance(content, str):
+            partial.write_text(content, encoding="utf-8", newline="")
+        else:
+            save_png(content, partial)
+    print(f"wrote {path}")
 
 
 def log_to_wandb(project: str, title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], output: Path) -> None:
@@ -59,14 +66,3 @@ def log_to_wandb(project: str, title: str, columns: Sequence[str], rows: Iterabl
     os.environ.setdefault("WANDB_MODE", "offline")
     with wandb.init(project=project, job_type="table", name=title, dir=output.absolute()) as run:
         run.log({"table": wandb.Table(columns=list(columns), data=[list(row) for row in rows])})
-
-
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Writes to a temporary name and renames, so that a reader never sees half a file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    print(f"wrote {path}")

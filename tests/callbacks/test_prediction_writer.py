@@ -92,7 +92,8 @@ def test_what_was_interrupted_does_not_replace_what_is_there(trainer, module, tm
 
 
 def test_texts_without_likelihoods(trainer, tmp_path):
-    from evaluation.results.predictions import card_facts, read_card, read_predictions
+    from evaluation.results.cards import card_facts, read_card
+    from evaluation.results.predictions import read_predictions
 
     module = SimpleNamespace(decoding=Decoding(), card={"model": "m at 127.0.0.1", "prompt": "8 retrieved"})
     writer = PredictionWriter()

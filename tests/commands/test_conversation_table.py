@@ -16,11 +16,13 @@ import pytest
 
 from commands import conversation_table
 from commands.cli import main
-from commands.conversation_table import ConversationTable, Line, by_chance, draw
+from commands.conversation_table import ConversationTable
 from commands.experiments import experiment as rows
 from commands.experiments.child_process import Run
-from evaluation.metrics.conversation_parts import FIGURES, figures_of_parts, read_parts
 from evaluation.metrics.identification import UserClassifier
+from evaluation.report.conversation_report import draw
+from evaluation.results.conversations import read_parts
+from evaluation.scores.conversation_scores import FIGURES, ConversationScore, by_chance, figures_of_parts
 
 SAYS = {
     "ada": "stars comet orbit",
@@ -200,7 +202,7 @@ def test_chance_is_the_mean_over_all_ranks():
 
 
 def test_of_many_blocks_some_are_named_below_the_picture():
-    lines = [Line("own", 2 * n + 1, 2 * n + 2, "recognised", 0.5, 0.4, 0.6, 24) for n in range(20)]
+    lines = [ConversationScore("own", 2 * n + 1, 2 * n + 2, "recognised", 0.5, 0.4, 0.6, 24) for n in range(20)]
     (panel,) = draw(lines, "title").axes
     assert [label.get_text() for label in panel.get_xticklabels()] == ["1-2", "9-10", "17-18", "25-26", "33-34"]
     (panel,) = draw(lines[:4], "title").axes

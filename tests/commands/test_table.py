@@ -17,12 +17,16 @@ import sys
 import numpy as np
 import pytest
 
-from commands.table import Table, user_labels
+from artefacts.predictions import Prediction
+from commands.table import Table
 from evaluation.metrics.similarity import TextEncoder
-from evaluation.report.cells import system_panels
+from evaluation.report.cells import user_labels
+from evaluation.report.pictures import system_panels
 from evaluation.report.plots import draw_systems
-from evaluation.results.predictions import Prediction, by_user, read_predictions
-from evaluation.scores.user_scores import MICRO, Score, items_of_users, user_scores
+from evaluation.results.predictions import by_user, read_predictions
+from evaluation.scores.figure import MICRO, Score
+from evaluation.scores.user_scores import items_of_users, user_scores
+from evaluation.statistics.bootstrap import Bootstrap
 
 BASE, LORA = (2, 4, 8, 16, 32), (1, 2, 4, 8, 64)
 
@@ -163,7 +167,7 @@ def test_perplexity_and_similarity_with_unequal_turns_and_tokens(tmp_path):
         for place, (user, nll, tokens, reply) in enumerate(lines)
     ]
     users = items_of_users({"one": predictions}, TextEncoder(FakeEncoder()))
-    found = {(score.user, score.metric): score.value for score in user_scores(["one"], users, 10, 0)}
+    found = {(score.user, score.metric): score.value for score in user_scores(["one"], users, Bootstrap(10, 0))}
     assert found == {
         ("ann", "perplexity"): pytest.approx(math.exp(0.75)),
         ("ann", "similarity"): pytest.approx(0.5),

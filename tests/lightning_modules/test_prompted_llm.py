@@ -178,7 +178,8 @@ def predicted(run):
 
 
 def test_predict_with_a_local_model(llm_project, capsys):
-    from evaluation.results.predictions import check_same_pairs, check_same_split, read_card, read_predictions
+    from evaluation.results.cards import check_same_split, read_card
+    from evaluation.results.predictions import check_same_pairs, read_predictions
 
     main([*PREDICT, "--model.chat_model.rows_at_once=3"])
     lines, card = predicted("llm_tiny")  # how much is in memory changes no name

@@ -5,9 +5,10 @@ import math
 import numpy as np
 import pytest
 
+from artefacts.predictions import Prediction
 from evaluation.metrics.perplexity import perplexity
-from evaluation.results.predictions import Prediction
 from evaluation.scores.user_scores import items_of_users, user_scores
+from evaluation.statistics.bootstrap import Bootstrap
 
 LN2 = math.log(2.0)
 # bob: 1 token at 4 bits and 3 tokens at 0 bits -> 4 bits / 4 tokens -> 2; ann: 12 bits / 4 tokens -> 8.
@@ -20,7 +21,7 @@ PREDICTIONS = [
 
 def test_users_micro_and_macro():
     """Micro 2 ** (16 / 8) = 4, macro (2 + 8) / 2 = 5; the mean over replies would be (16 + 1 + 8) / 3."""
-    scores = user_scores(["one"], items_of_users({"one": PREDICTIONS}, None), num_resamples=10, seed=0)
+    scores = user_scores(["one"], items_of_users({"one": PREDICTIONS}, None), Bootstrap(10, 0))
     found = {score.user: score.value for score in scores if score.metric == "perplexity"}
     assert found == pytest.approx({"ann": 8.0, "bob": 2.0, "(micro)": 4.0, "(macro)": 5.0})
 

@@ -4,14 +4,9 @@ import json
 
 import pytest
 
-from evaluation.results.predictions import (
-    Prediction,
-    card_facts,
-    check_same_pairs,
-    check_same_split,
-    on_other_backbones,
-    read_card,
-)
+from artefacts.predictions import Prediction
+from evaluation.results.cards import card_facts, check_same_split, on_other_backbones, read_card
+from evaluation.results.predictions import check_same_pairs
 from evaluation.results.predictions import read_predictions as read
 
 GOOD = {

@@ -13,7 +13,13 @@ import os
 
 import pytest
 
-from evaluation.scores.weight_scores import WEIGHT_FIGURES, caption_of_weights, read_test, weight_rows, weight_scores
+from evaluation.report.captions import caption_of_weights
+from evaluation.report.cells import Cells
+from evaluation.report.score_tables import system_rows
+from evaluation.results.test_sums import read_test
+from evaluation.scores.registry import FIGURES
+from evaluation.scores.weight_scores import WEIGHT_FIGURES, weight_scores
+from evaluation.statistics.bootstrap import Bootstrap
 
 USERS = ["ann", "bob", "cy", "dot", "eve"]
 
@@ -45,7 +51,7 @@ def test_figures_by_hand(tmp_path):
         "base": read_test(write(tmp_path / "base", general=30.0), {}),
         "LoRA": read_test(write(tmp_path / "lora"), {"backbone": "b1", "split": "s1"}),
     }
-    scores = {(s.system, s.metric): s for s in weight_scores(tests, "base", num_resamples=500, seed=0)}
+    scores = {(s.system, s.metric): s for s in weight_scores(tests, "base", Bootstrap(500, 0))}
     expected = {
         "loss_gap": 0.5,
         "general_perplexity": math.exp(4),
@@ -60,7 +66,7 @@ def test_figures_by_hand(tmp_path):
     assert scores["LoRA", "general_perplexity"].low is None  # the same sums for all: no sample of anything
     swapped = scores["LoRA", "others_to_own"]
     assert math.exp(-1) <= swapped.low < swapped.value < swapped.high <= math.e
-    rows = weight_rows(list(scores.values()), ["base", "LoRA", "retrieval"], WEIGHT_FIGURES)
+    rows = system_rows(Cells(scores.values(), {}, FIGURES), WEIGHT_FIGURES, ["base", "LoRA", "retrieval"], "base")
     assert rows[2][:4] == ["LoRA", "+0.500", "54.60", "271.8"]
     assert rows[2][5:] == ["4 of 5", "80%", "0.38"]
     assert rows[3] == ["retrieval", *[""] * 7]
@@ -71,7 +77,7 @@ def test_samples_of_another_size_have_no_ratio(tmp_path):
     assert caption_of_weights(tests).endswith(
         " Of 5 training turns of a user at most, 7 or 8 general pairs, taken as they are."
     )
-    assert "general_ratio" not in {score.metric for score in weight_scores(tests, "a", 50, 0)}
+    assert "general_ratio" not in {score.metric for score in weight_scores(tests, "a", Bootstrap(50, 0))}
 
 
 def test_what_is_not_of_these_weights_is_refused(tmp_path):
