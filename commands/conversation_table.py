@@ -4,16 +4,14 @@ In: `conversations.jsonl`, the prepared corpus, and, for profiles, what a networ
 users. Out: `table.md`, `.tex`, `.csv` and `.png`. No text of a turn is written anywhere.
 """
 
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from commands.experiments.experiment import moved, run_before
 from commands.experiments.other_backbone import on_backbones, places_of, require_backbones
 from evaluation.metrics.text_metrics import Unit
-from evaluation.report.cells import csv_lines
 from evaluation.report.conversation_report import caption_of, draw, table_rows
-from evaluation.report.files import log_to_wandb, write_tables
+from evaluation.report.files import write_tables
 from evaluation.results.cards import read_card
 from evaluation.results.conversations import read_parts
 from evaluation.results.part_profiles import read_part_profiles
@@ -87,11 +85,7 @@ class ConversationTable:
         bootstrap = Bootstrap(self.num_resamples, self.seed)
         settings = (self.block_turns, self.unit, bootstrap)
         scores = conversation_scores(parts, training, profiles, *settings)
-        self._write(scores, caption_of(parts, card, profiles, *settings))
-
-    def _write(self, scores: Sequence[ConversationScore], notes: Sequence[str]) -> None:
-        csv_text = csv_lines(scores, ConversationScore)
-        write_tables(self.output, self.title, [table_rows(scores)], notes, csv_text, draw(scores, self.title))
-        if self.wandb_project:
-            columns = [field.name for field in fields(ConversationScore)]
-            log_to_wandb(self.wandb_project, self.title, columns, map(astuple, scores), self.output)
+        notes = caption_of(parts, card, profiles, *settings)
+        picture = draw(scores, self.title)
+        tables = [table_rows(scores)]
+        write_tables(self.output, self.title, tables, notes, scores, ConversationScore, picture, self.wandb_project)

@@ -11,8 +11,8 @@ from typing import Literal
 from evaluation.human.annotations import read_annotations, read_key
 from evaluation.human.human_scores import HumanScore, caption_of, human_scores, rows_of
 from evaluation.human.page import KEY, PAGE, REAL, Questions, items_of, usable_pairs, write_page
-from evaluation.report.cells import align, csv_lines
-from evaluation.report.files import write_file
+from evaluation.report.cells import align
+from evaluation.report.files import write_markdown
 from evaluation.results.cards import card_facts, check_same_split, read_card
 from evaluation.results.predictions import check_same_pairs, read_predictions
 from evaluation.statistics.bootstrap import Bootstrap
@@ -106,9 +106,5 @@ class HumanEvalScore:
         answers = read_annotations(self.annotations, key)
         bootstrap = Bootstrap(self.num_resamples, self.seed)
         scores = human_scores(key, answers, bootstrap)
-        caption = caption_of(key, answers, bootstrap)
-        markdown = "\n\n".join([f"# {self.title}", align(rows_of(scores)), caption]) + "\n"
-        print(markdown)
-        output = self.output or self.key.parent
-        write_file(output / "table.md", markdown)
-        write_file(output / "table.csv", csv_lines(scores, HumanScore))
+        tables = [align(rows_of(scores)), caption_of(key, answers, bootstrap)]
+        write_markdown(self.output or self.key.parent, self.title, tables, scores, HumanScore)

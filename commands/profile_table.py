@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from evaluation.report.cells import align, csv_lines
-from evaluation.report.files import write_file
+from evaluation.report.cells import align
+from evaluation.report.files import write_file, write_markdown
 from evaluation.report.profile_report import draw_coverage, profile_rows
 from evaluation.results.profile_judgements import read_judgements, require_same_people
 from evaluation.scores.profile_scores import ProfileScore, attributes_of, profile_scores
@@ -54,10 +54,8 @@ class ProfileTable:
         for name in others:
             require_same_people(reference, systems[reference], name, systems[name])
         scores = profile_scores(systems, self.num_bins, Bootstrap(self.num_resamples, self.seed))
-        markdown = f"# {self.title}\n\n{align(profile_rows(scores, reference))}\n\n{self._caption()}\n"
-        print(markdown)
-        write_file(self.output / "table.md", markdown)
-        write_file(self.output / "table.csv", csv_lines(scores, ProfileScore))
+        tables = [align(profile_rows(scores, reference)), self._caption()]
+        write_markdown(self.output, self.title, tables, scores, ProfileScore)
         judged = {a: {n: j[a] for n, j in systems.items() if a in j} for a in attributes_of(systems)}
         write_file(self.output / "table.png", draw_coverage(judged, self.title))
 

@@ -14,7 +14,7 @@ from evaluation.metrics.mauve import require_mauve
 from evaluation.metrics.similarity import DEFAULT_ENCODER, TextEncoder
 from evaluation.metrics.text_metrics import Unit
 from evaluation.report.options import Options
-from evaluation.report.system_report import report_of
+from evaluation.report.system_report import write_report
 from evaluation.results.systems import read_systems
 from evaluation.scores.figure import ENCODER, MAUVE_SETTING, PREPARED
 from evaluation.scores.registry import require_scores
@@ -122,8 +122,7 @@ class Table:
         paths, failed = collect(self.systems, self.output / "logs", self.jobs)
         systems = read_systems(paths, experiments, failed, self.prepared)
         settings = {name: (one.experiment, one.overrides) for name, one in experiments.items()}
-        report = report_of(systems, list(self.systems), settings, options)
-        report.write(self.output, self.title, self.wandb_project)
+        write_report(self.output, systems, list(self.systems), settings, options)
         if systems.failed:
             raise ValueError(
                 f"{len(systems.failed)} of {len(self.systems)} systems failed, the others are in the table"
@@ -143,4 +142,5 @@ class Table:
             curve=(self.curve,) if isinstance(self.curve, str) else tuple(self.curve or ()),
             paper=self.paper or {},
             mauve=self.mauve,
+            wandb_project=self.wandb_project,
         )

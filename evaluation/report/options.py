@@ -25,6 +25,7 @@ class Options:
         curve: Settings of which the picture is a curve.
         paper: System → the similarity that the paper reports for it.
         mauve: Is MAUVE computed?
+        wandb_project: Also logs the scores to this project of Weights & Biases; None for none.
     """
 
     title: str
@@ -37,6 +38,7 @@ class Options:
     curve: tuple[str, ...]
     paper: Mapping[str, float]
     mauve: bool
+    wandb_project: str | None
 
     @property
     def shown(self) -> tuple[str, ...]:

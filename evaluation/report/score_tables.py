@@ -7,6 +7,7 @@ the heading.
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from evaluation.report.cells import Cells
+from evaluation.report.options import Options
 from evaluation.scores.corpus_scores import DISTINCT, TEXT_FIGURES
 from evaluation.scores.figure import CORPUS, MACRO, MICRO, RUN, Figure, Score
 from evaluation.scores.person_scores import OTHERS, OWN, PERSON_FIGURES, REAL
@@ -36,8 +37,7 @@ def score_tables(
     failed: Collection[str],
     labels: Mapping[str, str],
     standings: Standings,
-    per_user: bool,
-    shown: Collection[str],
+    options: Options,
 ) -> list[Rows]:
     """The tables that have a column.
 
@@ -49,21 +49,20 @@ def score_tables(
         failed: Those of them that failed; the first table says so where systems are its rows.
         labels: Of the users.
         standings: How the systems stand.
-        per_user: Is the first table one of single users?
-        shown: Names of the scores that get a column where some system has them.
+        options: What the table is asked for: which scores get a column, and whether single users do.
 
     Raises:
         ValueError: There is no column at all.
     """
     scored = [name for name in systems if name not in failed]
-    cells, of_persons, of_weights = (Cells(records, standings, shown) for records in (scores, persons, weights))
-    first = user_rows(cells, scored, labels) if per_user else overall_rows(cells, systems, labels, failed)
+    cells, of_persons, of_weights = (Cells(records, standings, options.shown) for records in (scores, persons, weights))
+    first = user_rows(cells, scored, labels) if options.per_user else overall_rows(cells, systems, labels, failed)
     others = [text_rows(cells, scored), person_rows(of_persons, scored)]
     others.append(system_rows(of_weights, WEIGHT_FIGURES, scored, scored[0]))
     tables = [rows for rows in (first, *others) if len(rows[0]) > 1]
     if not tables:
         metrics = dict.fromkeys(score.metric for score in (*scores, *persons, *weights))
-        raise ValueError(f"scores: this table has none of {list(shown)}; it has {list(metrics)}")
+        raise ValueError(f"scores: this table has none of {list(options.shown)}; it has {list(metrics)}")
     if tables[0] is not first:
         tables[0] += [[name, "failed", *[""] * (len(tables[0][0]) - 2)] for name in failed]
     return tables

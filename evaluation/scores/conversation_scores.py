@@ -19,7 +19,7 @@ Figures, of what one speaker says in a block of turns; the paper has none of the
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,46 +40,47 @@ Rows = dict[tuple[str, int], dict[str, np.ndarray]]
 
 
 def figures_of_parts(
-    parts: Sequence[Part], classifier: UserClassifier, profiles: PartProfiles | None, unit: Unit
+    parts: Sequence[Part], classifier: UserClassifier, profiles: PartProfiles | None, unit: Unit, swapped: bool = False
 ) -> Rows:
-    """All figures of every part."""
+    """All figures of every part.
 
-    def figures(part: Part) -> list[float]:
-        top, _, reciprocal = classifier.judge({part.speaker: part.turns})[part.speaker].mean(axis=0)
-        bigrams = distinct(part.turns, 2, unit) if any(distinct([turn], 2, unit) for turn in part.turns) else np.nan
-        shares = [np.nan] * 3
-        if profiles is not None:
-            own, so_far = profiles.of(part, so_far=False), profiles.of(part, so_far=True)
-            known = profiles.of_users.get(part.speaker, {})
-            shares = [profiles.agreement(values, part.speaker) for values in (own, so_far)]
-            shares.append(share_of_equal(so_far, profiles.prior(part.speaker), known))
-        return [top, reciprocal, *shares, part.num_repeated / len(part.turns), bigrams]
-
-    return _rows(parts, figures)
-
-
-def figures_of_partners(parts: Sequence[Part], classifier: UserClassifier, profiles: PartProfiles | None) -> Rows:
-    """The floor: the same parts, held to be the partner's; those without a partner among the users are left out."""
-
-    def figures(part: Part) -> list[float]:
-        top, _, reciprocal = classifier.judge({part.partner: part.turns})[part.partner].mean(axis=0)
-        shares = [np.nan] * 2
-        if profiles is not None:
-            both = profiles.of(part, so_far=False), profiles.of(part, so_far=True)
-            shares = [profiles.agreement(values, part.partner) for values in both]
-        return [top, reciprocal, *shares, np.nan, np.nan, np.nan]
-
-    return _rows([part for part in parts if part.partner is not None], figures)
-
-
-def _rows(parts: Sequence[Part], figures: Callable[[Part], list[float]]) -> Rows:
-    found: dict[tuple[str, int], dict[str, list[list[float]]]] = defaultdict(lambda: defaultdict(list))
+    Args:
+        parts: What each speaker says in each block.
+        classifier: Of the users.
+        profiles: What a network says of the parts; None leaves agreement out.
+        unit: What bigrams count.
+        swapped: The floor: each part is held to be the partner's; parts without a partner among the users are left
+            out, and so are the figures that do not depend on whose part it is.
+    """
+    rows: dict[tuple[str, int], dict[str, list[list[float]]]] = defaultdict(lambda: defaultdict(list))
     for part in parts:
-        found[part.system, part.block][part.speaker].append(figures(part))
+        user = part.partner if swapped else part.speaker
+        if user is not None:
+            figures = _resemblance(part, user, classifier, profiles)
+            figures += [np.nan] * 3 if swapped else _habits(part, profiles, unit)
+            rows[part.system, part.block][part.speaker].append(figures)
     return {
-        where: {speaker: np.array(rows) for speaker, rows in sorted(speakers.items())}
-        for where, speakers in found.items()
+        block: {speaker: np.array(figures) for speaker, figures in sorted(speakers.items())}
+        for block, speakers in rows.items()
     }
+
+
+def _resemblance(part: Part, user: str, classifier: UserClassifier, profiles: PartProfiles | None) -> list[float]:
+    """The figures that say how far a part sounds like a user."""
+    top, _, reciprocal = classifier.judge({user: part.turns})[user].mean(axis=0)
+    if profiles is None:
+        return [top, reciprocal, np.nan, np.nan]
+    return [top, reciprocal, *(profiles.agreement(profiles.of(part, so_far), user) for so_far in (False, True))]
+
+
+def _habits(part: Part, profiles: PartProfiles | None, unit: Unit) -> list[float]:
+    """The other figures of a part."""
+    as_without = np.nan
+    if profiles is not None:
+        known = profiles.of_users.get(part.speaker, {})
+        as_without = share_of_equal(profiles.of(part, so_far=True), profiles.prior(part.speaker), known)
+    bigrams = distinct(part.turns, 2, unit) if any(distinct([turn], 2, unit) for turn in part.turns) else np.nan
+    return [as_without, part.num_repeated / len(part.turns), bigrams]
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def conversation_scores(
     )
     own = [part for part in parts if part.system == "own"]
     scores = _of_systems(figures_of_parts(parts, classifier, profiles, unit), NAMES, block_turns, bootstrap)
-    swapped = figures_of_partners(own, classifier, profiles)
+    swapped = figures_of_parts(own, classifier, profiles, unit, swapped=True)
     scores += _of_systems(swapped, {"own": SWAPPED}, block_turns, bootstrap) + by_chance(len(speakers))
     if profiles is not None:  # what no text can be thanked for
         values = [np.array([profiles.agreement(profiles.prior(user), user)]) for user in speakers]

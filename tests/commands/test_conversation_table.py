@@ -9,7 +9,6 @@ import hashlib
 import json
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -22,7 +21,7 @@ from commands.experiments.child_process import Run
 from evaluation.metrics.identification import UserClassifier
 from evaluation.report.conversation_report import draw
 from evaluation.results.conversations import read_parts
-from evaluation.scores.conversation_scores import FIGURES, ConversationScore, by_chance, figures_of_parts
+from evaluation.scores.conversation_scores import FIGURES, ConversationScore, figures_of_parts
 
 SAYS = {
     "ada": "stars comet orbit",
@@ -194,11 +193,6 @@ def test_what_is_wrong_is_said(written):
     path.write_text('{"system": "own", "turn": 1}\n')
     assert "missing or of another type: ['conversation', 'speaker', 'text']" in error(*flags(written))
     assert "make them with: lightning predict" in error(*flags(written, f"--conversations={written / 'none.jsonl'}"))
-
-
-def test_chance_is_the_mean_over_all_ranks():
-    top, reciprocal = (line.value for line in by_chance(4))
-    assert (top, reciprocal) == (0.25, pytest.approx(np.mean([1, 1 / 2, 1 / 3, 1 / 4])))
 
 
 def test_of_many_blocks_some_are_named_below_the_picture():

@@ -16,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from artefacts.predictions import Prediction
 from commands.experiments.experiment import Experiment
 from commands.table import Table
 from evaluation.metrics.similarity import TextEncoder
@@ -49,21 +50,24 @@ def write(folder, shift, nll=1.0, candidates=2):
     """Predictions of a system that says the word of the person `shift` places on, in each of its candidates."""
     folder.mkdir()
     lines = [
-        {
-            "user": user,
-            "pair_id": 10 * place + turn,
-            "context": [["partner", "well"]],
-            "reference": said(WORDS[place]),
-            "candidates": [said(WORDS[(place + shift) % 5])] * candidates,
-            "nll": nll,
-            "tokens": 1,
-        }
+        Prediction(
+            user=user,
+            pair_id=10 * place + turn,
+            context=(("partner", "well"),),
+            reference=said(WORDS[place]),
+            candidates=(said(WORDS[(place + shift) % 5]),) * candidates,
+            nll=nll,
+            tokens=1,
+        ).line()
         for place, user in enumerate(PEOPLE)
         for turn in range(4)
     ]
     path = folder / "predictions.jsonl"
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    path.write_text("".join(lines))
     return path
+
+
+TRAINING = {user: [said(word)] * 3 for user, word in zip(PEOPLE, WORDS, strict=True)}
 
 
 @pytest.fixture
@@ -74,15 +78,13 @@ def systems(tmp_path):
 @pytest.fixture
 def people(tmp_path, monkeypatch):
     """A prepared corpus with the training turns of the people."""
-    training = {user: [said(word)] * 3 for user, word in zip(PEOPLE, WORDS, strict=True)}
-    monkeypatch.setattr("evaluation.report.system_report.training_turns", lambda _: training)
+    monkeypatch.setattr("evaluation.report.system_report.training_turns", lambda _: TRAINING)
     monkeypatch.setattr("evaluation.results.systems.check_corpus", lambda *_: None)
     return tmp_path
 
 
 def test_every_figure_by_hand(systems):
-    training = {user: [said(word)] * 3 for user, word in zip(PEOPLE, WORDS, strict=True)}
-    table = PersonTable(training, TextEncoder(OneDirectionEach()), "word", Bootstrap(200, 0))
+    table = PersonTable(TRAINING, TextEncoder(OneDirectionEach()), "word", Bootstrap(200, 0))
     scores = table.scores({name: read_predictions(path) for name, path in systems.items()})
     heading, *rows = person_rows(Cells(scores, {}, FIGURES), list(systems))
     found = {row[0]: [cell.split(" ")[0].strip("*") for cell in row[1:]] for row in rows}
@@ -100,10 +102,9 @@ def test_every_figure_by_hand(systems):
 
 def test_marks_and_what_there_is_nothing_of(systems):
     """Every user's figure of "good" is the higher one: p is 1/32 and, times the six figures, no longer significant."""
-    training = {user: [said(word)] * 3 for user, word in zip(PEOPLE, WORDS, strict=True)}
     predictions = {name: read_predictions(path) for name, path in systems.items()}
     short = [replace(p, candidates=[p.candidates[0].split()[0]] * 2, reference="amber") for p in predictions["good"]]
-    table = PersonTable(training, TextEncoder(OneDirectionEach()), "word", Bootstrap(200, 0))
+    table = PersonTable(TRAINING, TextEncoder(OneDirectionEach()), "word", Bootstrap(200, 0))
     scores = table.scores(predictions)
     standings = standings_of(scores, ["good", "bad"])
     _, good, bad, *_ = person_rows(Cells(scores, standings, FIGURES), ["good", "bad"])
