@@ -7,7 +7,6 @@ speaker is null where nobody's model, or none of the users, has said it: in open
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO
@@ -15,10 +14,11 @@ from typing import Any, TextIO
 from lightning import Callback, Trainer
 
 from artefacts.commit import git_commit
+from artefacts.conversations import Utterance
 from artefacts.files import partial_of, publish, write_json
 from artefacts.layout import CONVERSATIONS, card_of
 from datamodules.batches import ConversationBatch
-from lightning_modules.conversations import Conversations, Utterance
+from lightning_modules.conversations import Conversations
 
 REAL = "real"
 
@@ -53,7 +53,7 @@ class ConversationWriter(Callback):
         self._write(outputs)
 
     def _write(self, said: Iterable[Utterance]) -> None:
-        self.file.writelines(json.dumps(one._asdict(), ensure_ascii=False) + "\n" for one in said)
+        self.file.writelines(utterance.line() for utterance in said)
 
     def on_predict_end(self, trainer: Trainer, pl_module: Conversations) -> None:
         data = trainer.datamodule

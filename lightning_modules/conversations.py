@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from artefacts.conversations import Utterance
 from datamodules.batches import ConversationBatch, Seq2SeqBatch
 from lightning_modules.backbones.generation import Decoding, generate
 from lightning_modules.backbones.t5 import load_backbone
@@ -27,16 +28,6 @@ from .seq2seq import ReplyModule
 
 OWN, BASE = "own", "base"
 OF_A_CONFIG = ("r", "lora_alpha", "use_rslora", "target_modules")
-
-
-class Utterance(NamedTuple):
-    """One turn. Turns of the opening count up to 0 and have no speaker: a model did not say them."""
-
-    system: str  # own: everyone's own adapter; base: the bare backbone in everyone's place
-    conversation: int
-    turn: int
-    speaker: str | None
-    text: str
 
 
 class Conversations(ReplyModule):

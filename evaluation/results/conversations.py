@@ -1,14 +1,13 @@
 """Long conversations, cut into what each speaker says in each block of turns.
 
-In: `conversations.jsonl` (`callbacks/conversation_writer.py`). Out: `Part`s. Messages quote nothing that anybody said.
+In: `conversations.jsonl`, whose lines are those of `artefacts/conversations.py`. Out: `Part`s.
 """
 
-import json
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-KEYS = {"system": str, "conversation": int, "turn": int, "speaker": str | None, "text": str}
+from artefacts.conversations import Utterance, parse_utterance
 
 
 @dataclass(frozen=True)
@@ -45,47 +44,36 @@ def read_parts(path: Path, block_turns: int) -> list[Part]:
         raise FileNotFoundError(
             f"no conversations in {path}; make them with: lightning predict --config experiments/conversations.yaml"
         )
-    talks: dict[tuple[str, int], dict[int, tuple[str | None, str]]] = defaultdict(dict)
+    talks: dict[tuple[str, int], dict[int, Utterance]] = defaultdict(dict)
     with path.open(encoding="utf-8", newline="\n") as file:
-        for number, text in enumerate(file, start=1):
-            line = _line(text, f"{path}, line {number}")
-            turns = talks[line["system"], line["conversation"]]
-            if line["turn"] in turns:
-                raise ValueError(f"{path}, line {number}: turn {line['turn']} of this conversation comes twice")
-            turns[line["turn"]] = (line["speaker"], line["text"])
+        for number, line in enumerate(file, start=1):
+            try:
+                said = parse_utterance(line)
+                turns = talks[said.system, said.conversation]
+                if said.turn in turns:
+                    raise ValueError(f"turn {said.turn} of this conversation comes twice")
+            except ValueError as error:
+                raise ValueError(f"{path}, line {number}: {error}") from None
+            turns[said.turn] = said
     parts = [part for (system, number), turns in talks.items() for part in _cut(system, number, turns, block_turns)]
     if not parts:
         raise ValueError(f"{path}: nobody speaks in it; make it anew")
     return parts
 
 
-def _line(text: str, where: str) -> dict:
-    try:
-        line = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where}: no JSON ({error.msg} at character {error.pos})") from None
-    line = line if isinstance(line, dict) else {}
-    wrong = [key for key, kind in KEYS.items() if key not in line or not isinstance(line[key], kind)]
-    if wrong:
-        raise ValueError(f"{where}: expected the keys {', '.join(KEYS)}; missing or of another type: {wrong}")
-    return line
-
-
-def _cut(system: str, number: int, turns: dict[int, tuple[str | None, str]], block_turns: int) -> list[Part]:
-    people = sorted({speaker for speaker, _ in turns.values() if speaker is not None})
-    said: set[str] = set()
+def _cut(system: str, number: int, turns: dict[int, Utterance], block_turns: int) -> list[Part]:
+    people = sorted({one.speaker for one in turns.values() if one.speaker is not None})
+    earlier: set[str] = set()
     texts: dict[tuple[int, str], list[str]] = defaultdict(list)
     repeated: dict[tuple[int, str], int] = defaultdict(int)
-    for turn, (speaker, text) in sorted(turns.items()):
+    for turn, (_, _, _, speaker, text) in sorted(turns.items()):
         if speaker is not None:
-            where = ((turn - 1) // block_turns, speaker)
-            texts[where].append(text)
-            repeated[where] += text in said
-        said.add(text)
+            part = ((turn - 1) // block_turns, speaker)
+            texts[part].append(text)
+            repeated[part] += text in earlier
+        earlier.add(text)
+    partner = {speaker: next((other for other in people if other != speaker), None) for speaker in people}
     return [
-        Part(
-            system, number, block, speaker, next((one for one in people if one != speaker), None), tuple(own),
-            repeated[block, speaker],
-        )
+        Part(system, number, block, speaker, partner[speaker], tuple(own), repeated[block, speaker])
         for (block, speaker), own in sorted(texts.items())
-    ]  # fmt: skip
+    ]

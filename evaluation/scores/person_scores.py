@@ -13,7 +13,7 @@ All figures are means over users of a user's figure; intervals are 95 % BCa boot
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import numpy as np
 
@@ -35,30 +35,21 @@ RECOGNISED_BY = (
 )
 COPIED = "copied: share of 5-grams, and of whole replies, that stand in the user's training turns."
 
+_tested = partial(Figure, rows=(MACRO,), needs=PREPARED, higher_is_better=True, is_tested=True)
+_copied = partial(Figure, rows=(MACRO,), needs=PREPARED, format=".1%", description=COPIED)
 
-def _figure(name: str, title: str, description: str = "", **more: Any) -> Figure:
-    return Figure(name, title, (MACRO,), description=description, needs=PREPARED, **more)
-
-
-def _tested(name: str, title: str, description: str = "") -> Figure:
-    return _figure(name, title, description, higher_is_better=True, is_tested=True)
-
-
-BEST_OF_N = _tested("best_of_n", "best of n", "best of n: of a turn's candidates.")
+BEST_OF_N = _tested("best_of_n", "best of n", description="best of n: of a turn's candidates.")
 COVERAGE = _tested(
     "coverage",
     "coverage",
-    f"coverage: share of the user's real replies that some candidate comes near to (cosine from {COVERED_FROM}).",
+    description="coverage: share of the user's real replies that some candidate comes near to (cosine from "
+    f"{COVERED_FROM}).",
 )
-RECOGNITION = (
-    _tested("recognised", "recognised", RECOGNISED_BY),
-    _tested("in_first_5", "in first 5", RECOGNISED_BY),
-    _tested("MRR", "MRR", RECOGNISED_BY),
+RECOGNITION = tuple(
+    _tested(name, title, description=RECOGNISED_BY)
+    for name, title in (("recognised", "recognised"), ("in_first_5", "in first 5"), ("MRR", "MRR"))
 )
-COPIES = (
-    _figure("copied_5-grams", "copied 5-grams", COPIED, format=".1%"),
-    _figure("copied_replies", "whole replies", COPIED, format=".1%"),
-)
+COPIES = (_copied("copied_5-grams", "copied 5-grams"), _copied("copied_replies", "whole replies"))
 PERSON_FIGURES = (SIMILARITY, BEST_OF_N, COVERAGE, *RECOGNITION, *COPIES)
 OTHERS, OWN, REAL = "others' real replies (floor)", "own other replies (ceiling)", "real replies"
 

@@ -6,13 +6,12 @@ differences 1, 1, 1, 1, -1: two-sided exact p = 12 / 32 = 0.375.
 General: 4 nats per token under each user's weights, 3 under the reference's: exp(4), ratio e.
 """
 
-import csv
-import json
 import math
 import os
 
 import pytest
 
+from artefacts.user_sums import write_user_sums
 from evaluation.report.captions import caption_of_weights
 from evaluation.report.cells import Cells
 from evaluation.report.score_tables import system_rows
@@ -24,25 +23,16 @@ from evaluation.statistics.bootstrap import Bootstrap
 USERS = ["ann", "bob", "cy", "dot", "eve"]
 
 
-def write(run, general=40.0, own=30.0, swaps=True, **card):
-    run.mkdir()
-    with (run / "test_users.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        kinds = ("own", "train", "general", "other")
-        writer.writerow(["user", *(f"{kind}_{what}" for kind in kinds for what in ("nll", "tokens"))])
-        for user in USERS:
-            writer.writerow([user, own, 10, 25.0, 10, general, 10, 80.0 if user != "eve" else 40.0, 20])
-    if swaps:
-        with (run / "swaps.csv").open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["user", "adapter", "nll", "tokens"])
-            writer.writerows(
-                [user, other, own if user == other else (20.0 if user == "eve" else 40.0), 10]
-                for user in USERS
-                for other in USERS
-            )
-    found = {"backbone": "b1", "split": "s1", "train_turns": 5, "general_pairs": 7, **card}
-    (run / "test_users.card.json").write_text(json.dumps(found))
+def write(run, general=40.0, own=30.0, **card):
+    kinds = {"own": (own, 10), "train": (25.0, 10), "general": (general, 10), "other": (80.0, 20)}
+    sums = {kind: dict.fromkeys(USERS, pair) for kind, pair in kinds.items()}
+    sums["other"]["eve"] = (40.0, 20)
+    swaps = {
+        adapter: {user: (own if user == adapter else 20.0 if user == "eve" else 40.0, 10) for user in USERS}
+        for adapter in USERS
+    }
+    card = {"backbone": "b1", "split": "s1", "train_turns": 5, "general_pairs": 7, **card}
+    write_user_sums(run, sums, swaps, card)
     return run
 
 
