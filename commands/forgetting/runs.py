@@ -23,6 +23,8 @@ from typing import Any
 
 import yaml
 
+from artefacts.files import partial_of
+from artefacts.layout import CONVERSATIONS, PREDICTIONS, SWAPS, TEST_USERS
 from commands.forgetting.parquet_rows import rows_of, take_out
 from lightning_modules.lora.adapter_files import adapter_directory
 
@@ -34,6 +36,8 @@ CACHES = {
     ("", ".answers"): "answers of chat endpoints, known by a hash: all of them, a run asks (and pays) anew",
 }
 LEFT_BEHIND = ".forgetting"
+UNFINISHED = {partial_of(Path(name)).name for name in (PREDICTIONS, CONVERSATIONS, TEST_USERS, SWAPS)}
+UNFINISHED |= {"predictions.partial", "conversations.partial"}  # as they were called earlier
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,7 @@ def users_of(card: Path) -> list[str] | None:
 
 def _in_file(path: Path, person: Person) -> Trace | None:
     """What a file has of the person."""
-    if LEFT_BEHIND in path.suffixes or path.name in ("predictions.partial", "conversations.partial"):
+    if LEFT_BEHIND in path.suffixes or path.name in UNFINISHED:
         return Trace(path, "left behind by a command that was killed", partial(path.unlink, missing_ok=True), False)
     readers: dict[str, Callable[[Path, Person], Trace | None]] = {
         "predictions.jsonl": _predictions,

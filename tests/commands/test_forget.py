@@ -86,6 +86,7 @@ def make_runs(root):
     texts = {
         "lora/predictions.jsonl": "".join(json.dumps({"user": u, "pair_id": i, **line}) + "\n" for u, i in of),
         "lora/predictions.partial": '{"user": "zora-47',
+        "lora/predictions.jsonl.partial": '{"user": "zora-47',
         "lora/test_users.csv": f"user,own_nll\r\n{ZORA},1\r\nben,2\r\n",
         "lora/swaps.csv": f"user,adapter,nll\nben,{ZORA},1\n{ZORA},ben,1\nben,ben,1\n",
         "lora/fit.card.json": card(
@@ -210,6 +211,7 @@ def test_runs_without_the_person(here):
         "human/page.html",
         "human/key.json",
         "lora/predictions.partial",
+        "lora/predictions.jsonl.partial",
     ):
         assert not (runs / gone).exists()
 

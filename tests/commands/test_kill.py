@@ -88,7 +88,7 @@ def test_a_prediction_that_is_told_to_end_ends(project):
     predict = ["predict", "--config", "experiments/lora_tiny.yaml", "--run=told", "--model.max_epochs=1", *slow]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     process = subprocess.Popen([*COMMAND, *predict], cwd=project, env=environment)
-    partial, deadline = project / "runs" / "told" / "predictions.partial", time.monotonic() + 90
+    partial, deadline = project / "runs" / "told" / "predictions.jsonl.partial", time.monotonic() + 90
     while not partial.is_file():
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)

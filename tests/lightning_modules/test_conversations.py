@@ -120,7 +120,9 @@ def test_a_run_that_is_stopped_leaves_nothing_that_looks_finished(talk, monkeypa
     monkeypatch.setattr("lightning_modules.conversations.generate", stop)
     with pytest.raises(RuntimeError, match="killed"):
         talk()
-    assert not list((tmp_path / "run").glob("conversations.*json*"))
+    assert not [
+        name for name in ("conversations.jsonl", "conversations.card.json") if (tmp_path / "run" / name).exists()
+    ]
 
 
 def test_what_is_wrong_is_said(talk, tiny_backbone, tmp_path):
