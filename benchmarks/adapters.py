@@ -102,7 +102,7 @@ class Judge:
         from peft import LoraConfig, get_peft_model
 
         from datamodules.batches import collate
-        from lightning_modules.backbones.t5 import load_backbone
+        from lightning_modules.backbones.files import load_backbone
 
         rows = data.splits["validation"].load(job["users"], data.prompts, job["max_context_tokens"])
         rendered = rows.rendered

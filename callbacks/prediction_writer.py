@@ -12,7 +12,7 @@ from lightning import Callback, LightningModule, Trainer
 
 from datamodules.batches import IGNORED, Seq2SeqBatch
 from lightning_modules.lora.adapter_files import retrieved_settings
-from lightning_modules.seq2seq import Predictions
+from lightning_modules.reply_module import Predictions
 
 
 class PredictionWriter(Callback):

@@ -7,7 +7,7 @@ from lightning.pytorch.loggers import WandbLogger
 
 from datamodules.batches import IGNORED, Seq2SeqBatch
 from lightning_modules.backbones.generation import generate
-from lightning_modules.seq2seq import ReplyModule
+from lightning_modules.reply_module import ReplyModule
 
 
 class SampleReplies(Callback):

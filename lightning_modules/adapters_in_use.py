@@ -18,7 +18,7 @@ from lightning_modules.backbones.user_totals import UserTotals
 from lightning_modules.lora.adapter_files import load_adapter, retrieved_settings
 from lightning_modules.lora.stacked_lora import StackedLora
 
-from .seq2seq import Predictions, ReplyModule
+from .reply_module import Predictions, ReplyModule
 
 
 class AdaptersInUse(ReplyModule):

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from datamodules.batches import ConversationBatch, Seq2SeqBatch
+from lightning_modules.backbones.files import load_backbone
 from lightning_modules.backbones.generation import Decoding, generate
-from lightning_modules.backbones.t5 import load_backbone
 from lightning_modules.lora.adapter_files import WEIGHTS, adapter_directory, load_adapter
 from lightning_modules.lora.stacked_lora import StackedLora
 
-from .seq2seq import ReplyModule
+from .reply_module import ReplyModule
 
 OWN, BASE = "own", "base"
 OF_A_CONFIG = ("r", "lora_alpha", "use_rslora", "target_modules")

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from lightning_modules.backbones.files import Backbone
 from lightning_modules.backbones.generation import Decoding
-from lightning_modules.backbones.t5 import Backbone
 
 from .seq2seq import OptimizerFactory, ProfileSeq2Seq, SchedulerFactory
 

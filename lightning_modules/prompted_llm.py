@@ -18,7 +18,7 @@ from datamodules.batches import Seq2SeqBatch
 from lightning_modules.chat.models import ChatDecoding, ChatModel
 from lightning_modules.chat.wording import ChatWording, Turns
 
-from .seq2seq import Predictions
+from .reply_module import Predictions
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from lightning import LightningModule
 
 from datamodules.batches import Seq2SeqBatch
 
-from .seq2seq import Predictions
+from .reply_module import Predictions
 
 
 @dataclass(frozen=True)

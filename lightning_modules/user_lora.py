@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from datamodules.batches import IGNORED, Seq2SeqBatch
+from lightning_modules.backbones.files import load_backbone
 from lightning_modules.backbones.generation import Decoding
 from lightning_modules.backbones.likelihood import reply_states, summed_nll
-from lightning_modules.backbones.t5 import load_backbone
 from lightning_modules.backbones.user_totals import UserTotals
 from lightning_modules.lora.adapter_files import retrieved_settings, users_to_train
 from lightning_modules.lora.per_user_adamw import PerUserAdamW

@@ -20,8 +20,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from datamodules.batches import IGNORED, Seq2SeqBatch
+from lightning_modules.backbones.files import load_backbone
 from lightning_modules.backbones.generation import Decoding
-from lightning_modules.backbones.t5 import load_backbone, load_model
+from lightning_modules.backbones.t5 import load_model
 from lightning_modules.lora.adapter_files import (
     adapter_directory,
     read_card,

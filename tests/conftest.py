@@ -167,7 +167,8 @@ def tiny_backbone(tmp_path_factory: pytest.TempPathFactory, prepared: Path) -> P
     import torch
 
     from datamodules.prompts.rendering import PromptTemplate
-    from lightning_modules.backbones.t5 import new_model, save_backbone
+    from lightning_modules.backbones.files import save_backbone
+    from lightning_modules.backbones.t5 import new_model
 
     torch.manual_seed(0)
     model = new_model("tiny", Tokenizer.from_file(str(prepared / "tokenizer" / "tokenizer.json")).get_vocab_size())
@@ -258,7 +259,8 @@ def _project(tmp_path_factory: pytest.TempPathFactory, invented_jsonl: Path, spl
 
     from datamodules.corpora import Jsonl
     from datamodules.prompts.rendering import PromptTemplate
-    from lightning_modules.backbones.t5 import new_model, save_backbone
+    from lightning_modules.backbones.files import save_backbone
+    from lightning_modules.backbones.t5 import new_model
 
     root = tmp_path_factory.mktemp("project")
     (root / "experiments" / "corpora").mkdir(parents=True)

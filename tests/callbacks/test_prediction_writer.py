@@ -10,7 +10,7 @@ from callbacks import PredictionWriter
 from datamodules.batches import Seq2SeqBatch
 from datamodules.prompts.rendering import Prompts, PromptTemplate
 from lightning_modules.backbones.generation import Decoding
-from lightning_modules.seq2seq import Predictions
+from lightning_modules.reply_module import Predictions
 
 # 0 <pad>, 1 </s>, 3 speaker, 4 partner, 5 the speaker's profile; 7 hi, 8 tea, 9 coffee, 10 yes, 11 no, 15 age, 19 old
 BATCH = Seq2SeqBatch(

@@ -10,8 +10,8 @@ from lightning import Trainer
 from callbacks import BackboneExport, ResumeCheckpoint, RunCard, SampleReplies
 from datamodules import ReplyPairs
 from lightning_modules import ProfileSeq2Seq
+from lightning_modules.backbones.files import load_backbone
 from lightning_modules.backbones.generation import Decoding
-from lightning_modules.backbones.t5 import load_backbone
 
 
 @pytest.fixture

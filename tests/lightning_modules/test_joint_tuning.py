@@ -12,8 +12,8 @@ from datamodules import ReplyPairs
 from datamodules.prompts.rendering import PromptTemplate
 from evaluation.results.predictions import read_predictions
 from lightning_modules import JointTuning
+from lightning_modules.backbones.files import load_backbone, save_backbone
 from lightning_modules.backbones.generation import Decoding
-from lightning_modules.backbones.t5 import load_backbone, save_backbone
 
 QUIET = {
     "accelerator": "cpu",

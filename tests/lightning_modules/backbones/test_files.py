@@ -11,8 +11,9 @@ import torch
 import yaml
 
 from datamodules.prompts.rendering import PromptTemplate
-from lightning_modules.backbones.t5 import load_backbone, new_model, save_backbone
-from lightning_modules.seq2seq import differences
+from lightning_modules.backbones.files import load_backbone, save_backbone
+from lightning_modules.backbones.t5 import new_model
+from lightning_modules.reply_module import differences
 
 PROMPT = PromptTemplate(
     style="psp", attribute_format="{attribute}＝{value}", separator=" / ", attributes=("age", "city")
