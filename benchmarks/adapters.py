@@ -212,9 +212,9 @@ def compare(arguments: argparse.Namespace, directory: Path) -> None:
 
 def adapters_of(name: str, output: Path, users: Sequence[str]) -> dict[str, Path]:
     """Where a competitor has put everyone's adapter."""
-    from lightning_modules.lora.adapter_files import adapter_directory
+    from artefacts.layout import user_directory
 
-    return {user: adapter_directory(output / "adapters", user) if name == "ours" else output / user for user in users}
+    return {user: user_directory(output / "adapters", user) if name == "ours" else output / user for user in users}
 
 
 if __name__ == "__main__":

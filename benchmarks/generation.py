@@ -134,7 +134,7 @@ def switch(job: dict[str, Any]) -> None:
     from peft import PeftModel
     from transformers import AutoTokenizer, T5ForConditionalGeneration
 
-    from lightning_modules.lora.adapter_files import adapter_directory
+    from artefacts.layout import user_directory
 
     model, data, _ = load_experiment(Path(job["experiment"]), job["flags"])
     data.prepare_data()
@@ -142,7 +142,7 @@ def switch(job: dict[str, Any]) -> None:
     tokenizer = AutoTokenizer.from_pretrained(model.init_from)
     backbone = T5ForConditionalGeneration.from_pretrained(model.init_from, dtype=torch.float32)
     names = {user: f"user{number}" for number, user in enumerate(data.users)}  # PEFT allows no dot in a name
-    directories = {user: adapter_directory(model.adapters, user) for user in data.users}
+    directories = {user: user_directory(model.adapters, user) for user in data.users}
     first, *others = data.users
     peft = PeftModel.from_pretrained(backbone, directories[first], adapter_name=names[first])
     for user in others:

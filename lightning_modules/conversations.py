@@ -10,17 +10,18 @@ The paper has no such experiment.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from artefacts.fingerprints import fingerprint
+from artefacts.layout import ADAPTER_WEIGHTS, user_directory
 from datamodules.batches import ConversationBatch, Seq2SeqBatch
 from lightning_modules.backbones.files import load_backbone
 from lightning_modules.backbones.generation import Decoding, generate
-from lightning_modules.lora.adapter_files import WEIGHTS, adapter_directory, load_adapter
+from lightning_modules.lora.adapter_files import load_adapter
 from lightning_modules.lora.stacked_lora import StackedLora
 
 from .reply_module import ReplyModule
@@ -81,7 +82,7 @@ class Conversations(ReplyModule):
         """The adapters' common configuration; ValueError where they have several."""
         from peft import LoraConfig
 
-        first, *others = [LoraConfig.from_pretrained(str(adapter_directory(self.adapters, user))) for user in users]
+        first, *others = [LoraConfig.from_pretrained(str(user_directory(self.adapters, user))) for user in users]
         for user, other in zip(users[1:], others, strict=True):
             if differing := [name for name in OF_A_CONFIG if getattr(first, name) != getattr(other, name)]:
                 raise ValueError(
@@ -93,12 +94,10 @@ class Conversations(ReplyModule):
     @property
     def card(self) -> dict[str, Any]:
         """What a reader has to know of these conversations."""
-        digest = hashlib.sha256()
-        for user in self.rows:
-            digest.update((adapter_directory(self.adapters, user) / WEIGHTS).read_bytes())
+        weights = (user_directory(self.adapters, user) / ADAPTER_WEIGHTS for user in self.rows)
         return {
             "backbone": self.backbone_fingerprint,
-            "adapters": digest.hexdigest()[:16],
+            "adapters": fingerprint(b"".join(path.read_bytes() for path in weights)),
             "num_turns": self.num_turns,
             "seed": self.seed,
             "decoding": vars(self.decoding),

@@ -23,8 +23,8 @@ from typing import Any
 
 import yaml
 
+from artefacts.layout import user_directory
 from commands.forgetting.parquet_rows import rows_of, take_out
-from lightning_modules.lora.adapter_files import adapter_directory
 
 WEIGHTS = ("adapters", "models")
 COLUMNS = ("user", "adapter", "speaker", "partner")
@@ -86,7 +86,7 @@ def traces_in(runs: Path, person: Person) -> list[Trace]:
 
 def _directories(directory: Path, names: list[str], person: Person) -> Iterator[Trace]:
     """Directories that go as a whole."""
-    own_name = adapter_directory(directory, person.user).name
+    own_name = user_directory(directory, person.user).name
     for name in names:
         path = directory / name
         away = partial(_remove, path)

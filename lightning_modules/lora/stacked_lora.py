@@ -98,11 +98,6 @@ class StackedLora(nn.Module):
         self.sizes = [self.rank * size for site in self.sites for size in (site.d_in, site.d_out)]
         self.rows = nn.Parameter(torch.zeros(num_slots, sum(self.sizes)))  # (k, p)
 
-    @property
-    def num_parameters(self) -> int:
-        """Numbers in one user's adapter: r (d_in + d_out) for each adapted matrix."""
-        return sum(self.sizes)
-
     def initial_row(self, seed: int) -> Tensor:
         """A new adapter: A as PEFT initialises it (Kaiming uniform), B zero, from this seed alone; (p,)."""
         random = torch.Generator().manual_seed(seed)

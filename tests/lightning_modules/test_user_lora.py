@@ -17,11 +17,12 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from safetensors.torch import load_file
 from transformers import AutoModelForSeq2SeqLM
 
+from artefacts.layout import user_directory
 from callbacks import AdapterCheckpoint, ResumeCheckpoint
 from datamodules import UserSets
 from lightning_modules import UserLora
 from lightning_modules.backbones.generation import Decoding
-from lightning_modules.lora.adapter_files import adapter_directory, read_card
+from lightning_modules.lora.adapter_files import read_card
 from lightning_modules.lora.user_rounds import seed_of
 
 SETTINGS = {
@@ -105,7 +106,7 @@ def weights_in(run_directory):
     """Each user's weights in one row, from the files."""
     found = {}
     for user in USERS:
-        path = adapter_directory(run_directory / "adapters", user) / "adapter_model.safetensors"
+        path = user_directory(run_directory / "adapters", user) / "adapter_model.safetensors"
         if path.is_file():
             state = load_file(path)
             found[user] = torch.cat([state[key].flatten() for key in sorted(state)])
@@ -171,7 +172,7 @@ def spoilt(row_nll, worse_from):
 
     def spoilt_row_nll(module, batch):
         nll, tokens = row_nll(module, batch)
-        epochs = {progress.user: progress.epoch for progress in module.roster.active.values()}
+        epochs = {progress.user: progress.epoch for progress in module.rounds.active.values()}
         users = [USERS[index] for index in batch.user_index.tolist()]
         worse = torch.tensor([epochs[user] >= worse_from.get(user, math.inf) for user in users])
         return nll + SPOIL * worse * tokens, tokens

@@ -6,8 +6,8 @@ import pytest
 import torch
 from peft import LoraConfig
 
-from lightning_modules.lora import adapter_files
-from lightning_modules.lora.adapter_files import load_adapter, read_card, save_adapter
+import artefacts.files
+from lightning_modules.lora.adapter_files import TrainedAdapter, load_adapter, read_card, save_adapter
 from lightning_modules.lora.stacked_lora import StackedLora
 
 NAMES = [
@@ -29,13 +29,9 @@ NAMES = [
 
 
 def save(adapters, user, number=1.0, backbone="b1"):
-    return save_adapter(
-        adapters,
-        user,
-        LoraConfig(r=2, target_modules=["q"]),
-        {"base_model.model.q.lora_A.weight": torch.full((2, 3), number)},
-        {"backbone": backbone, "epochs": 3},
-    )
+    weights = {"base_model.model.q.lora_A.weight": torch.full((2, 3), number)}
+    adapter = TrainedAdapter(user, weights, {"backbone": backbone, "epochs": 3})
+    return save_adapter(adapters, LoraConfig(r=2, target_modules=["q"]), adapter)
 
 
 def test_no_two_names_meet_and_none_leaves_the_directory(tmp_path):
@@ -68,7 +64,7 @@ def test_what_is_half_written_is_not_there(tmp_path, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(adapter_files, "publish_directory", killed)
+    monkeypatch.setattr(artefacts.files, "publish_directory", killed)
     with pytest.raises(KeyboardInterrupt):
         save(tmp_path, "ann")
     monkeypatch.undo()
