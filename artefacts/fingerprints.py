@@ -36,3 +36,8 @@ def fingerprint(content: str | bytes) -> str:
 def fingerprint_of(path: Path) -> str | None:
     """SHA-256 of a file in 16 hexadecimal digits; None if there is no such file."""
     return sha256_of(path)[:DIGITS] if path.is_file() else None
+
+
+def sha256_of_text(content: str) -> str:
+    """SHA-256 of a text, in 64 hexadecimal digits."""
+    return hashlib.sha256(content.encode()).hexdigest()

@@ -8,9 +8,10 @@ import torch
 from worlds import Evidence, log_weights, worlds
 
 from datamodules.batches import Facts
-from lightning_modules.markov_logic.network import MarkovLogicNetwork, log_sum
+from lightning_modules.markov_logic.network import MarkovLogicNetwork
+from lightning_modules.markov_logic.parser import parse
+from lightning_modules.markov_logic.potentials import log_sum
 from lightning_modules.markov_logic.propagation import BeliefPropagation
-from lightning_modules.markov_logic.syntax import parse
 
 DECLARATIONS = """
 Gender(user, gender!)
@@ -173,11 +174,6 @@ def test_all_formulas_of_one_user_together_and_their_gradients():
     potentials = potentials_of(network, users)
     for attribute, found in network.marginals(potentials.joints).items():
         torch.testing.assert_close(found, truth.marginal(attribute), rtol=0, atol=1e-7)
-    best = truth.worlds[int(truth.probabilities.argmax())]
-    (row,) = network.most_likely(potentials.joints).tolist()
-    assert {a: network.values[a][v] for a, v in zip(network.attributes, row, strict=True)} == {
-        attribute: value for (attribute, _), value in best.items()
-    }
     known = {("Gender", "ben"): "M", ("Job", "ben"): "Nurse"}  # age and smoking summed out
     network.log_likelihood(potentials, labels_of(network, users, known)).sum().backward()
     consistent = truth.probabilities * truth.where(known)
@@ -199,10 +195,8 @@ def test_partition_functions_differ_as_by_brute_force():
     found = torch.cat([joint.flatten(1) for joint in potentials.joints], dim=1)
     assert len(network.components) == 2 and found.shape == (1, 5)
     ours = sum(log_sum(joint) for joint in potentials.joints).item()
-    first = network.most_likely(potentials.joints)[0].tolist()
     ours_of_best = sum(joint.flatten(1).max().item() for joint in potentials.joints)
     theirs = np.log(np.exp(truth.scores).sum())
-    assert first == [int(joint.argmax()) for joint in potentials.joints]
     assert ours_of_best - ours == pytest.approx(truth.scores.max() - theirs, abs=1e-6)
 
 
