@@ -1,8 +1,4 @@
-"""`AdapterModule`: many users' finished adapters on one backbone, tested and used for prediction in common batches.
-
-In: batches of several users, adapters from files. Out: each user's sums under each kind of adapter, the swap matrix,
-predictions.
-"""
+"""`AdapterModule`: validation, test and prediction with many users' adapters in one batch."""
 
 from __future__ import annotations
 
@@ -22,7 +18,7 @@ from .reply_module import Predictions, ReplyModule
 
 
 class AdapterModule(ReplyModule):
-    """Validation, test and prediction with adapters from files.
+    """Uses adapters from files; a test also tries other users' adapters.
 
     A subclass sets `lora`, `backbone_fingerprint` and `num_swaps`, and says where adapters are.
     """

@@ -1,12 +1,8 @@
-"""`ProfileNetwork`: learns the weights of a formula file, and infers profiles from parts of people's histories.
-
-In: `EvidenceBatch`es of chunks of posts from `datamodules.ProfilePosts`. Out: learned weights, posteriors of every
-chunk.
+"""`ProfileNetwork`: learns the weights of a formula file, and infers profiles from chunks of a user's posts.
 
 With k folds, k + 1 networks are learned side by side in one fit: network i has not seen the users of fold i, and the
 last one has seen all users. A labelled user is judged, and given a profile, by the network that has not seen them
-(cross-fitting), so that the profile of a labelled user is no better than that of any other user. New people get the
-last network.
+(cross-fitting), so that the profile of a labelled user is no better than any other; new people get the last network.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
 """`PromptedLLM`: a large language model that reads about the user and is not trained, to compare adapters with.
 
-In: `Seq2SeqBatch`es of `UserSets`, so that it answers the same test turns, with the same context, as any other
-system. Out: candidates as texts, without likelihoods.
-
-The user's examples are their training turns; the model never sees a validation or test turn before the one it is asked.
+It answers the same test turns, with the same context, as any other system. A user's examples are their training turns:
+the model never sees a validation or test turn before the one it answers.
 """
 
 from __future__ import annotations

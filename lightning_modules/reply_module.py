@@ -1,7 +1,4 @@
-"""`ReplyModule`: the validation, test and prediction that all dialogue models share.
-
-In: `Seq2SeqBatch`. Out: perplexity, summed losses of each user, predictions.
-"""
+"""`ReplyModule`: the validation, test and prediction that all dialogue models share."""
 
 from __future__ import annotations
 

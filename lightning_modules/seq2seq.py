@@ -1,7 +1,4 @@
-"""`ProfileSeq2Seq`: the encoder-decoder that learns to reply with a profile as prompt.
-
-In: `Seq2SeqBatch`. Out: a backbone (written by `callbacks.BackboneExport`), perplexity, predictions.
-"""
+"""`ProfileSeq2Seq`: the encoder-decoder that learns to reply with a profile as prompt."""
 
 from __future__ import annotations
 

@@ -1,10 +1,7 @@
-"""`UserLora`: one fit trains the LoRA adapters of all selected users, each as if it were alone.
+"""`UserLora`: one fit trains the LoRA adapters of all selected users.
 
-In: batches of several users from `datamodules.UserSets`. Out: finished adapters (written by
-`callbacks.AdapterCheckpoint`) and per-user perplexity.
-
-The backbone is frozen, and users are trained in slots (`user_module.py`). Loss, gradient norm, moments, step count,
-schedule, best weights and early stopping belong to each user: *the result equals training each user alone*.
+Loss, gradient norm, moments, step count, schedule, best weights and early stopping belong to each user: *the result
+equals training each user alone*.
 """
 
 from __future__ import annotations
@@ -197,7 +194,7 @@ class UserLora(UserModule, AdapterModule):
 
     def finish(self, slot: int, progress: UserProgress) -> TrainedAdapter:
         self.optimizers().optimizer.forget(slot)
-        card = {**self.card(progress), "epochs": progress.epoch}
+        card = {**self.weights_card(progress), "epochs": progress.epoch}
         return TrainedAdapter(progress.user, self.lora.to_peft(self.best_rows[slot]), card)
 
     # ---- checkpoints: adapters and rounds, never the backbone

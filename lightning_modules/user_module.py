@@ -1,9 +1,4 @@
-"""`UserModule`: the life of a fit that trains many users, each as if alone.
-
-A pass of the loader is one epoch of every user in training ("round"). After a round each of them is judged by the
-loss on their own dialogues; a finished user leaves the slot to the next one, so memory is bounded for any number of
-users.
-"""
+"""`UserModule`: a fit that trains many users in rounds, each user as if alone."""
 
 from __future__ import annotations
 
@@ -30,7 +25,9 @@ TRAINER = {
 class UserModule(ReplyModule):
     """Rounds, early stopping and checkpoints of many users; how weights are trained is up to a subclass.
 
-    A subclass has the arguments below, and calls `open_backbone` and `open_rounds` when it is configured.
+    A pass of the loader is one epoch of every user in training ("round"). After it each of them is judged by the loss
+    on their own dialogues; a finished user leaves the slot to the next one, so memory is bounded for any number of
+    users. A subclass has the arguments below, and calls `open_backbone` and `open_rounds` in `configure_model`.
     """
 
     init_from: Path
@@ -65,7 +62,7 @@ class UserModule(ReplyModule):
             **retrieved_settings(data),
         }
 
-    def card(self, progress: UserProgress) -> dict[str, Any]:
+    def weights_card(self, progress: UserProgress) -> dict[str, Any]:
         """What the card of a user's weights says of them."""
         return {
             "backbone": self.backbone_fingerprint,

@@ -1,10 +1,7 @@
 """`UserTuning`: one user after the other in one fit, with any PEFT method or with all weights, for the comparisons.
 
-In: batches of one user each. Out: each user's weights with the best validation loss, in `<run>/adapters/<user>/` as
-PEFT writes them, or in `<run>/models/<user>/` after full fine-tuning (written by `callbacks.TunedExport`).
-
-Rounds (`user_module.py`) have one user each, who begins with the backbone's weights and has an optimizer, a schedule
-and random numbers of their own: *the result equals tuning each user alone*.
+Each user begins with the backbone's weights and has an optimizer, a schedule and random numbers of their own: *the
+result equals tuning each user alone*.
 """
 
 from __future__ import annotations
@@ -22,7 +19,7 @@ from datamodules.batches import IGNORED, Seq2SeqBatch
 from lightning_modules.backbones.files import load_backbone
 from lightning_modules.backbones.generation import Decoding
 from lightning_modules.backbones.t5 import load_model
-from lightning_modules.lora.adapter_files import read_card, require_same_retrieval, retrieved_settings
+from lightning_modules.lora.adapter_files import retrieved_settings, trained_weights
 from lightning_modules.lora.user_rounds import UserProgress, seed_of
 
 from .seq2seq import OptimizerFactory, ProfileSeq2Seq, SchedulerFactory
@@ -103,8 +100,9 @@ class UserTuning(UserModule, ProfileSeq2Seq):
             if self.model is None:  # all are done, but Lightning wants parameters
                 self.begin(0, users[0])
         else:
+            retrieved = retrieved_settings(self.trainer.datamodule)
             for user in users:
-                self._require_weights(user)
+                trained_weights(self.weights_directory, user, self.backbone_fingerprint, retrieved)
             self._load(users[0])
 
     def begin(self, slot: int, user: str) -> None:
@@ -156,7 +154,7 @@ class UserTuning(UserModule, ProfileSeq2Seq):
     def save(self, directory: Path) -> None:
         """Writes the weights as they are now, in Hugging Face's or PEFT's format, with a card; not atomic."""
         self.model.save_pretrained(directory)
-        card = {"user": self.user, **self.card(self.progress)}
+        card = {"user": self.user, **self.weights_card(self.progress)}
         write_json(directory / CARD, card, ensure_ascii=False)
 
     # ---- checkpoints: with the weights, those of the backbone included
@@ -166,20 +164,6 @@ class UserTuning(UserModule, ProfileSeq2Seq):
         self.user = self.progress.user
 
     # ---- validation, test and prediction, with weights from files
-
-    def _require_weights(self, user: str) -> None:
-        directory, card = self.directory_of(user), read_card(self.weights_directory, user)
-        if card is None:
-            raise FileNotFoundError(
-                f"no tuned weights of {user!r} in {directory}; make them with: lightning fit --config "
-                "<the same experiment> with the same --data.users"
-            )
-        if card["backbone"] != self.backbone_fingerprint:
-            raise ValueError(
-                f"{directory} was tuned from backbone {card['backbone']}, but model.init_from is backbone "
-                f"{self.backbone_fingerprint}; use the one it was tuned from"
-            )
-        require_same_retrieval(card, retrieved_settings(self.trainer.datamodule), directory)
 
     def _load(self, user: str) -> None:
         """Gives `model` this user's tuned weights."""

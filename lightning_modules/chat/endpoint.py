@@ -1,7 +1,7 @@
 """`ChatEndpoint`: a chat model behind an OpenAI-compatible endpoint, on this machine or, if allowed, elsewhere.
 
-In: prompts. Out: answers, each cached on disk, so that a stopped run resumes without asking (and paying) again.
-Messages are neither logged nor kept, nor is what a server says in its errors, because it may repeat them.
+Every answer is cached on disk, so that a stopped run resumes without asking (and paying) again. Messages are neither
+logged nor kept, nor is what a server says in its errors, because it may repeat them.
 """
 
 from __future__ import annotations

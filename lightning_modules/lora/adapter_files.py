@@ -74,50 +74,42 @@ def retrieved_settings(data: Any) -> dict[str, Any]:
     return {} if retrieved is None else {"retrieved": asdict(retrieved)}
 
 
-def require_same_retrieval(card: Mapping[str, Any], now: Mapping[str, Any], directory: Path) -> None:
-    """Raises ValueError where weights were trained with other past replies in the prompt than there are now.
+def trained_weights(parent: Path, user: str, backbone_fingerprint: str, retrieved: Mapping[str, Any]) -> Path:
+    """The directory of a user's finished weights.
 
     Args:
-        card: of the weights.
-        now: the `retrieved_settings` of the data.
-        directory: where the weights are.
+        parent: the directory with one sub-directory per user.
+        user: whose.
+        backbone_fingerprint: of the backbone that they are for.
+        retrieved: the `retrieved_settings` of the data that they are for.
+
+    Raises:
+        FileNotFoundError: there are none.
+        ValueError: they were trained on another backbone, or with other past replies in the prompt.
     """
-    then, now = card.get("settings", {}).get("retrieved"), now.get("retrieved")
+    directory, card = user_directory(parent, user), read_card(parent, user)
+    if card is None:
+        configs = configs_of(parent.parent) or "--config <the same experiment>"
+        raise FileNotFoundError(
+            f"no weights of user {user!r} in {parent}; train them with: lightning fit {configs}, or name the directory "
+            "that has them with --model.adapters (UserLora) or --model.tuned (UserTuning)"
+        )
+    if card["backbone"] != backbone_fingerprint:
+        raise ValueError(
+            f"the weights in {directory} belong to backbone {card['backbone']}, but model.init_from is backbone "
+            f"{backbone_fingerprint}; use the one they were trained on"
+        )
+    then, now = card.get("settings", {}).get("retrieved"), retrieved.get("retrieved")
     if then != now:
         raise ValueError(
             f"the weights in {directory} were trained with data.retrieved {then}, now it is {now}; give the same one, "
             "or train others in another run"
         )
+    return directory
 
 
-def load_adapter(
-    adapters: Path, user: str, backbone_fingerprint: str, retrieved: Mapping[str, Any] | None = None
-) -> dict[str, Tensor]:
-    """The weights of a user's adapter, as PEFT names them.
-
-    Args:
-        adapters: the directory of all adapters.
-        user: whose.
-        backbone_fingerprint: of the backbone that they are for.
-        retrieved: the `retrieved_settings` of the data that they are for; None for no past replies in the prompt.
-
-    Raises:
-        FileNotFoundError: this user has no adapter here.
-        ValueError: the adapter was trained on another backbone, or with other past replies in the prompt.
-    """
+def load_adapter(parent: Path, user: str, backbone_fingerprint: str, retrieved: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The weights of a user's adapter, as PEFT names them; arguments and errors as of `trained_weights`."""
     from safetensors.torch import load_file
 
-    directory, card = user_directory(adapters, user), read_card(adapters, user)
-    if card is None:
-        configs = configs_of(adapters.parent) or "--config <the same experiment>"
-        raise FileNotFoundError(
-            f"no adapter of user {user!r} in {adapters}; train it with: lightning fit {configs}, "
-            "or name the directory that has it with --model.adapters"
-        )
-    if card["backbone"] != backbone_fingerprint:
-        raise ValueError(
-            f"the adapter in {directory} belongs to backbone {card['backbone']}, "
-            f"but model.init_from is backbone {backbone_fingerprint}; use the one it was trained on"
-        )
-    require_same_retrieval(card, retrieved or {}, directory)
-    return load_file(directory / ADAPTER_WEIGHTS)
+    return load_file(trained_weights(parent, user, backbone_fingerprint, retrieved) / ADAPTER_WEIGHTS)

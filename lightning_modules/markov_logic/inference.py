@@ -1,11 +1,7 @@
 """`ProfileInference`: profiles from the posts of many people, by a learned network.
 
-In: a table of posts, all of each person's, and the directory of a network. Out: rows of `profiles.parquet`, to the
-last digit those of `lightning predict` on the same histories.
-
-Evidence (`datamodules`) and networks (`lightning_modules`) meet here without a Trainer, so that unlike the rest of
-this package it may import both. Torch is imported only when something is inferred: the command that makes and
-distributes this object need not have it.
+Evidence (`datamodules`) and networks meet here without a Trainer, so that unlike the rest of this package it may import
+both. Torch is imported only when something is inferred: the command that distributes this object need not have it.
 """
 
 from __future__ import annotations
@@ -41,7 +37,7 @@ COLUMNS = ("id", "author", "text", "time", "answered")
 
 
 class ProfileInference(ProfileSource):
-    """A learned Markov logic network as a source of profiles.
+    """A learned Markov logic network as a source of profiles, to the last digit those of `lightning predict`.
 
     An author's posts are taken in order of time and then id, those without a time last; texts as they are, so they
     should have the Unicode form of those that the network has learned from (NFKC, if not set otherwise). A user in one

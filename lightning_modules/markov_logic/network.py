@@ -1,13 +1,11 @@
 """A Markov logic network as a differentiable model: weights, potentials, likelihoods, marginals.
 
-In: a `Program`, values of its types, batches of evidence. Out: log potentials, log-likelihoods, marginals.
-
 Attributes that meet in a formula about one user form a component; its joint states are enumerated, so all that
 concerns one user is exact. Formulas about two users link them: learning then uses the pseudo-likelihood (Besag 1975),
 each user's joint given what is known of the others, and inference loopy belief propagation between users.
 
-Several learners can share one network: they have weights of their own and the same evidence, and stand side by side
-as the copies of every user that they judge. Copy l of user i is row i * learners + l.
+Several learners can share one network: they have weights of their own and the same evidence. Copy l of user i, which
+learner l judges, is row i * learners + l.
 
 Shapes: n users times learners, a table of a component has one axis per attribute: (n, states, states, ...).
 """
@@ -17,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -180,15 +179,12 @@ class MarkovLogicNetwork(nn.Module):
             labels: (n, attributes) int64, -1 where it is not known.
         """
         joints = list(potentials.joints)
-        for link in potentials.links:
-            for side, other, unit, neighbour, table in (
-                (link.left, link.right, link.left_unit, link.right_unit, link.table),
-                (link.right, link.left, link.right_unit, link.left_unit, link.table.mT),
-            ):
-                state, known = self._state(other, labels)
-                edges = known[neighbour].nonzero().squeeze(1)
-                given = table[edges, :, state[neighbour[edges]]]
-                joints[side.component] = receive(joints[side.component], side, unit[edges], given)
+        for link in chain.from_iterable((link, link.mirrored) for link in potentials.links):
+            state, known = self._state(link.right, labels)
+            edges = known[link.right_unit].nonzero().squeeze(1)
+            given = link.table[edges, :, state[link.right_unit[edges]]]
+            number = link.left.component
+            joints[number] = receive(joints[number], link.left, link.left_unit[edges], given)
         total = 0.0
         for component, joint in zip(self.components, joints, strict=True):
             excluded = torch.zeros([1] * joint.dim(), dtype=torch.bool, device=joint.device)

@@ -31,6 +31,11 @@ class Link:
     right_unit: Tensor  # (edges,) int64
     table: Tensor  # (edges, left states, right states), log potentials; several attributes are flattened
 
+    @property
+    def mirrored(self) -> Link:
+        """The same link with its ends exchanged."""
+        return Link(self.right, self.left, self.right_unit, self.left_unit, self.table.mT)
+
 
 @dataclass(frozen=True)
 class Potentials:
@@ -48,12 +53,9 @@ def merge(links: Sequence[Link], num_units: int) -> list[Link]:
     groups: dict[tuple[Side, Side], list[tuple[Tensor, Tensor, Tensor]]] = defaultdict(list)
     for link in links:
         is_first = link.left_unit < link.right_unit
-        for keep, left, right, left_unit, right_unit, table in (
-            (is_first, link.left, link.right, link.left_unit, link.right_unit, link.table),
-            (~is_first, link.right, link.left, link.right_unit, link.left_unit, link.table.mT),
-        ):
+        for keep, end in ((is_first, link), (~is_first, link.mirrored)):
             if keep.any():
-                groups[left, right].append((left_unit[keep], right_unit[keep], table[keep]))
+                groups[end.left, end.right].append((end.left_unit[keep], end.right_unit[keep], end.table[keep]))
     merged = []
     for (left, right), parts in groups.items():
         left_unit, right_unit, table = (torch.cat(tensors) for tensors in zip(*parts, strict=True))

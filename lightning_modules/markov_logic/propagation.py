@@ -1,7 +1,7 @@
 """Loopy belief propagation between users: sum-product, damped, all messages of a round at once.
 
-In: `Potentials` of a batch. Out: beliefs of every user, of the shape of their joints. What concerns one user is exact
-already, so only the links carry messages; on a graph without cycles the beliefs are the true marginals.
+What concerns one user is exact already, so only the links carry messages; on a graph without cycles the beliefs are
+the true marginals.
 
 Shapes: n users, e edges of a link, (e, states) messages.
 """

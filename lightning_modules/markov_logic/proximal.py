@@ -1,7 +1,4 @@
-"""Accelerated proximal gradient: minimises a smooth convex loss plus an L1 penalty.
-
-In: a closure that computes loss and gradients of all data. Out: parameters, many of them exactly zero under L1.
-"""
+"""Accelerated proximal gradient: minimises a smooth convex loss plus an L1 penalty, which makes many weights zero."""
 
 from __future__ import annotations
 
@@ -11,6 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+
+GROWTH = 1.2
+"""Factor of the step size after a move."""
 
 
 class ProximalGradient(Optimizer):
@@ -23,15 +23,11 @@ class ProximalGradient(Optimizer):
 
     Args:
         params: parameters, or groups of them.
-        lr: first step size.
         l1: weight of the sum of absolute values.
-        growth: factor of the step size after a move.
     """
 
-    def __init__(self, params: Iterable[Any], lr: float = 1.0, l1: float = 0.0, growth: float = 1.2) -> None:
-        super().__init__(params, {"lr": lr, "l1": l1, "growth": growth})
-        if len({group["lr"] for group in self.param_groups}) > 1:
-            raise ValueError("all parameter groups move with one step size; give one lr")
+    def __init__(self, params: Iterable[Any], l1: float = 0.0) -> None:
+        super().__init__(params, {"lr": 1.0, "l1": l1})  # all groups move with one step size
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor]) -> Tensor:
@@ -67,7 +63,7 @@ class ProximalGradient(Optimizer):
                 break
             self._scale_rate(0.5)
         self._extrapolate(parameters, moves, metrics)
-        self._scale_rate(self.param_groups[0]["growth"])
+        self._scale_rate(GROWTH)
         return loss
 
     def _scale_rate(self, factor: float) -> None:

@@ -125,7 +125,7 @@ def test_a_run_that_is_stopped_leaves_nothing_that_looks_finished(talk, monkeypa
 
 
 def test_what_is_wrong_is_said(talk, tiny_backbone, tmp_path):
-    with pytest.raises(FileNotFoundError, match="no adapter of user 'ada' in .*; train it with: lightning fit"):
+    with pytest.raises(FileNotFoundError, match="no weights of user 'ada' in .*; train them with: lightning fit"):
         talk(adapters=tmp_path / "none")
     mixed = save_random_adapters(tmp_path / "mixed", tiny_backbone)
     save_random_adapters(mixed, tiny_backbone, users=["dan"], rank=3)
@@ -133,7 +133,7 @@ def test_what_is_wrong_is_said(talk, tiny_backbone, tmp_path):
         talk(adapters=mixed)
     card = user_directory(mixed, "ada") / "card.json"
     card.write_text(json.dumps({**json.loads(card.read_text()), "backbone": "f00"}))
-    with pytest.raises(ValueError, match="belongs to backbone f00"):
+    with pytest.raises(ValueError, match="belong to backbone f00"):
         talk(adapters=mixed)
     with pytest.raises(ValueError, match=r"set decoding\.num_candidates to 1, got 2"):
         talk(Decoding(num_candidates=2))

@@ -450,7 +450,7 @@ def test_an_adapter_of_another_backbone_is_refused(trained, tmp_path):
     trainer, module, data = trained
     card = tmp_path / "run" / "adapters" / "ben" / "card.json"
     card.write_text(json.dumps({**json.loads(card.read_text()), "backbone": "f00"}))
-    with pytest.raises(ValueError, match="belongs to backbone f00, but model.init_from is backbone"):
+    with pytest.raises(ValueError, match="belong to backbone f00, but model.init_from is backbone"):
         trainer.test(module, datamodule=data)
 
 

@@ -137,7 +137,7 @@ def test_what_cannot_be_is_refused(make, given, message):
 
 def test_without_tuned_weights_it_says_how_to_get_them(make):
     trainer, module, data = make("dora")
-    with pytest.raises(FileNotFoundError, match="no tuned weights of 'ben' in .*; make them with: lightning fit"):
+    with pytest.raises(FileNotFoundError, match="no weights of user 'ben' in .*; train them with: lightning fit"):
         trainer.test(module, datamodule=data)
 
 
@@ -147,7 +147,7 @@ def test_weights_tuned_from_another_backbone_are_refused(make, tmp_path):
     path = tmp_path / "run" / "models" / "ben" / "card.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "backbone": "f00"}))
     trainer, module, data = make("full")
-    with pytest.raises(ValueError, match="was tuned from backbone f00, but model.init_from is backbone"):
+    with pytest.raises(ValueError, match="belong to backbone f00, but model.init_from is backbone"):
         trainer.test(module, datamodule=data)
 
 

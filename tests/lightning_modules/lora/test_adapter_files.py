@@ -40,7 +40,7 @@ def test_no_two_names_meet_and_none_leaves_the_directory(tmp_path):
         directory = save(adapters, user, number)
         assert directory.parent == adapters
     for number, user in enumerate(NAMES):
-        assert load_adapter(adapters, user, "b1")["base_model.model.q.lora_A.weight"].unique().tolist() == [number]
+        assert load_adapter(adapters, user, "b1", {})["base_model.model.q.lora_A.weight"].unique().tolist() == [number]
         assert read_card(adapters, user) == {"user": user, "backbone": "b1", "epochs": 3}
     assert [path.name for path in tmp_path.iterdir()] == ["adapters"]
     assert len(list(adapters.iterdir())) == len(NAMES)
@@ -56,7 +56,7 @@ def test_a_directory_has_what_peft_writes_and_a_card(tmp_path):
 def test_an_earlier_adapter_is_replaced(tmp_path):
     save(tmp_path, "ann", 1.0)
     save(tmp_path, "ann", 2.0)
-    assert load_adapter(tmp_path, "ann", "b1")["base_model.model.q.lora_A.weight"][0, 0] == 2
+    assert load_adapter(tmp_path, "ann", "b1", {})["base_model.model.q.lora_A.weight"][0, 0] == 2
     assert [path.name for path in tmp_path.iterdir()] == ["ann"]
 
 
@@ -74,14 +74,14 @@ def test_what_is_half_written_is_not_there(tmp_path, monkeypatch):
 
 
 def test_a_missing_adapter_says_how_to_get_one(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no adapter of user 'bob' in .*; train it with: lightning fit"):
-        load_adapter(tmp_path, "bob", "b1")
+    with pytest.raises(FileNotFoundError, match=r"no weights of user 'bob' in .*; train them with: lightning fit"):
+        load_adapter(tmp_path, "bob", "b1", {})
 
 
 def test_the_adapter_of_another_backbone_is_refused(tmp_path):
     save(tmp_path, "ann", backbone="b1")
-    with pytest.raises(ValueError, match="belongs to backbone b1, but model.init_from is backbone b2"):
-        load_adapter(tmp_path, "ann", "b2")
+    with pytest.raises(ValueError, match="belong to backbone b1, but model.init_from is backbone b2"):
+        load_adapter(tmp_path, "ann", "b2", {})
 
 
 def test_an_adapter_for_other_matrices_is_refused(tiny_model):

@@ -125,7 +125,7 @@ def test_files_give_back_the_same_row(tiny_model, tmp_path):
     for number in range(3):
         save(tmp_path, lora, number)
     for number, user in enumerate(USERS):
-        assert torch.equal(lora.from_peft(load_adapter(tmp_path, user, "b")), lora.rows[number])
+        assert torch.equal(lora.from_peft(load_adapter(tmp_path, user, "b", {})), lora.rows[number])
 
 
 def test_gradients_reach_every_adapter_and_nothing_else(tiny_model, batch):
