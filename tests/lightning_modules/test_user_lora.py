@@ -6,19 +6,19 @@ agree to float tolerance; where the same process is only stopped and continued, 
 
 import copy
 import csv
-import json
 import math
 import shutil
 
 import pytest
 import torch
+from fitting import QUIET, ROUNDS, StopAt, Stopped
 from lightning import Trainer
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
 from transformers import AutoModelForSeq2SeqLM
 
 from artefacts.layout import user_directory
-from callbacks import AdapterCheckpoint, ResumeCheckpoint
+from callbacks import AdapterCheckpoint
 from datamodules import UserSets
 from lightning_modules import UserLora
 from lightning_modules.backbones.generation import Decoding
@@ -41,24 +41,6 @@ USERS = ("ada", "ben", "cleo", "dan")
 SPOIL = 5.0
 
 
-class Stopped(Exception):
-    """Stands for the end of the process."""
-
-
-class StopAt(ResumeCheckpoint):
-    """Saves a checkpoint after each step up to this one, and ends the process there or later."""
-
-    def __init__(self, path, step, stop_at=None):
-        super().__init__(path, every=0)
-        self.step, self.stop_at = step, stop_at or step
-
-    def on_train_batch_end(self, trainer, *rest):
-        if trainer.global_step <= self.step:
-            super().on_train_batch_end(trainer, *rest)
-        if trainer.global_step == self.stop_at:
-            raise Stopped
-
-
 @pytest.fixture
 def run(preparation, tiny_backbone, tmp_path, once):
     """Trains in `tmp_path/<name>` and returns the module and its adapters' weights."""
@@ -68,8 +50,7 @@ def run(preparation, tiny_backbone, tmp_path, once):
         fitting = Trainer(
             default_root_dir=tmp_path / name,
             callbacks=[AdapterCheckpoint(), *callbacks],
-            **QUIET,
-            **{"max_epochs": -1, "reload_dataloaders_every_n_epochs": 1, "num_sanity_val_steps": 0, **(trainer or {})},
+            **{**ROUNDS, **(trainer or {})},
         )
         fitting.fit(
             module,
@@ -92,14 +73,6 @@ def run(preparation, tiny_backbone, tmp_path, once):
 def once():
     """Settings and the weights that they gave."""
     return {}
-
-
-QUIET = {
-    "accelerator": "cpu",
-    "logger": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-}
 
 
 def weights_in(run_directory):
@@ -278,11 +251,7 @@ def test_finished_users_are_skipped(run, undisturbed, tmp_path, capsys):
     assert len(module.lora.rows) == 1
     assert marker.is_file()
     assert_close(ours, undisturbed)
-
-
-def test_with_nothing_left_to_do_it_ends_well(run, capsys):
-    run("run", max_epochs=1)
-    run("run", max_epochs=1)
+    run("run")
     assert "4 of 4 users are trained already" in capsys.readouterr().out
 
 
@@ -444,14 +413,6 @@ def test_predictions_cost_what_they_cost_in_peft(trained, preparation, tiny_back
         alone.setup("test")
         nll, _ = nll_in_peft(tiny_backbone, tmp_path / "run" / "adapters" / user, list(alone.test_dataloader()))
         assert found[user] == pytest.approx(nll, rel=1e-4)
-
-
-def test_an_adapter_of_another_backbone_is_refused(trained, tmp_path):
-    trainer, module, data = trained
-    card = tmp_path / "run" / "adapters" / "ben" / "card.json"
-    card.write_text(json.dumps({**json.loads(card.read_text()), "backbone": "f00"}))
-    with pytest.raises(ValueError, match="belong to backbone f00, but model.init_from is backbone"):
-        trainer.test(module, datamodule=data)
 
 
 def test_somebody_without_validation_turns_is_trained_to_the_end(run, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Backbones: the paper's size, files that plain transformers loads, and messages where they are not in order."""
+"""Backbones as files: plain transformers loads them, and messages where they are not in order."""
 
 import json
 import shutil
@@ -51,23 +51,6 @@ def copied(tiny_backbone, tmp_path):
     return shutil.copytree(tiny_backbone, tmp_path / "runs" / "some_run" / "backbone")
 
 
-def test_base_has_the_size_in_the_paper():
-    with torch.device("meta"):
-        model = new_model("base", 32_128)
-    assert sum(parameter.numel() for parameter in model.parameters()) == 222_903_552
-
-
-@pytest.mark.parametrize(("size", "low", "high"), [("tiny", 2e4, 1e5), ("small", 4.5e6, 6e6)])
-def test_the_other_sizes_are_about_what_they_promise(size, low, high):
-    with torch.device("meta"):
-        model = new_model(size, 400 if size == "tiny" else 8000)
-    assert low < sum(parameter.numel() for parameter in model.parameters()) < high
-
-
-def test_dropout_is_the_one_asked_for():
-    assert new_model("tiny", 40, dropout=0.25).config.dropout_rate == 0.25
-
-
 def test_saved_and_loaded_gives_the_same_logits(prepared, tmp_path):
     model = fresh_model(prepared, 1)
     fingerprint = save_backbone(model, prepared / "tokenizer", PROMPT, tmp_path / "backbone", steps=7)
@@ -79,11 +62,20 @@ def test_saved_and_loaded_gives_the_same_logits(prepared, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["backbone"]
 
 
-def test_prompt_yaml_shows_an_example(prepared, tmp_path):
-    save_backbone(fresh_model(prepared, 1), prepared / "tokenizer", PROMPT, tmp_path / "backbone")
+@pytest.mark.parametrize(
+    ("prompt", "profile", "rendered"),
+    [
+        (PROMPT, {"age": "20s", "residence": "Tokyo"}, "age＝20s"),
+        (replace(PROMPT, wording=WORDING), {"age": "old", "city": "ulm"}, "Alter＝alt / in＝Ulm"),
+    ],
+    ids=["plain", "wording"],
+)
+def test_the_prompt_comes_back_with_an_example(prepared, tmp_path, prompt, profile, rendered):
+    save_backbone(fresh_model(prepared, 1), prepared / "tokenizer", prompt, tmp_path / "backbone")
+    assert load_backbone(tmp_path / "backbone").prompt == prompt
     described = yaml.safe_load((tmp_path / "backbone" / "prompt.yaml").read_text())
     assert described["attribute_format"] == "{attribute}＝{value}"
-    assert described["example"] == {"profile": {"age": "20s", "residence": "Tokyo"}, "rendered": "age＝20s"}
+    assert described["example"] == {"profile": profile, "rendered": rendered}
 
 
 def test_a_backbone_saved_in_16_bits_is_loaded_in_32(prepared, tmp_path):
@@ -141,18 +133,12 @@ def test_a_missing_backbone_names_the_command_that_makes_it(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "prompt.yaml"])
-def test_a_changed_file_is_refused(copied, name):
+def test_a_changed_and_a_missing_file_are_refused(copied, name):
     content = bytearray((copied / name).read_bytes())
     content[-2] ^= 1
     (copied / name).write_bytes(content)
-    with pytest.raises(
-        ValueError, match=r"have fingerprint .{16}, its manifest says .{16}: they were changed or damaged"
-    ):
+    with pytest.raises(ValueError, match=r"have fingerprint .{16}, its manifest says .{16}: they were changed"):
         load_backbone(copied)
-
-
-@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "prompt.yaml"])
-def test_a_missing_file_is_named(copied, name):
     (copied / name).unlink()
     with pytest.raises(FileNotFoundError, match=f"{name} is missing"):
         load_backbone(copied)
@@ -166,12 +152,3 @@ def test_what_differs_between_two_prompts_is_named():
     assert differences(then, now) == ["style was 'psp', now 'ppp'", "the wording of age has changed"]
     assert differences(then, replace(then, wording={"age": wording["age"]})) == ["the wording of city has changed"]
     assert differences(then, replace(then)) == []
-
-
-def test_the_wording_of_a_language_stays_with_the_backbone(prepared, tmp_path):
-    """It comes back as it was, with an example of what it says."""
-    prompt = replace(PROMPT, wording=WORDING)
-    save_backbone(fresh_model(prepared, 0), prepared / "tokenizer", prompt, tmp_path / "backbone")
-    assert load_backbone(tmp_path / "backbone").prompt == prompt
-    example = yaml.safe_load((tmp_path / "backbone" / "prompt.yaml").read_text())["example"]
-    assert example == {"profile": {"age": "old", "city": "ulm"}, "rendered": "Alter＝alt / in＝Ulm"}

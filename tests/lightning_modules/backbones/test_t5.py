@@ -1,0 +1,20 @@
+"""T5 in three sizes: the paper's, and two that are about what they promise."""
+
+import pytest
+import torch
+
+from lightning_modules.backbones.t5 import new_model
+
+
+@pytest.mark.parametrize(
+    ("size", "vocabulary_size", "low", "high"),
+    [("tiny", 400, 2e4, 1e5), ("small", 8000, 4.5e6, 6e6), ("base", 32_128, 222_903_552, 222_903_552)],
+)
+def test_sizes(size, vocabulary_size, low, high):
+    with torch.device("meta"):
+        model = new_model(size, vocabulary_size)
+    assert low <= sum(parameter.numel() for parameter in model.parameters()) <= high
+
+
+def test_dropout_is_the_one_asked_for():
+    assert new_model("tiny", 40, dropout=0.25).config.dropout_rate == 0.25
