@@ -20,11 +20,10 @@ from .reply_module import Predictions, ReplyModule
 class AdapterModule(ReplyModule):
     """Uses adapters from files; a test also tries other users' adapters.
 
-    A subclass sets `lora`, `backbone_fingerprint` and `num_swaps`, and says where adapters are.
+    A subclass sets `lora` and `num_swaps`, and says where adapters are.
     """
 
     lora: StackedLora
-    backbone_fingerprint: str
     num_swaps: int | None
 
     @property

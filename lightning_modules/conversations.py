@@ -15,7 +15,6 @@ from torch import Tensor
 from artefacts.fingerprints import fingerprint
 from artefacts.layout import ADAPTER_WEIGHTS, user_directory
 from datamodules.batches import ConversationBatch, Seq2SeqBatch
-from lightning_modules.backbones.files import load_backbone
 from lightning_modules.backbones.generation import Decoding, generate
 from lightning_modules.lora.adapter_files import load_adapter
 from lightning_modules.lora.stacked_lora import StackedLora
@@ -67,10 +66,8 @@ class Conversations(ReplyModule):
         if self.model is not None:
             return
         users = self.trainer.datamodule.users
-        backbone = load_backbone(self.init_from)
-        self.require_same_prompts(backbone, self.init_from)
-        self.model, self.backbone_fingerprint = backbone.model, backbone.fingerprint
-        states = {user: load_adapter(self.adapters, user, backbone.fingerprint, retrieved={}) for user in users}
+        self.model = self.open_backbone(self.init_from).model
+        states = {user: load_adapter(self.adapters, user, self.backbone_fingerprint, retrieved={}) for user in users}
         self.lora = StackedLora(self.model, self._config(users), num_slots=0)
         self.rows = {user: self.lora.from_peft(state) for user, state in states.items()}
 

@@ -11,7 +11,7 @@ from torchmetrics import SumMetric
 
 from datamodules.batches import Seq2SeqBatch
 from datamodules.prompts.rendering import PromptTemplate
-from lightning_modules.backbones.files import Backbone
+from lightning_modules.backbones.files import Backbone, load_backbone
 from lightning_modules.backbones.generation import Decoding, generate
 from lightning_modules.backbones.likelihood import row_nll
 from lightning_modules.backbones.user_totals import UserTotals, write_test
@@ -41,6 +41,7 @@ class ReplyModule(LightningModule):
         super().__init__()
         self.decoding = decoding or Decoding()
         self.model: T5ForConditionalGeneration | None = None
+        self.backbone_fingerprint: str | None = None
         self.nll = SumMetric()
         self.tokens = SumMetric()
         self.tested = UserTotals()
@@ -74,7 +75,7 @@ class ReplyModule(LightningModule):
     def test_step(self, batch: Seq2SeqBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         kind = self.kind_of(dataloader_idx)
         nll, tokens = self.row_nll(batch)
-        if kind == "general":  # nobody's in particular, and the model is everybody's
+        if kind == "general":  # the same for all users, as the model is
             for user in self.trainer.datamodule.users:
                 self.tested.add(kind, [user], nll, tokens)
             return
@@ -93,13 +94,13 @@ class ReplyModule(LightningModule):
         self.write_test()
 
     def write_test(self, swaps: UserTotals | None = None) -> None:
-        """Writes everyone's sums, and a card that says what they are of, to the run directory."""
+        """Writes each user's sums, and a card that says what they are of, to the run directory."""
         data = self.trainer.datamodule
         if self.trainer.fast_dev_run or not self.trainer.is_global_zero:
             return
         card = {
             "system": type(self).__name__,
-            "backbone": getattr(self, "backbone_fingerprint", None),
+            "backbone": self.backbone_fingerprint,
             "split": data.splits["test"].reader.content,
             "train_turns": data.test_train_turns,
             "general_pairs": data.test_general_pairs,
@@ -116,8 +117,15 @@ class ReplyModule(LightningModule):
         nll, tokens = self.row_nll(batch)
         return Predictions(generate(self.model, batch, self.decoding), nll, tokens)
 
+    def open_backbone(self, directory: Path) -> Backbone:
+        """Loads the backbone that this module is based on."""
+        backbone = load_backbone(directory)
+        self.require_same_prompts(backbone, directory)
+        self.backbone_fingerprint = backbone.fingerprint
+        return backbone
+
     def require_same_prompts(self, backbone: Backbone, source: Path) -> None:
-        """Raises ValueError where the data have another tokenizer or prompt than the backbone was trained with."""
+        """Raises ValueError if the data have another tokenizer or prompt than the backbone was trained with."""
         prompts = self.trainer.datamodule.prompts
         if prompts.tokenizer.to_str() != backbone.tokenizer.to_str():
             raise ValueError(
@@ -133,11 +141,11 @@ class ReplyModule(LightningModule):
 
 
 def differences(then: PromptTemplate, now: PromptTemplate) -> list[str]:
-    """What is not the same in two templates, for a person to read."""
+    """What differs between two templates, for a person to read."""
     old, new = vars(then), vars(now)
-    found = [
-        f"{name} was {old[name]!r}, now {new[name]!r}" for name in old if name != "wording" and old[name] != new[name]
-    ]
+    names = [name for name in old if name != "wording" and old[name] != new[name]]
+    lines = [f"{name} was {old[name]!r}, now {new[name]!r}" for name in names]
     before, after = (template.wording or {} for template in (then, now))
-    changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
-    return found + ([f"the wording of {', '.join(changed)} has changed"] if changed else [])
+    if changed := [name for name in {**before, **after} if before.get(name) != after.get(name)]:
+        lines.append(f"the wording of {', '.join(changed)} has changed")
+    return lines

@@ -13,7 +13,6 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from artefacts.layout import BACKBONE
 from datamodules.batches import IGNORED, Seq2SeqBatch
-from lightning_modules.backbones.files import load_backbone
 from lightning_modules.backbones.generation import Decoding
 from lightning_modules.backbones.likelihood import reply_states, summed_nll
 from lightning_modules.backbones.t5 import Size, new_model
@@ -29,7 +28,7 @@ class ProfileSeq2Seq(ReplyModule):
 
     Args:
         size: `base` is the paper's 222M parameters, `small` serves the quickstart, `tiny` the tests.
-        init_from: directory of a backbone to go on from, instead of random weights; its size wins. A test or
+        init_from: directory of a backbone to continue from, instead of random weights; its size wins. A test or
             prediction without it takes the one that this run has trained.
         optimizer: gets the parameters. Adafactor with parameter-scaled steps, because plain AdamW trains T5
             badly (not stated in the paper).
@@ -53,7 +52,6 @@ class ProfileSeq2Seq(ReplyModule):
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.dropout = dropout
-        self.backbone_fingerprint: str | None = None
 
     def configure_model(self) -> None:
         if self.model is not None:
@@ -63,10 +61,7 @@ class ProfileSeq2Seq(ReplyModule):
             tokenizer = self.trainer.datamodule.prompts.tokenizer
             self.model = new_model(self.size, tokenizer.get_vocab_size(), self.dropout)
         else:
-            backbone = load_backbone(directory)
-            self.require_same_prompts(backbone, directory)
-            self.model, self.backbone_fingerprint = backbone.model, backbone.fingerprint
-            self.model.train()
+            self.model = self.open_backbone(directory).model.train()
 
     def source(self) -> Path | None:
         """Directory of the backbone to begin with, or to test; None means random weights."""

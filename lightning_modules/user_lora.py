@@ -109,7 +109,7 @@ class UserLora(UserModule, AdapterModule):
             return
         from peft import LoraConfig
 
-        self.model = self.open_backbone().model
+        self.model = self.open_backbone(self.init_from).model
         self.lora_config = LoraConfig(
             r=self.rank,
             lora_alpha=self.alpha,

@@ -6,7 +6,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-from lightning_modules.backbones.files import Backbone, load_backbone
 from lightning_modules.lora.adapter_files import retrieved_settings, users_to_train
 from lightning_modules.lora.user_rounds import UserProgress, UserRounds, history_settings, macro_perplexity
 
@@ -27,7 +26,7 @@ class UserModule(ReplyModule):
 
     A pass of the loader is one epoch of every user in training ("round"). After it each of them is judged by the loss
     on their own dialogues; a finished user leaves the slot to the next one, so memory is bounded for any number of
-    users. A subclass has the arguments below, and calls `open_backbone` and `open_rounds` in `configure_model`.
+    users. A subclass has the arguments below, and calls `open_rounds` in `configure_model`.
     """
 
     init_from: Path
@@ -73,20 +72,13 @@ class UserModule(ReplyModule):
 
     # ---- setting up
 
-    def open_backbone(self) -> Backbone:
-        """Loads the backbone; raises ValueError if it does not fit the data, or if there are several processes."""
+    def open_rounds(self, num_slots: int) -> None:
+        """Lines up the users who have no weights yet; outside a fit, none of them."""
         if self.trainer.world_size > 1:
             raise ValueError(
                 f"{type(self).__name__} runs in one process, got {self.trainer.world_size}; split the users by "
                 "data.users instead"
             )
-        backbone = load_backbone(self.init_from)
-        self.require_same_prompts(backbone, self.init_from)
-        self.backbone_fingerprint = backbone.fingerprint
-        return backbone
-
-    def open_rounds(self, num_slots: int) -> None:
-        """Lines up the users who have no weights yet; none of them outside a fit."""
         users = []
         if self.in_fit:
             self._require_trainer()

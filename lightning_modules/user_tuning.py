@@ -90,7 +90,7 @@ class UserTuning(UserModule, ProfileSeq2Seq):
                 f"UserTuning takes one user after the other, but batches have up to {users_per_batch}: set "
                 "data.users_per_batch=1, or use UserLora for many at the same time"
             )
-        self.open_backbone()
+        self.open_backbone(self.init_from)
         self.open_rounds(num_slots=1)
         if self.in_fit:
             turns = self.trainer.datamodule.splits["validation"].num_turns

@@ -14,23 +14,20 @@ def begin(user: str) -> UserProgress:
     return UserProgress(user, num_steps=10, tokens_per_batch=4.0)
 
 
-def test_an_epoch_is_the_best_when_its_loss_is_lower():
+@pytest.mark.parametrize(
+    ("losses", "are_best", "best_epoch", "best_loss", "epochs_without_gain"),
+    [
+        ((3.0, 2.0, 2.0, 2.5, 1.9), [True, True, False, False, True], 5, 1.9, 0),
+        ((1.0, 2.0, 3.0), [True, False, False], 1, 1.0, 2),
+        ((None, None, None), [True] * 3, 3, None, 0),  # without validation turns the last epoch counts
+    ],
+)
+def test_an_epoch_is_the_best_when_its_loss_is_lower(losses, are_best, best_epoch, best_loss, epochs_without_gain):
     progress = begin("ada")
-    assert [progress.end_epoch(loss) for loss in (3.0, 2.0, 2.0, 2.5, 1.9)] == [True, True, False, False, True]
-    assert (progress.epoch, progress.best_epoch, progress.best_loss, progress.epochs_without_gain) == (5, 5, 1.9, 0)
-
-
-def test_epochs_without_gain_are_counted():
-    progress = begin("ada")
-    for loss in (1.0, 2.0, 3.0):
-        progress.end_epoch(loss)
-    assert (progress.best_epoch, progress.epochs_without_gain) == (1, 2)
-
-
-def test_without_validation_turns_the_last_epoch_counts():
-    progress = begin("ada")
-    assert [progress.end_epoch(None) for _ in range(3)] == [True] * 3
-    assert (progress.best_epoch, progress.best_loss) == (3, None)
+    assert [progress.end_epoch(loss) for loss in losses] == are_best
+    assert progress.epoch == len(losses)
+    assert (progress.best_epoch, progress.best_loss) == (best_epoch, best_loss)
+    assert progress.epochs_without_gain == epochs_without_gain
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
