@@ -1,4 +1,6 @@
-"""Settings of a trainer for tests, and a process that ends in the middle of a fit."""
+"""Settings of a trainer for tests, a process that ends in the middle of a fit, and Hugging Face's own loss."""
+
+import torch
 
 from callbacks import ResumeCheckpoint
 
@@ -22,3 +24,17 @@ class StopAt(ResumeCheckpoint):
             super().on_train_batch_end(trainer, *rest)
         if trainer.global_step == self.stop_at:
             raise Stopped
+
+
+def loss_of(model, batch):
+    return model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels).loss
+
+
+@torch.no_grad()
+def summed(model, batches):
+    """NLL in nats and tokens of all batches."""
+    nll = tokens = 0
+    for batch in batches:
+        count = int((batch.labels >= 0).sum())
+        nll, tokens = nll + loss_of(model, batch).item() * count, tokens + count
+    return nll, tokens

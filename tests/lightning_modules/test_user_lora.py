@@ -11,7 +11,7 @@ import shutil
 
 import pytest
 import torch
-from fitting import QUIET, ROUNDS, StopAt, Stopped
+from fitting import QUIET, ROUNDS, StopAt, Stopped, loss_of, summed
 from lightning import Trainer
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
@@ -153,20 +153,6 @@ def spoilt(row_nll, worse_from):
     return spoilt_row_nll
 
 
-def loss_of(model, batch):
-    return model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels).loss
-
-
-@torch.no_grad()
-def summed(model, batches):
-    """NLL in nats and tokens of all batches."""
-    nll = tokens = 0
-    for batch in batches:
-        count = int((batch.labels >= 0).sum())
-        nll, tokens = nll + loss_of(model, batch).item() * count, tokens + count
-    return nll, tokens
-
-
 @pytest.mark.parametrize(
     ("changes", "rows_per_user", "stops_early"),
     [
@@ -253,12 +239,6 @@ def test_finished_users_are_skipped(run, undisturbed, tmp_path, capsys):
     assert_close(ours, undisturbed)
     run("run")
     assert "4 of 4 users are trained already" in capsys.readouterr().out
-
-
-def test_adapters_of_other_settings_are_not_taken_for_these(run, tmp_path):
-    run("run", users="ada", max_epochs=1)
-    with pytest.raises(ValueError, match="weights of 'ada' that were trained with other settings or on another backb"):
-        run("run", max_epochs=2)
 
 
 @pytest.mark.parametrize("step", [5, 12, 13, 24, 36, 37, 70])

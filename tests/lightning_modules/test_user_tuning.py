@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from fitting import ROUNDS, StopAt, Stopped
+from fitting import ROUNDS, StopAt, Stopped, summed
 from lightning import Callback, Trainer
 from safetensors.torch import load_file
 from transformers import AutoModelForSeq2SeqLM
@@ -89,17 +89,12 @@ def assert_same_logits(ours, theirs):
         torch.testing.assert_close(ours.eval()(**batch).logits, theirs.eval()(**batch).logits, rtol=1e-5, atol=1e-5)
 
 
-@torch.no_grad()
 def base_loss(backbone, preparation):
     """Test loss of the backbone as it is."""
     model = AutoModelForSeq2SeqLM.from_pretrained(backbone).eval()
     data = UserSets(preparation, users="ben", rows_per_user=4)
     data.setup("test")
-    nll = tokens = 0
-    for batch in data.test_dataloader():
-        count = int((batch.labels >= 0).sum())
-        output = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels)
-        nll, tokens = nll + output.loss.item() * count, tokens + count
+    nll, tokens = summed(model, data.test_dataloader())
     return nll / tokens
 
 

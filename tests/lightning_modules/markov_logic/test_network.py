@@ -8,6 +8,7 @@ import torch
 from worlds import Evidence, log_weights, worlds
 
 from datamodules.batches import Facts
+from lightning_modules.markov_logic.grounding import ground
 from lightning_modules.markov_logic.network import MarkovLogicNetwork
 from lightning_modules.markov_logic.parser import parse
 from lightning_modules.markov_logic.potentials import log_sum
@@ -128,10 +129,9 @@ class Truth:
         return np.array([all(world[key] == value for key, value in known.items()) for world in self.worlds])
 
 
-def potentials_of(network: MarkovLogicNetwork, users: list[str]):
-    from lightning_modules.markov_logic.grounding import ground
-
-    groundings = [ground(factor, facts_of(network, users), len(users), network.domains) for factor in network.factors]
+def potentials_of(network: MarkovLogicNetwork, users: list[str], facts: dict[str, Facts] | None = None):
+    facts = facts or facts_of(network, users)
+    groundings = [ground(factor, facts, len(users), network.domains) for factor in network.factors]
     return network.potentials(groundings, len(users))
 
 
@@ -143,14 +143,19 @@ def labels_of(network: MarkovLogicNetwork, users: list[str], known: dict[tuple[s
     return labels
 
 
+def all_labels(network: MarkovLogicNetwork, users: list[str]) -> dict[tuple[str, str], str]:
+    return {
+        (attribute, user): network.values[attribute][(number + column) % 2]
+        for number, user in enumerate(users)
+        for column, attribute in enumerate(network.attributes)
+    }
+
+
 def some_labels(network: MarkovLogicNetwork, users: list[str]) -> dict[tuple[str, str], str]:
     """The first user's last attribute is not known, everything else is."""
-    return {
-        (attribute, user): network.values[attribute][(number + place) % 2]
-        for number, user in enumerate(users)
-        for place, attribute in enumerate(network.attributes)
-        if (number, place) != (0, len(network.attributes) - 1)
-    }
+    labels = all_labels(network, users)
+    del labels[network.attributes[-1], users[0]]
+    return labels
 
 
 @pytest.mark.parametrize("formula", [*ONE_USER, *ONE_OF_TWO])
@@ -216,11 +221,7 @@ def test_pseudo_likelihood_is_each_user_given_the_others(formula):
     users = ["ada", "ben", "cleo"]
     network = network_of([formula, "HasWord(user, +word) => Smokes(user)"])
     truth = Truth(network, users)
-    known = {
-        (attribute, user): network.values[attribute][(number + place) % 2]
-        for number, user in enumerate(users)
-        for place, attribute in enumerate(network.attributes)
-    }
+    known = all_labels(network, users)
     found = network.log_likelihood(potentials_of(network, users), labels_of(network, users, known))
     for row, user in enumerate(users):
         others = truth.where({key: value for key, value in known.items() if key[1] != user})
@@ -246,9 +247,7 @@ def test_a_cycle_converges_near_the_truth():
     extra = {**EVIDENCE, ("Replies", "cleo", "ada"): 1.0}
     facts = facts_of(network, users)
     facts["Replies"] = Facts(torch.cat([facts["Replies"].arguments, torch.tensor([[2, 0]])]), torch.ones(4))
-    from lightning_modules.markov_logic.grounding import ground
-
-    potentials = network.potentials([ground(f, facts, 3, network.domains) for f in network.factors], 3)
+    potentials = potentials_of(network, users, facts)
     weights = [weight[0].detach().numpy() for weight in network.weights]
     every, scores, _ = log_weights(network.program, users, extra, weights)
     probabilities = np.exp(scores) / np.exp(scores).sum()
