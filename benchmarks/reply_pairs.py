@@ -103,7 +103,8 @@ def make_corpus(source: Path, part: dict[str, Any], directory: Path, num_pairs: 
 def measure(directory: Path, pairs_to_time: int, tokens_per_batch: int) -> dict[str, float]:
     """All columns for one corpus, in this process."""
     from datamodules.batches import IGNORED
-    from datamodules.prompts.rendering import PromptTemplate, load_prompts
+    from datamodules.prompts.loading import load_prompts
+    from datamodules.prompts.template import PromptTemplate
     from datamodules.shards.reader import ShardReader
     from datamodules.streaming.pair_stream import PairStream, Source
 

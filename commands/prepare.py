@@ -14,7 +14,9 @@ import numpy as np
 
 from artefacts.manifest import num_pairs, read_manifest
 from datamodules.preparation.settings import Preparation
-from datamodules.prompts.rendering import Prompts, PromptTemplate, load_prompts
+from datamodules.prompts.loading import load_prompts
+from datamodules.prompts.rendering import Prompts
+from datamodules.prompts.template import PromptTemplate
 from datamodules.shards.reader import ShardReader
 
 SPLITS = ("pretrain/train", "users/train")

@@ -24,7 +24,7 @@ from datamodules.batches import ConversationBatch, Seq2SeqBatch, collate
 from datamodules.preparation.settings import Preparation
 from datamodules.preparation.tokenizer import harmless
 from datamodules.prompts.profiles import ProfileControl
-from datamodules.prompts.rendering import PromptTemplate
+from datamodules.prompts.template import PromptTemplate
 from datamodules.shards.ragged import Ragged
 from datamodules.shards.reader import ShardReader
 from datamodules.user_sets import UserSets

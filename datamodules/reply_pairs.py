@@ -21,8 +21,9 @@ from torch.utils.data import DataLoader, IterableDataset
 from datamodules.batches import Seq2SeqBatch, WholePass
 from datamodules.preparation.settings import Preparation
 from datamodules.preparation.tokenizer import tokenizer_fingerprint
+from datamodules.prompts.loading import load_prompts
 from datamodules.prompts.profiles import ProfileControl
-from datamodules.prompts.rendering import PromptTemplate, load_prompts
+from datamodules.prompts.template import PromptTemplate
 from datamodules.shards.reader import ShardReader
 from datamodules.streaming.pair_stream import Cut, PairStream, Source
 from datamodules.user_sets import UserSets

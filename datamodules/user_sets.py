@@ -24,8 +24,10 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from datamodules.batches import Seq2SeqBatch, WholePass, collate
 from datamodules.preparation.settings import Preparation
+from datamodules.prompts.loading import load_prompts
 from datamodules.prompts.profiles import ProfileControl
-from datamodules.prompts.rendering import Prompts, PromptTemplate, load_prompts
+from datamodules.prompts.rendering import Prompts
+from datamodules.prompts.template import PromptTemplate
 from datamodules.shards.reader import ShardReader
 from datamodules.users.general_pairs import SPLIT as GENERAL
 from datamodules.users.general_pairs import GeneralPairs, evenly

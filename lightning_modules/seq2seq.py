@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import SumMetric
 
 from datamodules.batches import IGNORED, Seq2SeqBatch
-from datamodules.prompts.rendering import PromptTemplate
+from datamodules.prompts.template import PromptTemplate
 from lightning_modules.backbones.generation import Decoding, generate
 from lightning_modules.backbones.likelihood import reply_states, row_nll, summed_nll
 from lightning_modules.backbones.t5 import Backbone, Size, load_backbone, new_model

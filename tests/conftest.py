@@ -166,7 +166,7 @@ def tiny_backbone(tmp_path_factory: pytest.TempPathFactory, prepared: Path) -> P
     """A random backbone of the size `tiny` for the prepared corpus: leave it as it is."""
     import torch
 
-    from datamodules.prompts.rendering import PromptTemplate
+    from datamodules.prompts.template import PromptTemplate
     from lightning_modules.backbones.t5 import new_model, save_backbone
 
     torch.manual_seed(0)
@@ -257,7 +257,7 @@ def _project(tmp_path_factory: pytest.TempPathFactory, invented_jsonl: Path, spl
     import torch
 
     from datamodules.corpora import Jsonl
-    from datamodules.prompts.rendering import PromptTemplate
+    from datamodules.prompts.template import PromptTemplate
     from lightning_modules.backbones.t5 import new_model, save_backbone
 
     root = tmp_path_factory.mktemp("project")

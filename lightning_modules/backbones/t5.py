@@ -23,7 +23,7 @@ import yaml
 from tokenizers import Tokenizer
 
 from artefacts.files import publish_directory
-from datamodules.prompts.rendering import PromptTemplate
+from datamodules.prompts.template import PromptTemplate
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration

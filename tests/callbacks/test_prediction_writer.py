@@ -8,7 +8,8 @@ import torch
 
 from callbacks import PredictionWriter
 from datamodules.batches import Seq2SeqBatch
-from datamodules.prompts.rendering import Prompts, PromptTemplate
+from datamodules.prompts.rendering import Prompts
+from datamodules.prompts.template import PromptTemplate
 from lightning_modules.backbones.generation import Decoding
 from lightning_modules.seq2seq import Predictions
 

@@ -21,7 +21,7 @@ from datamodules import ReplyPairs, UserSets
 from datamodules.corpora import Corpus, Dialogue, Drops, Profile, Turn
 from datamodules.preparation import shards
 from datamodules.preparation.settings import Preparation
-from datamodules.prompts.rendering import numbered_users
+from datamodules.prompts.loading import numbered_users
 from datamodules.shards.reader import ShardReader
 
 ZORA = "zora-4711"

@@ -27,8 +27,10 @@ from datamodules.batches import IGNORED, Seq2SeqBatch
 from datamodules.preparation.settings import Preparation
 from datamodules.preparation.splits import SplitRule
 from datamodules.preparation.tokenizer import tokenizer_fingerprint
+from datamodules.prompts.loading import load_prompts
 from datamodules.prompts.profiles import ProfileControl, read_profiles
-from datamodules.prompts.rendering import PromptTemplate, Rendered, load_prompts
+from datamodules.prompts.rendering import Rendered
+from datamodules.prompts.template import PromptTemplate
 from datamodules.reply_pairs import MixedCorpus
 from datamodules.shards.ragged import Ragged
 from datamodules.shards.reader import ShardReader

@@ -19,7 +19,7 @@ from lightning import Callback, LightningModule, Trainer
 from datamodules import UserSets, user_sets
 from datamodules.batches import IGNORED, Seq2SeqBatch
 from datamodules.preparation.settings import Preparation
-from datamodules.prompts.rendering import PromptTemplate
+from datamodules.prompts.template import PromptTemplate
 
 USERS = ["ada", "ben", "cleo", "dan"]
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}

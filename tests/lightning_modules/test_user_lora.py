@@ -351,7 +351,7 @@ def test_what_cannot_be_is_refused(run, changes, message):
 
 
 def test_the_wrong_prompt_is_refused(run, tmp_path):
-    from datamodules.prompts.rendering import PromptTemplate
+    from datamodules.prompts.template import PromptTemplate
 
     with pytest.raises(
         ValueError, match="was trained with another prompt: style was 'none', now 'psp'; set data.prompt"

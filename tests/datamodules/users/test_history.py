@@ -16,7 +16,7 @@ import pytest
 from datamodules import UserSets
 from datamodules.batches import IGNORED
 from datamodules.preparation.settings import Preparation
-from datamodules.prompts.rendering import PromptTemplate
+from datamodules.prompts.template import PromptTemplate
 from datamodules.users.history import History, TrainingRows
 
 KINDS = ("duplicated", "truncated", "wrong_author")

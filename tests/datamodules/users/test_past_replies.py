@@ -17,7 +17,8 @@ from tokenizers import Tokenizer
 
 from datamodules import UserSets
 from datamodules.preparation.settings import Preparation
-from datamodules.prompts.rendering import Prompts, PromptTemplate
+from datamodules.prompts.rendering import Prompts
+from datamodules.prompts.template import PromptTemplate
 from datamodules.shards.ragged import Ragged
 from datamodules.shards.reader import TokenPairs
 from datamodules.users.past_replies import Retrieved

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from datamodules.prompts.rendering import PromptTemplate
+from datamodules.prompts.template import PromptTemplate
 from lightning_modules.backbones.t5 import load_backbone, new_model, save_backbone
 from lightning_modules.seq2seq import differences
 
