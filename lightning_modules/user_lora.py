@@ -174,7 +174,7 @@ class UserLora(AdaptersInUse):
 
     def _begin(self, user: str) -> Progress:
         data = self.trainer.datamodule
-        return Progress(user, self.max_epochs * data.num_train_batches(user), data.label_tokens_per_batch(user))
+        return Progress(user, self.max_epochs * data.num_train_batches(user), data.label_tokens_per_batch_of(user))
 
     def configure_optimizers(self) -> PerUserAdamW:
         return PerUserAdamW(self.lora.rows, weight_decay=self.weight_decay)

@@ -148,7 +148,7 @@ class UserTuning(ProfileSeq2Seq):
     def _first_progress(self, user: str) -> Progress:
         data = self.trainer.datamodule
         num_steps = self.max_epochs * math.ceil(data.num_train_batches(user) / self.trainer.accumulate_grad_batches)
-        return Progress(user, num_steps, data.label_tokens_per_batch(user))
+        return Progress(user, num_steps, data.label_tokens_per_batch_of(user))
 
     def _begin(self, user: str) -> None:
         """Gives `model` the weights that this user's training begins with."""

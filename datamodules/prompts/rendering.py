@@ -27,6 +27,9 @@ from datamodules.prompts.template import PromptTemplate
 from datamodules.shards.ragged import Ragged, join
 from datamodules.shards.reader import TokenPairs
 
+Turns = list[tuple[str, str]]
+"""(`speaker` or `partner`, text), oldest first."""
+
 
 @dataclass(frozen=True)
 class Rendered:
@@ -113,20 +116,20 @@ class Prompts:
         lengths = Ragged.from_lists([[len(reply) for reply in row] for row in replies])
         return _marked(text, lengths, np.full(len(flat), self.reply_marker, dtype=np.int32), max_tokens)
 
-    def render(self, pairs: TokenPairs, max_context_tokens: int, in_front: Ragged | None = None) -> Rendered:
+    def render(self, pairs: TokenPairs, max_context_tokens: int, past_replies: Ragged | None = None) -> Rendered:
         """Puts prompts in front of the contexts and end tokens behind the responses.
 
         Args:
             pairs: what is rendered.
             max_context_tokens: most ids of context and markers kept.
-            in_front: what stands between profile and context of each pair, see `replies`.
+            past_replies: comes between profile and context of each pair, see `replies`.
         """
         both = np.stack([pairs.speaker, pairs.partner])
         people, person = np.unique(both, axis=1, return_inverse=True)
         prefixes = self.prefixes(
             (pairs.speakers[index] for index in people[0]), (pairs.partners[index] for index in people[1])
         ).take(person.ravel())
-        prefixes = prefixes if in_front is None else join(prefixes, in_front)
+        prefixes = prefixes if past_replies is None else join(prefixes, past_replies)
         inputs = self.inputs(prefixes, pairs.context, pairs.context_lengths, pairs.context_speakers, max_context_tokens)
         return Rendered(inputs, self.targets(pairs.response), pairs.pair_id, prefixes.lengths)
 
@@ -151,7 +154,7 @@ class Prompts:
         ends = Ragged(np.full(len(responses), self.eos, dtype=np.int32), np.arange(len(responses) + 1, dtype=np.int64))
         return join(responses, ends)
 
-    def turns(self, input_ids: Iterable[int]) -> list[tuple[str, str]]:
+    def turns(self, input_ids: Iterable[int]) -> Turns:
         """The context in an encoder input as (`speaker` or `partner`, text), oldest first, without what is in front."""
         names = {int(self.markers[0]): "speaker", int(self.markers[1]): "partner"}
         turns: list[tuple[str, list[int]]] = []

@@ -208,9 +208,9 @@ def test_only_the_window_of_the_change_is_read(
     read: list[list[int]] = []
     original = ShardReader.read
     monkeypatch.setattr(ShardReader, "read", lambda self, groups: read.append(groups) or original(self, groups))
-    some.left(1, [Cut(1, 200, counts[0] + 2)])
+    some.remainder(1, [Cut(1, 200, counts[0] + 2)])
     assert read == [some.windows(1)[1].tolist()]
-    some.left(1, [Cut(1, 200, counts[0] + counts[1])])
+    some.remainder(1, [Cut(1, 200, counts[0] + counts[1])])
     assert len(read) == 1
 
 

@@ -16,10 +16,11 @@ import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer
 
-from datamodules import UserSets, user_sets
+from datamodules import UserSets
 from datamodules.batches import IGNORED, Seq2SeqBatch
 from datamodules.preparation.settings import Preparation
 from datamodules.prompts.template import PromptTemplate
+from datamodules.users import rounds
 
 USERS = ["ada", "ben", "cleo", "dan"]
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
@@ -162,12 +163,12 @@ def test_a_users_batches_are_the_same_in_any_company(uneven: Preparation, monkey
     assert own(None, {"cleo": 2}) == alone
     assert own(None, {"dan": 0, "cleo": 2, "ada": 5}) == alone
     assert own(None, {"ada": 1, "ben": 9, "dan": 2, "cleo": 2}, users_per_batch=2) == alone
-    monkeypatch.setattr(user_sets, "USERS_IN_MEMORY", 1)
+    monkeypatch.setattr(rounds, "USERS_IN_MEMORY", 1)
     assert own(None, {"ada": 1, "ben": 9, "cleo": 2, "dan": 2}) == alone
 
 
 def test_users_beyond_memory_come_in_blocks(in_small_groups: Preparation, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(user_sets, "USERS_IN_MEMORY", 3)
+    monkeypatch.setattr(rounds, "USERS_IN_MEMORY", 3)
     data = data_of(in_small_groups, rows_per_user=8, users_per_batch=8)
     loader = data.train_dataloader()
     people = [{data.users[index] for index in batch.user_index.tolist()} for batch in loader]
