@@ -28,7 +28,7 @@ from datamodules.batches import EvidenceBatch, Facts, WholePass
 from datamodules.evidence.counts import NOTHING, Chunk, Words, choose, gram_counts
 from datamodules.evidence.facts import ChunkFacts, cut, rarity, read_vocabulary, saturating
 from datamodules.evidence.histories import Spoken, declared_labels, distant_labels, histories_of
-from datamodules.evidence.language import load_language
+from datamodules.evidence.language_file import load_language
 from datamodules.preparation.settings import Preparation
 from datamodules.preparation.splits import stable_hash
 

@@ -214,21 +214,20 @@ def choose(counts: Counts, user: np.ndarray, learners: np.ndarray, min_users: in
     return Vocabulary(items[kept], allowed[:, kept])
 
 
-def places(pattern: Pattern, chunk: Chunk) -> list[int]:
-    """The places of those statements in which the pattern occurs; with `asked`, of answers to what matches it only."""
+def posts_matching(pattern: Pattern, chunk: Chunk) -> list[int]:
+    """Numbers of the statements in which the pattern occurs; with `asked`, of answers to what matches it only."""
     if pattern.asked is None:
-        return chunk.stated.places(pattern.said)
-    answers = chunk.replied_to.places(pattern.asked)
-    if not answers:  # mostly so
-        return []
-    return [place for place in answers if pattern.said.search(chunk.stated.texts[place])]
+        return chunk.stated.matching(pattern.said, pattern.needs)
+    answers = chunk.replied_to.matching(pattern.asked, pattern.needs)
+    return [number for number in answers if pattern.said.search(chunk.stated.texts[number])]
 
 
 def matches(pattern: Pattern, chunk: Chunk) -> list[re.Match[str]]:
     """Where the pattern occurs in posts that are no questions; with `asked`, in answers to what matches it only."""
     if pattern.asked is None:
-        return occurrences(pattern.said, chunk.stated)
-    return [match for place in places(pattern, chunk) for match in pattern.said.finditer(chunk.stated.texts[place])]
+        return occurrences(pattern.said, chunk.stated, pattern.needs)
+    texts = chunk.stated.texts
+    return [match for number in posts_matching(pattern, chunk) for match in pattern.said.finditer(texts[number])]
 
 
 @dataclass
@@ -255,7 +254,7 @@ class PatternCounter:
         if not attribute.places:
             return Counter()
         # Few posts name a place, and there are many frames.
-        naming = [chunk.statements[place] for place in chunk.stated.places(attribute.any_name)]
+        naming = [chunk.statements[number] for number in posts_matching(attribute.any_name, chunk)]
         if not naming:
             return Counter()
         few = Chunk(chunk.user, *zip(*naming, strict=True))
@@ -268,5 +267,6 @@ class PatternCounter:
 
     def forms(self, chunk: Chunk) -> Counter[str]:
         """Form → how often it is used."""
-        counts = {name: len(occurrences(form, chunk.lines)) for name, form in self.language.forms.items()}
+        forms = self.language.forms.items()
+        counts = {name: len(occurrences(form.said, chunk.lines, form.needs)) for name, form in forms}
         return Counter({name: count for name, count in counts.items() if count})

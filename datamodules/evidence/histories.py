@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datamodules.corpora.records import Drops, Post, Profile
-from datamodules.evidence.counts import Chunk, PatternCounter, is_question, places
+from datamodules.evidence.counts import Chunk, PatternCounter, is_question, posts_matching
 from datamodules.evidence.language import Attribute, Language
 from datamodules.preparation.settings import Preparation
 from datamodules.preparation.splits import comparable, split_dialogues
@@ -129,9 +129,9 @@ def stating(history: Sequence[Spoken], speaking: Sequence[Attribute]) -> Iterato
     ]
     for start in range(0, len(history), SEARCHED_AT_ONCE):
         chunk = chunk_of(history[start : start + SEARCHED_AT_ONCE])
-        found = {place for pattern in patterns for place in places(pattern, chunk)}
-        statements = (place for place, post in enumerate(chunk.posts) if not is_question(post.text))
-        yield from (start + place for number, place in enumerate(statements) if number in found)
+        stating_posts = {number for pattern in patterns for number in posts_matching(pattern, chunk)}
+        statements = (position for position, post in enumerate(chunk.posts) if not is_question(post.text))
+        yield from (start + position for number, position in enumerate(statements) if number in stating_posts)
 
 
 def chunk_of(history: Sequence[Spoken]) -> Chunk:

@@ -7,7 +7,7 @@ from pathlib import Path
 from string import Formatter
 from typing import Literal, TypedDict
 
-from datamodules.evidence.language import load_language
+from datamodules.evidence.language_file import load_language
 from datamodules.prompts.profiles import Attributes
 
 

@@ -26,7 +26,7 @@ from datamodules.corpora.posts.profile_sources import PROFILES, ProfileSource
 from datamodules.corpora.records import Post
 from datamodules.evidence.counts import Chunk
 from datamodules.evidence.histories import Spoken, label_attributes, stating
-from datamodules.evidence.language import language_files, load_language
+from datamodules.evidence.language_file import language_content, load_language
 from lightning_modules.markov_logic.decisions import Decision
 
 if TYPE_CHECKING:
@@ -94,8 +94,8 @@ class ProfileInference(ProfileSource):
 
     def _content(self) -> list[str]:
         """SHA-256 of every file that a profile depends on; those that are missing are told by whoever reads them."""
-        paths = [*sorted(self.network.glob("*")), *language_files(self.language)]
-        return [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()]
+        network = [path.read_bytes() for path in sorted(self.network.glob("*")) if path.is_file()]
+        return [hashlib.sha256(content).hexdigest() for content in [*network, *language_content(self.language)]]
 
     def _learnt(self) -> Learnt:
         return load(self.network, self.language, self.label_patterns, tuple(self._content()))

@@ -23,7 +23,8 @@ from datamodules.evidence.counts import (
     gram_text,
     segmenter,
 )
-from datamodules.evidence.language import Language, load_language
+from datamodules.evidence.language import Language
+from datamodules.evidence.language_file import load_language
 from datamodules.evidence.pattern_search import Lines, occurrences
 
 ENGLISH = """segmenter: words

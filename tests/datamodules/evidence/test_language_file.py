@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from datamodules.evidence.language import load_language
+from datamodules.evidence.language_file import load_language
 
 PROFILES = Path(__file__).parents[3] / "experiments" / "profiles"
 ENGLISH = """segmenter: words
@@ -96,7 +96,11 @@ def test_each_frame_is_looked_for_with_areas_too(path: Path) -> None:
     assert town.places["area_answers"].asked.search("and where?")
     assert town.values_of("area_lives", "KANSAI") == ("Osaka", "Sea")
     assert town.values_of("lives", "OSAKA") == ("Osaka",)
-    assert [bool(town.any_name.search(text)) for text in ("in Kansai", "in OSAKA", "at home")] == [True, True, False]
+    assert [bool(town.any_name.said.search(text)) for text in ("in Kansai", "in OSAKA", "at home")] == [
+        True,
+        True,
+        False,
+    ]
 
 
 def test_names_and_places_of_areas(path: Path) -> None:
