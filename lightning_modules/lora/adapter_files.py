@@ -23,6 +23,8 @@ from artefacts.files import publish_directory
 if TYPE_CHECKING:
     from peft import LoraConfig
 
+    from datamodules.protocol import Replies
+
 WEIGHTS = "adapter_model.safetensors"
 
 
@@ -75,10 +77,9 @@ def users_to_train(
     return waiting
 
 
-def retrieved_settings(data: Any) -> dict[str, Any]:
-    """What a card says of `data.retrieved`: nothing where no past replies are in the prompt, or cannot be."""
-    retrieved = getattr(data, "retrieved", None)
-    return {} if retrieved is None else {"retrieved": asdict(retrieved)}
+def retrieved_settings(data: Replies) -> dict[str, Any]:
+    """What a card says of `data.retrieved`: nothing where no past replies are in the prompt."""
+    return {} if data.retrieved is None else {"retrieved": asdict(data.retrieved)}
 
 
 def require_same_retrieval(card: Mapping[str, Any], now: Mapping[str, Any], directory: Path) -> None:

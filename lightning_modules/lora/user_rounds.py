@@ -13,6 +13,8 @@ from typing import Any
 
 from lightning import Trainer
 
+from datamodules.protocol import UserReplies
+
 
 @dataclass
 class Progress:
@@ -122,10 +124,9 @@ def require_one_process(trainer: Trainer, module: str) -> None:
         )
 
 
-def history_settings(data: Any) -> dict[str, Any]:
+def history_settings(data: UserReplies) -> dict[str, Any]:
     """What a card says of `data.history`: nothing where a user has all of their turns as they are."""
-    history = getattr(data, "history", None)
-    return {} if history is None else {"history": asdict(history)}
+    return {} if data.history is None else {"history": asdict(data.history)}
 
 
 def seed_of(seed: int, user: str) -> int:

@@ -52,6 +52,7 @@ LINES = [
 def trainer(tmp_path, word_tokenizer):
     """As much of a trainer as the callback looks at."""
     data = SimpleNamespace(
+        retrieved=None,
         users=["あん", "ben"],
         prompts=Prompts(PromptTemplate(), word_tokenizer),
         splits={"test": SimpleNamespace(reader=SimpleNamespace(content="5b117"))},
