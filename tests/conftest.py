@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -128,6 +129,18 @@ def in_small_groups(
         patch.setattr(shards, "ROWS_PER_PART", 100)
         preparation.run()
     return preparation
+
+
+@pytest.fixture(scope="session")
+def second_corpus(in_small_groups: Preparation, tmp_path_factory: pytest.TempPathFactory) -> Preparation:
+    """Another corpus with the same tokenizer: its 192 pairs for pre-training are the target users'."""
+    copy = shutil.copytree(in_small_groups.output, tmp_path_factory.mktemp("data") / "target_users")
+    shutil.rmtree(copy / "pretrain/train")
+    shutil.copytree(copy / "users/train", copy / "pretrain/train")
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["splits"]["pretrain/train"] = manifest["splits"]["users/train"]
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    return replace(in_small_groups, output=copy)
 
 
 @pytest.fixture

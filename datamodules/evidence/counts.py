@@ -102,7 +102,7 @@ def gram_counts(chunks: Sequence[Chunk], sizes: Iterable[int]) -> Counts:
     points = np.frombuffer(joined.encode("utf-32-le"), dtype=np.uint32).astype(np.int64)
     lengths = np.array([len(text) + 1 for text in texts], dtype=np.int64)
     chunk_of = np.repeat(owner, lengths)
-    found_chunks, found = [], []
+    chunks_of, keys = [], []
     for size in sizes:
         if not 1 <= size <= 3:
             raise ValueError(f"n-grams have 1 to 3 characters, got {size}")
@@ -114,11 +114,11 @@ def gram_counts(chunks: Sequence[Chunk], sizes: Iterable[int]) -> Counts:
             part = points[place : place + len(key)]
             key = (key << BITS) | part
             whole &= part != BREAK
-        found.append(key[whole])
-        found_chunks.append(chunk_of[: len(key)][whole])
-    if not found:
+        keys.append(key[whole])
+        chunks_of.append(chunk_of[: len(key)][whole])
+    if not keys:
         return NOTHING
-    return Counts.of(np.concatenate(found_chunks), np.concatenate(found))
+    return Counts.of(np.concatenate(chunks_of), np.concatenate(keys))
 
 
 def gram_text(key: int) -> str:
@@ -166,15 +166,15 @@ class Words:
 
     def counts(self, chunks: Sequence[Chunk], grow: bool) -> Counts:
         """Words within posts; new ones get a number if `grow`, and are left out otherwise."""
-        found, sizes = [NOTHING.item], []
+        numbers, sizes = [NOTHING.item], []
         for chunk in chunks:
             words = [word for post in chunk.posts for word in self.segment(post.text)]
             if grow:
                 for word in words:
                     self.number.setdefault(word, len(self.number))
-            found.append(np.fromiter(map(self.number.get, words, repeat(-1)), np.int64, len(words)))
+            numbers.append(np.fromiter(map(self.number.get, words, repeat(-1)), np.int64, len(words)))
             sizes.append(len(words))
-        chunk_of, item = np.repeat(np.arange(len(chunks)), sizes), np.concatenate(found)
+        chunk_of, item = np.repeat(np.arange(len(chunks)), sizes), np.concatenate(numbers)
         return Counts.of(chunk_of[item >= 0], item[item >= 0])
 
 

@@ -76,13 +76,13 @@ class Lines:
         numbers = self._containing.get(string)
         if numbers is None:
             lower, starts = self._lower
-            found = []
+            containing = []
             start = lower.find(string)
             while start >= 0:
                 number = bisect_right(starts, start) - 1
-                found.append(number)
+                containing.append(number)
                 start = lower.find(string, starts[number + 1]) if number + 1 < len(starts) else -1
-            numbers = self._containing[string] = frozenset(found)
+            numbers = self._containing[string] = frozenset(containing)
         return numbers
 
 
