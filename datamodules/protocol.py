@@ -41,20 +41,11 @@ class Replies(Prepared, Protocol):
     max_context_tokens: int
     seed: int
     splits: dict[str, UserSplit]  # of the target users: train, validation, test; set up for a test or prediction
+    tokenizer_directory: Path  # of the prepared corpus
+    label_tokens_per_batch: float  # mean number in a training batch of one device
+    test_kinds: list[str]  # what each loader of a test holds: `own`, `train` or `general` turns
     test_train_turns: int
     test_general_pairs: int
-
-    @property
-    def tokenizer_directory(self) -> Path:
-        """The tokenizer of the prepared corpus."""
-
-    @property
-    def label_tokens_per_batch(self) -> float:
-        """Mean number of label tokens in a training batch of one device."""
-
-    @property
-    def test_kinds(self) -> list[str]:
-        """What each loader of a test holds: `own`, `train` or `general` turns."""
 
 
 class UserReplies(Replies, Protocol):
@@ -100,7 +91,11 @@ class Talks(Replies, Protocol):
 class Evidence(Prepared, Protocol):
     """Chunks of posts as evidence for a Markov logic network."""
 
+    network_directory: Path  # where the learnt network is, or will be
+    learning_batch: EvidenceBatch  # all chunks of all labelled users
     language: Language
+    domains: dict[str, list[str]]  # type → values, as formulas name them
+    predicates: dict[str, tuple[str, ...]]  # what formulas may say: predicate → types of its arguments
     labels_from: Literal["declared", "distant"]
     num_folds: int
     chunks_per_batch: int
@@ -108,22 +103,6 @@ class Evidence(Prepared, Protocol):
     user_of_chunk: np.ndarray  # (chunks,)
     is_short: list[bool]  # of each user: fewer posts than a chunk
     labels: np.ndarray  # (users, attributes), -1 where unknown
-
-    @property
-    def network_directory(self) -> Path:
-        """Where the learnt network is, or will be."""
-
-    @property
-    def domains(self) -> dict[str, list[str]]:
-        """Type → values, as formulas name them."""
-
-    @property
-    def predicates(self) -> dict[str, tuple[str, ...]]:
-        """What formulas may say: predicate → types of its arguments."""
-
-    @property
-    def learning_batch(self) -> EvidenceBatch:
-        """All chunks of all labelled users."""
 
     def vocabulary(self) -> str:
         """What a later run needs to see posts as this one, as JSON."""

@@ -37,28 +37,7 @@ FAVOURITES = {
     "cleo": "猫 かわいい にゃー 庭 魚",
     "dan": "drums rhythm band 🥁 loud",
 }
-COMMON = [
-    "yes",
-    "no",
-    "maybe",
-    "today",
-    "tomorrow",
-    "we",
-    "you",
-    "they",
-    "like",
-    "want",
-    "see",
-    "hear",
-    "good",
-    "bad",
-    "very",
-    "much",
-    "it",
-    "is",
-    "was",
-    "there",
-]
+COMMON = "yes no maybe today tomorrow we you they like want see hear good bad very much it is was there"
 
 
 class InventedCorpus(Corpus):
@@ -93,7 +72,7 @@ class InventedCorpus(Corpus):
 
 def _sentence(person: str, rng: random.Random) -> str:
     favourites = FAVOURITES.get(person, "weather rain sun wind snow").split()
-    words = [rng.choice(favourites if rng.random() < 0.5 else COMMON) for _ in range(rng.randint(1, 9))]
+    words = [rng.choice(favourites if rng.random() < 0.5 else COMMON.split()) for _ in range(rng.randint(1, 9))]
     return " ".join(words) + rng.choice([".", "?", "!", ""])
 
 

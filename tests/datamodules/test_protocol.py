@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from lightning import Trainer
+from stopping import QUIET
 
 import datamodules
 import lightning_modules
@@ -128,8 +129,7 @@ def test_pre_training_goes_on_user_sets_too(preparation, tmp_path: Path) -> None
 
     data = UserSets(preparation, rows_per_user=4)
     module = ProfileSeq2Seq("tiny", optimizer=lambda parameters: SGD(parameters, lr=0.01))
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    trainer = Trainer(max_steps=2, limit_val_batches=0, default_root_dir=tmp_path, enable_checkpointing=False, **quiet)
+    trainer = Trainer(max_steps=2, limit_val_batches=0, default_root_dir=tmp_path, enable_checkpointing=False, **QUIET)
     trainer.fit(module, data)
     assert trainer.global_step == 2
     data.next_round(dict.fromkeys(data.users, 0))

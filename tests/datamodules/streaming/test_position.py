@@ -16,6 +16,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from pair_batches import TRAIN, Ids, all_ids, flat, ids_of
+from stopping import QUIET, WARNINGS, KillAt, Killed
 
 from datamodules import ReplyPairs
 from datamodules.batches import Seq2SeqBatch
@@ -27,13 +28,7 @@ from datamodules.reply_pairs import MixedCorpus
 from datamodules.shards.reader import ShardReader
 from datamodules.streaming.pair_stream import PairStream, Source
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:.*IterableDataset. has .__len__. defined"),
-    pytest.mark.filterwarnings("ignore:.*not resumable"),
-    pytest.mark.filterwarnings("ignore:.*LeafSpec"),
-    pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint"),
-]
+pytestmark = WARNINGS
 
 
 class Recorder(LightningModule):
@@ -64,29 +59,10 @@ class Recorder(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-class Killed(Exception):
-    """Stands for the end of a process."""
-
-
-class KillAt(Callback):
-    """Saves a checkpoint in one hook, when `num_batches` are done, and ends the run there."""
-
-    def __init__(self, hook: str, num_batches: int, path: Path) -> None:
-        self.num_batches = num_batches
-        self.path = path
-        setattr(self, hook, self._stop)
-
-    def _stop(self, trainer: Trainer, module: Recorder, *_: Any) -> None:
-        if len(module.seen) >= self.num_batches and not trainer.sanity_checking:
-            trainer.save_checkpoint(self.path)
-            raise Killed
-
-
 def trainer(*callbacks: Callback, **settings: Any) -> Trainer:
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
     checkpoints = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
     defaults = {"max_epochs": 3, "num_sanity_val_steps": 0, "use_distributed_sampler": False, "limit_val_batches": 0}
-    settings = {**quiet, "enable_checkpointing": checkpoints, **defaults, **settings}
+    settings = {**QUIET, "enable_checkpointing": checkpoints, **defaults, **settings}
     return Trainer(callbacks=list(callbacks), **settings)
 
 
