@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from artefacts.manifest import num_pairs, read_manifest
+from datamodules.preparation.run import prepare
 from datamodules.preparation.settings import Preparation
 from datamodules.prompts.loading import load_prompts
 from datamodules.prompts.rendering import Prompts
@@ -53,7 +54,7 @@ class PrepareAndPreview:
 
     def run(self) -> None:
         """Prepares the corpus unless that is done, and prints the preview."""
-        self.preparation.run()
+        prepare(self.preparation)
         if self.num_previewed:
             prompts = load_prompts(self.prompt, self.preparation.output, self.profiles)
             for line in preview(self.preparation.output, self.num_previewed, prompts, self.max_context_tokens):

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from artefacts.layout import TOKENIZER
 from datamodules.batches import WholePass
+from datamodules.preparation.run import prepare
 from datamodules.preparation.settings import Preparation
 from datamodules.preparation.tokenizer import tokenizer_fingerprint
 from datamodules.prompts.loading import load_prompts
@@ -117,7 +118,7 @@ class ReplyPairs(LightningDataModule):
 
     def prepare_data(self) -> None:
         for corpus in self.corpora:
-            corpus.preparation.run()
+            prepare(corpus.preparation)
 
     def setup(self, stage: str) -> None:
         if stage in ("test", "predict"):

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from artefacts.layout import TOKENIZER
 from datamodules.batches import WholePass
+from datamodules.preparation.run import prepare
 from datamodules.preparation.settings import Preparation
 from datamodules.prompts.loading import load_prompts
 from datamodules.prompts.profiles import ProfileControl
@@ -103,7 +104,7 @@ class UserSets(LightningDataModule):
         return self.preparation.output / TOKENIZER
 
     def prepare_data(self) -> None:
-        self.preparation.run()
+        prepare(self.preparation)
 
     def setup(self, stage: str) -> None:
         if self.users:

@@ -19,6 +19,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from datamodules.corpora import Corpus, Dialogue, Drops, Profile, Turn
 from datamodules.preparation import shards
+from datamodules.preparation.run import prepare
 from datamodules.preparation.settings import Preparation
 from datamodules.preparation.splits import SplitRule
 
@@ -92,7 +93,7 @@ def split_rule() -> SplitRule:
 def prepared(tmp_path_factory: pytest.TempPathFactory, invented_corpus: InventedCorpus, split_rule: SplitRule) -> Path:
     """The invented corpus, prepared once for all tests: leave it as it is."""
     output = tmp_path_factory.mktemp("data") / "invented"
-    Preparation(invented_corpus, output, split_rule, vocabulary_size=400).run()
+    prepare(Preparation(invented_corpus, output, split_rule, vocabulary_size=400))
     return output
 
 
@@ -106,7 +107,7 @@ def in_small_groups(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shards, "ROWS_PER_GROUP", 20)
         patch.setattr(shards, "ROWS_PER_PART", 100)
-        preparation.run()
+        prepare(preparation)
     return preparation
 
 
@@ -258,7 +259,7 @@ def _project(tmp_path_factory: pytest.TempPathFactory, invented_jsonl: Path, spl
     (root / "experiments" / "lora_tiny.yaml").write_text(LORA_TINY)
     (root / "experiments" / "tuning_tiny.yaml").write_text(TUNING_TINY)
     (root / "experiments" / "corpora" / "invented.yaml").write_text(INVENTED_YAML.format(path=invented_jsonl))
-    manifest = Preparation(Jsonl(invented_jsonl), root / "data" / "invented", split_rule, vocabulary_size=400).run()
+    manifest = prepare(Preparation(Jsonl(invented_jsonl), root / "data" / "invented", split_rule, vocabulary_size=400))
     torch.manual_seed(0)
     directory = root / "runs" / "pretrain_tiny" / "backbone"
     directory.parent.mkdir(parents=True)

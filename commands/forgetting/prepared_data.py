@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from artefacts.manifest import read_manifest, user_numbers
-from datamodules.preparation.settings import alone
+from datamodules.preparation.run import alone
 from datamodules.preparation.shards import sha256_of
 
 from .parquet_rows import SUFFIXES, rows_of, take_out
