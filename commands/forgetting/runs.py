@@ -93,9 +93,7 @@ def _directories(directory: Path, names: list[str], person: Person) -> Iterator[
         away = partial(_remove, path)
         if name.endswith(ASIDE):
             yield Trace(path, "left behind by a command that was killed", partial(shutil.rmtree, path), False)
-        elif (
-            directory.name in (ADAPTERS, MODELS) and name.split(".")[0] == own_name
-        ):  # also .partial, .best, .new, .old
+        elif directory.name in (ADAPTERS, MODELS) and name.split(".")[0] == own_name:  # also .partial, .best, .old
             yield Trace(path, "weights", away)
         elif cache:
             yield Trace(path, f"{sum(one.is_file() for one in path.rglob('*')):,} files of {cache}", away, False)

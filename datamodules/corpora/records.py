@@ -1,17 +1,15 @@
-"""The records every corpus reader produces, and the account of what it had to leave out.
-
-In: nothing but plain values. Out: `Post`, `Turn`, `Dialogue`, `Profile`, the `Corpus` interface and `Drops`.
-"""
+"""The records that every corpus reader produces, the interface of a reader, and its account of what it dropped."""
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+
+from artefacts.fingerprints import sha256_of_files
 
 EXAMPLES_PER_REASON = 3
 OPTED_OUT = "opted out"
@@ -58,10 +56,9 @@ class Profile:
 
 
 class Malformed(ValueError):
-    """What was read is not what the layout of a corpus promises.
+    """What was read is not what the layout of a corpus promises: readers turn it into a counted drop.
 
-    Readers raise it inside and turn it into a counted drop; its text says what was got and what was
-    expected, in terms of keys, types and places, and never quotes what somebody said.
+    Its text says what was got and what was expected, in terms of keys, types and positions, and never quotes a person.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -71,10 +68,9 @@ class Malformed(ValueError):
 
 @dataclass
 class Drops:
-    """Counts what was read and what was left out, by reason.
+    """Counts what was read and what was dropped, by reason.
 
-    Nothing leaves a corpus without a line in here: readers call `seen` for every dialogue they
-    meet and `add` for every one that they leave out.
+    Readers call `seen` for every dialogue they meet and `add` for every dialogue they drop.
     """
 
     num_seen: int = 0
@@ -95,7 +91,7 @@ class Drops:
 
     @property
     def num_dropped(self) -> int:
-        """How many of the dialogues that were met have been left out."""
+        """How many of the dialogues that were met have been dropped."""
         return sum(self.reasons.values())
 
     def stop_above(self, max_share: float) -> None:
@@ -134,12 +130,7 @@ class Corpus(ABC):
 
     def fingerprint(self) -> str:
         """SHA-256 over names and contents of the files, so that prepared data know where they came from."""
-        digest = hashlib.sha256()
-        for path in sorted(self.files):
-            digest.update(path.name.encode())
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        return digest.hexdigest()
+        return sha256_of_files(sorted(self.files), name=lambda path: path.name.encode())
 
 
 def merge_turns(messages: Iterable[Turn]) -> tuple[Turn, ...]:
