@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from artefacts.fingerprints import sha256_of_files
 
@@ -66,6 +67,29 @@ class Malformed(ValueError):
         self.reason = reason
 
 
+class Reasons(Counter[str]):
+    """What was dropped, by reason; `examples` name files, lines or ids, and never quote a text."""
+
+    def __init__(self, *counts: Any) -> None:
+        super().__init__(*counts)
+        self.examples: dict[str, list[str]] = {}
+
+    def add(self, reason: str, count: int = 1, examples: Iterable[str] = ()) -> None:
+        """Counts what was dropped; a count of 0 leaves no trace."""
+        if count:
+            self[reason] += count
+            known = self.examples.setdefault(reason, [])
+            known.extend(list(examples)[: EXAMPLES_PER_REASON - len(known)])
+
+    def table(self) -> str:
+        """A line for each reason, the most frequent first."""
+        lines = []
+        for reason, count in self.most_common():
+            examples = self.examples.get(reason)
+            lines.append(f"  {count:>12,} {reason}" + (f" (such as {'; '.join(examples)})" if examples else ""))
+        return "\n".join(lines) or "  nothing dropped"
+
+
 @dataclass
 class Drops:
     """Counts what was read and what was dropped, by reason.
@@ -74,8 +98,7 @@ class Drops:
     """
 
     num_seen: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    reasons: Reasons = field(default_factory=Reasons)
     num_opted_out: int = 0
     """Dialogues of people who asked to be left out: the input is not broken, so they are not among the reasons."""
 
@@ -85,31 +108,19 @@ class Drops:
 
     def add(self, reason: str, where: str = "") -> None:
         """Counts one dropped dialogue; `where` is its file and line or its id, never its text."""
-        self.reasons[reason] += 1
-        if where and len(self.examples[reason]) < EXAMPLES_PER_REASON:
-            self.examples[reason].append(where)
-
-    @property
-    def num_dropped(self) -> int:
-        """How many of the dialogues that were met have been dropped."""
-        return sum(self.reasons.values())
+        self.reasons.add(reason, 1, [where] if where else [])
 
     def stop_above(self, max_share: float) -> None:
         """Raises ValueError when more than `max_share` of what was seen has been dropped."""
-        if self.num_dropped > max_share * self.num_seen:
+        if (num_dropped := self.reasons.total()) > max_share * self.num_seen:
             raise ValueError(
-                f"{self.num_dropped} of {self.num_seen} dialogues would be dropped, more than the allowed share "
+                f"{num_dropped} of {self.num_seen} dialogues would be dropped, more than the allowed share "
                 f"{max_share:g}:\n{self}\nMend the input, or raise max_dropped if this is what the data are like."
             )
 
     def __str__(self) -> str:
-        lines = []
-        for reason, count in self.reasons.most_common():
-            examples = self.examples.get(reason)
-            lines.append(f"  {count:>8,} {reason}" + (f" (such as {'; '.join(examples)})" if examples else ""))
-        if self.num_opted_out:
-            lines.append(f"  {self.num_opted_out:>8,} {OPTED_OUT}")
-        return "\n".join(lines) or "  nothing dropped"
+        opted_out = Reasons({OPTED_OUT: self.num_opted_out} if self.num_opted_out else {})
+        return "\n".join(part.table() for part in (self.reasons, opted_out) if part) or self.reasons.table()
 
 
 class Corpus(ABC):

@@ -23,10 +23,10 @@ from datamodules.corpora.posts.authors import AuthorRules
 from datamodules.corpora.posts.cleaning import Cleaning
 from datamodules.corpora.posts.files import Unit
 from datamodules.corpora.posts.profile_sources import ProfileSource
-from datamodules.corpora.posts.raw_posts import Fields, Reasons, row_of, table_of_rows
+from datamodules.corpora.posts.raw_posts import Fields, row_of, table_of_rows
 from datamodules.corpora.posts.reader import BATCH_ROWS, CHECKED_RECORDS, Posts
 
-from .records import Malformed
+from .records import Malformed, Reasons
 
 ACCOUNT = "account"  # the key under which a post gets its author
 TWITTER_FIELDS = Fields(

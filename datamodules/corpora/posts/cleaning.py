@@ -25,7 +25,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .raw_posts import TIME, Reasons
+from datamodules.corpora.records import Reasons
+
+from .raw_posts import TIME
 
 POSTS = pa.schema(
     {

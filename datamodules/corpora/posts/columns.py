@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .raw_posts import RAW, Reasons, raw_table
+from datamodules.corpora.records import Reasons
+
+from .raw_posts import RAW, raw_table
 
 types = pa.types
 

@@ -23,7 +23,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .raw_posts import Reasons
+from datamodules.corpora.records import Reasons
 
 SUFFIXES = {
     **dict.fromkeys((".jsonl", ".ndjson", ".json"), "lines"),

@@ -24,12 +24,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datamodules.corpora.records import OPTED_OUT, Reasons
+
 from .authors import AuthorRules
 from .cleaning import POSTS, Cleaning
 from .columns import column_names, has_column, parse_batch
 from .files import PostFiles, Unit, kind_of
 from .profile_sources import ProfileSource
-from .raw_posts import RAW, Fields, JsonLines, Reasons
+from .raw_posts import RAW, Fields, JsonLines
 
 BATCH_ROWS = 32_768
 CHECKED_FILES, CHECKED_RECORDS = 16, 1000
@@ -255,5 +257,5 @@ def _without(opted_out: frozenset[str], raw: pa.Table, reasons: Reasons) -> pa.T
     if not here:
         return raw
     is_out = pc.is_in(raw["author"], value_set=pa.array(here, pa.string()))
-    reasons.add("opted out", pc.sum(is_out).as_py())
+    reasons.add(OPTED_OUT, pc.sum(is_out).as_py())
     return raw.filter(pc.invert(is_out))

@@ -11,8 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -24,6 +23,7 @@ from artefacts.files import read_json, replacing, replacing_directory, write_jso
 from artefacts.layout import MANIFEST, PROFILES, TOKENIZER, TOKENIZER_FILE
 from artefacts.manifest import read_manifest, write_manifest
 from datamodules.corpora.posts.reader import MALFORMED
+from datamodules.corpora.records import Reasons
 from datamodules.preparation.opt_out import names_fingerprint
 from datamodules.preparation.settings import Preparation
 from datamodules.preparation.shards import ROWS_PER_PART
@@ -50,7 +50,7 @@ class PostPreparation:
         self.preparation = preparation
         self.directory = directory
         self.num_buckets = preparation.num_buckets or max(1, ceil(preparation.corpus.num_bytes() / BYTES_PER_BUCKET))
-        self.dropped: Counter[str] = Counter()
+        self.dropped = Reasons()
 
     def write(self) -> dict[str, Any]:
         """Runs the remaining stages; returns the manifest, which is written last.
@@ -139,6 +139,7 @@ class PostPreparation:
         results = self.engine.run(name, function, list(tasks), self.directory / "results")
         for result in results:
             self.dropped.update(result.get("dropped", {}))
+            self.dropped.examples |= result.get("examples", {})
         for earlier in done_with:
             _remove(self.directory / earlier)
         return results
@@ -147,10 +148,9 @@ class PostPreparation:
         """The number of usable posts; ValueError if it is 0, or if too many records could not be read."""
         kept = _total(cleaned, "posts")
         broken = sum(self.dropped[reason] for reason in MALFORMED)
-        examples = {reason: places for result in cleaned for reason, places in result["examples"].items()}
-        table = self._dropped_table(examples)
+        table = self.dropped.table()
         print(f"{kept:,} posts are used; dropped:\n{table}")
-        if broken > self.preparation.max_dropped * (kept + sum(self.dropped.values())):
+        if broken > self.preparation.max_dropped * (kept + self.dropped.total()):
             raise ValueError(
                 f"{broken:,} records could not be read, more than the allowed share {self.preparation.max_dropped:g}:\n"
                 f"{table}\nMend the input, or raise max_dropped if this is what the data are like."
@@ -158,13 +158,6 @@ class PostPreparation:
         if not kept:
             raise ValueError(f"not one usable post; dropped:\n{table}")
         return kept
-
-    def _dropped_table(self, examples: Mapping[str, Sequence[str]]) -> str:
-        lines = []
-        for reason, count in self.dropped.most_common():
-            such_as = f" (such as {'; '.join(examples[reason])})" if examples.get(reason) else ""
-            lines.append(f"  {count:>12,} {reason}{such_as}")
-        return "\n".join(lines) or "  nothing"
 
     def _make_tokenizer(self) -> None:
         directory = self.directory / TOKENIZER
@@ -184,7 +177,7 @@ class PostPreparation:
     def _parts(self, num_edges: int) -> Parts:
         """As many parts as the pairs fill; there are hardly fewer pairs than edges."""
         if not num_edges:
-            raise ValueError(f"not one reply whose post is there as well; dropped:\n{self._dropped_table({})}")
+            raise ValueError(f"not one reply whose post is there as well; dropped:\n{self.dropped.table()}")
         held_out = num_edges * self.preparation.splits.pretrain_validation_share
         return Parts(*(max(1, ceil(number / ROWS_PER_PART)) for number in (num_edges - held_out, held_out)))
 

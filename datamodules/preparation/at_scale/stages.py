@@ -31,7 +31,7 @@ from artefacts.files import replacing
 from artefacts.layout import TOKENIZER
 from datamodules.corpora.posts.authors import clean_authors as clean_authors_of
 from datamodules.corpora.posts.reader import POSTS, Posts, Unit
-from datamodules.corpora.records import EXAMPLES_PER_REASON
+from datamodules.corpora.records import Reasons
 from datamodules.preparation.shards import ROWS_PER_GROUP, part_name, schema, write_part
 from datamodules.preparation.splits import PRETRAIN_SPLITS
 from datamodules.preparation.tokenizer import fast_encoder, load_tokenizer, tokenizer_fingerprint
@@ -119,15 +119,14 @@ class Parts:
 def clean_posts(job: Job, task: tuple[int, Unit]) -> dict[str, Any]:
     """Reads and cleans one unit of input."""
     number, unit = task
-    kept, drops, examples = 0, Counter(), {}
+    kept, drops = 0, Reasons()
     with job.writer("posts", number, POSTS) as writer:
         for block, reasons in job.posts.read(unit, job.opted_out):
-            drops.update(reasons)
-            for reason, places in reasons.examples.items():
-                examples[reason] = [*examples.get(reason, ()), *places][:EXAMPLES_PER_REASON]
+            for reason, count in reasons.items():
+                drops.add(reason, count, reasons.examples[reason])
             kept += block.num_rows
             writer.write(block, job.bucket_of(block["author"]))
-    return {"posts": kept, "dropped": drops, "examples": examples}
+    return {"posts": kept, "dropped": drops, "examples": drops.examples}
 
 
 def clean_authors(job: Job, sample_share: float, bucket: int) -> dict[str, Any]:

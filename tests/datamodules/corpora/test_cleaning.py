@@ -8,8 +8,9 @@ import pytest
 
 from datamodules.corpora import Cleaning
 from datamodules.corpora.posts.cleaning import fold_space, of_language
-from datamodules.corpora.posts.raw_posts import RAW, Reasons
+from datamodules.corpora.posts.raw_posts import RAW
 from datamodules.corpora.posts.times import milliseconds
+from datamodules.corpora.records import Reasons
 from datamodules.preparation.tokenizer import EOS, LOOKS_SPECIAL, MARKERS, PAD, UNK, harmless
 
 

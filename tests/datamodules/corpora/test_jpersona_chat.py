@@ -50,7 +50,7 @@ def read(path: Path, rows: list[list[Any]]) -> tuple[list[Dialogue], Drops]:
 def test_dialogues_are_delimited_by_number_and_pair(tmp_path: Path) -> None:
     dialogues, drops = read(tmp_path, DIALOGUES)
     assert dialogues == READ
-    assert (drops.num_seen, drops.num_dropped) == (2, 0)
+    assert (drops.num_seen, drops.reasons.total()) == (2, 0)
 
 
 def test_a_number_that_stands_in_the_first_row_only_will_do(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_a_broken_dialogue_is_counted(tmp_path: Path, rows: list[list[Any]], rea
     dialogues, drops = read(tmp_path, DIALOGUES + rows)
     assert dialogues == READ
     assert drops.num_seen == 3
-    assert drops.examples == {reason: [where]}
+    assert drops.reasons.examples == {reason: [where]}
 
 
 def test_a_missing_sheet_is_named(tmp_path: Path) -> None:

@@ -253,9 +253,8 @@ def test_drops_are_printed_and_stop_preparation_above_the_share(
     assert not (tmp_path / "out").exists()
     manifest = prepare(preparation_of(corpus, tmp_path / "out", max_dropped=0.2))
     assert manifest["dropped"] == {"no text": 2}
-    assert (
-        "10 of 12 dialogues are used; dropped:\n         2 no text (such as line 0; line 1)" in capsys.readouterr().out
-    )
+    said = capsys.readouterr().out
+    assert "10 of 12 dialogues are used; dropped:\n             2 no text (such as line 0; line 1)" in said
 
 
 def test_an_empty_corpus_is_refused(tmp_path: Path) -> None:
