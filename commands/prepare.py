@@ -1,7 +1,4 @@
-"""`lightning prepare`: the preparation of a corpus, and a look at what a model will see of it.
-
-In: the settings of a preparation and of a prompt. Out: a prepared corpus; on the screen, reply pairs as text and ids.
-"""
+"""`lightning prepare`: the preparation of a corpus, and a look at what a model will see of it."""
 
 from __future__ import annotations
 
@@ -24,12 +21,12 @@ SPLITS = ("pretrain/train", "users/train")
 
 
 class PrepareAndPreview:
-    """Turns a corpus into token shards, once; a second run finds the work done and says so.
+    """Turns a corpus into token shards, once; a second run reuses them.
 
     Args:
-        preview: so many reply pairs are printed as a model will see them: prompt, context and response as text with
-            all markers, and their ids. The corpus is prepared first where that is not done; nothing else is changed.
-            They are the first of pretrain/train, or of users/train where all people are target users.
+        preview: number of reply pairs to print as a model will see them: prompt, context and response as text with all
+            markers, and their ids. The corpus is prepared first if it is not. They are the first of pretrain/train, or
+            of users/train if all people are target users.
         prompt: of the preview alone: none, psp or ppp, and its wording.
         profiles: of the preview alone: a `profiles.parquet`; None uses the one of the prepared corpus, if there is one.
         max_context_tokens: of the preview alone: ids of context kept, from the end.

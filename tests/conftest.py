@@ -125,7 +125,7 @@ def second_corpus(in_small_groups: Preparation, tmp_path_factory: pytest.TempPat
 
 @pytest.fixture
 def preparation(prepared: Path, invented_corpus: InventedCorpus, split_rule: SplitRule) -> Preparation:
-    """The finished preparation in `prepared`; its `run` finds the work done."""
+    """The finished preparation in `prepared`."""
     return Preparation(invented_corpus, prepared, split_rule, vocabulary_size=400)
 
 

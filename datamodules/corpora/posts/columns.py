@@ -1,4 +1,4 @@
-"""Records of posts in Parquet: batches of columns into tables of `post_records.RAW`."""
+"""Records of posts in Parquet: batches of columns into tables of `raw_posts.RAW`."""
 
 from __future__ import annotations
 

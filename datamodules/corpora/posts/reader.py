@@ -1,16 +1,12 @@
-"""Posts of a social network, as many as there are: the reader for corpora that no memory holds.
+"""Posts of a social network: the reader for corpora that no memory holds.
 
-In: JSONL (plain, gzip, zstd) or Parquet, at any address that fsspec knows. Out: units of input that can be read apart
-from each other, and from each of them blocks of cleaned posts (`POSTS`) with counts of what was left out, by reason.
-
-A JSON line of the default fields:
+It reads JSONL (plain, gzip, zstd) or Parquet at any address that fsspec knows. A JSON line of the default fields:
 
     {"id": "17", "author": "hana", "text": "Are you up?", "time": "2024-05-01T07:30:00+09:00", "in_reply_to": "16"}
 
-`Fields` maps other names. How the input is cut into units does not change what comes out of all of them together.
+`Fields` maps other names. The cut into units of input does not change the posts of all of them together.
 
-Terms: yours. Posts of people who asked to be left out are left out before anything else is looked at; only their number
-is kept.
+Terms: yours. Posts of people who opted out are dropped before anything else; only their number is kept.
 """
 
 from __future__ import annotations
@@ -41,7 +37,6 @@ MALFORMED = frozenset(
 )
 """Reasons that say that a record is broken, not that the post is of no use."""
 REQUIRED = ("id", "author", "text")
-__all__ = ["MALFORMED", "POSTS", "Cleaning", "Fields", "Posts", "Unit"]
 
 
 class Posts:
@@ -231,7 +226,7 @@ class Posts:
 
 
 def _has(record: Any, keys: Sequence[str]) -> bool:
-    """Whether the last of these keys is there, with whatever value; or an object above it is null."""
+    """Whether the last of these keys exists, with whatever value; or an object above it is null."""
     for key in keys:
         if record is None:
             return True
