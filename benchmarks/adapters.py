@@ -174,6 +174,7 @@ def compare(arguments: argparse.Namespace, directory: Path) -> None:
     users = data.users[: arguments.users]
     job = job_of(model, data, users, trainer.get("precision"), arguments.tuned_baselines)
     judge = Judge(job, data)
+    without = judge.loss(None)  # as long as the adapter is fresh
     (directory / "users.txt").write_text("\n".join(users) + "\n")
     lightning = [str(Path(sys.executable).with_name("lightning")), "fit", "--config", str(arguments.experiment)]
     lightning += [*overrides, f"--data.users={directory / 'users.txt'}"]
@@ -182,7 +183,8 @@ def compare(arguments: argparse.Namespace, directory: Path) -> None:
         first = repetition % len(NAMES)
         for name in list(NAMES)[first:] + list(NAMES)[:first]:
             output = directory / f"{name}{repetition}"
-            theirs = [sys.executable, "-m", "benchmarks.peers.adapters", name, json.dumps({**job, "output": str(output)})]
+            theirs = [sys.executable, "-m", "benchmarks.peers.adapters", name]
+            theirs += [json.dumps({**job, "output": str(output)})]
             command = [*lightning, f"--run={output}"] if name == "ours" else theirs
             usage = run(command, directory / f"{name}.log", dict(os.environ))
             runs[name].append(Run(*usage, judge.loss(adapters_of(name, output, users))))
@@ -191,7 +193,7 @@ def compare(arguments: argparse.Namespace, directory: Path) -> None:
     print(
         f"\n{len(users)} users, {num_turns:,} turns in {arguments.epochs} epochs, rank {model.rank}, "
         f"precision {trainer.get('precision') or '32-true'}, {arguments.repetitions} repetitions; validation loss "
-        f"without adapters {judge.loss(None):.3f}{'; the others have our CPU settings' if job['tuned'] else ''}\n"
+        f"without adapters {without:.3f}{'; the others have our CPU settings' if job['tuned'] else ''}\n"
     )
     print(report(runs, num_turns))
 
