@@ -150,11 +150,9 @@ class JPersonaChat(Corpus):
 
 
 def _open(path: Path) -> Any:
-    try:
-        from openpyxl import load_workbook
-        from openpyxl.utils.exceptions import InvalidFileException
-    except ImportError:
-        raise ImportError("reading PersonaChatJP needs the package openpyxl: pip install openpyxl") from None
+    from openpyxl import load_workbook
+    from openpyxl.utils.exceptions import InvalidFileException
+
     try:
         return load_workbook(path, read_only=True, data_only=True)
     except (InvalidFileException, BadZipFile, KeyError) as error:

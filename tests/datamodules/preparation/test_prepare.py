@@ -232,12 +232,6 @@ def test_two_preparations_at_once_are_refused(tmp_path: Path) -> None:
     prepare(preparation_of(Listed(few()), tmp_path / "out"))
 
 
-def test_what_is_finished_is_used_by_several_at_once(prepared: Path, preparation: Preparation) -> None:
-    with prepared.with_name("invented.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        assert prepare(preparation)["num_dialogues"] == 70
-
-
 # ---- bad input
 
 
@@ -262,18 +256,6 @@ def test_an_empty_corpus_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="mine.jsonl: not one usable dialogue"):
         prepare(preparation_of(Jsonl(tmp_path / "mine.jsonl"), tmp_path / "out"))
     assert not (tmp_path / "out").exists()
-
-
-def test_too_few_people_leave_nothing_behind(tmp_path: Path) -> None:
-    preparation = Preparation(Listed(few()), tmp_path / "out", SplitRule(num_target_users=3), vocabulary_size=300)
-    with pytest.raises(ValueError, match="3 target users asked for, but only 0 of 2 people"):
-        prepare(preparation)
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_missing_manifest_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="make it with: lightning prepare --config"):
-        read_manifest(tmp_path)
 
 
 # ---- kill -9
