@@ -61,8 +61,8 @@ def prepare(experiment: Path, directory: Path) -> tuple[Any, int]:
     model, data, _ = load_experiment(experiment)
     data.prepare_data()
     data.setup("fit")
-    stream = data.stream("pretrain/train", shuffle=True)
-    rendered = data.prompts.render(stream.reader.read(range(len(stream.reader.groups))), data.max_context_tokens)
+    reader = data.sources[0].reader
+    rendered = data.prompts.render(reader.read(range(len(reader.groups))), data.max_context_tokens)
     np.savez(
         directory / "pairs.npz",
         input_values=rendered.inputs.values,
@@ -74,7 +74,7 @@ def prepare(experiment: Path, directory: Path) -> tuple[Any, int]:
     new_model(model.size, data.prompts.tokenizer.get_vocab_size(), model.dropout).save_pretrained(directory / "initial")
     for file in data.tokenizer_directory.iterdir():
         shutil.copy(file, directory / "initial")
-    return data, round(sum(stream.reader.group_sizes) / stream.num_batches_in_epoch(0))
+    return data, round(sum(reader.group_sizes) / len(data.train_dataloader()))
 
 
 def matrix_rate(size: int = 2048, seconds: float = 1.0) -> float:

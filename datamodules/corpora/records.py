@@ -56,6 +56,11 @@ class Profile:
     origin: str
 
 
+def persona_of(user: str, sentences: Iterable[str]) -> Profile:
+    """A profile of the sentences of a persona: `persona_1`, `persona_2`, ...; declared, although it was handed out."""
+    return Profile(user, {f"persona_{i}": sentence for i, sentence in enumerate(sentences, start=1)}, "declared")
+
+
 class Malformed(ValueError):
     """What was read is not what the layout of a corpus promises: readers turn it into a counted drop.
 

@@ -126,17 +126,13 @@ class Preparation:
             if opted_out and any(turn.speaker.strip() in opted_out for turn in dialogue.turns):
                 drops.num_opted_out += 1
             else:
-                yield self.normalised(dialogue)
+                turns = (replace(turn, text=self.normalised_text(turn.text)) for turn in dialogue.turns)
+                yield replace(dialogue, turns=tuple(turns))
 
     def profiles(self) -> Iterator[Profile]:
         """What the corpus declares of its speakers, without those who opted out."""
         opted_out = self.opted_out
         return (profile for profile in self.corpus.profiles() if profile.user.strip() not in opted_out)
-
-    def normalised(self, dialogue: Dialogue) -> Dialogue:
-        """The dialogue with its texts in the Unicode form of all text, and single blanks."""
-        turns = tuple(replace(turn, text=self.normalised_text(turn.text)) for turn in dialogue.turns)
-        return replace(dialogue, turns=turns)
 
     def normalised_text(self, text: str) -> str:
         """A text in the Unicode form of all text, with single blanks."""

@@ -169,24 +169,21 @@ def _leave(number: int, _: Any) -> None:
 
 
 def _watch(name: str, child: subprocess.Popen[bytes], stage: StageTasks, num_tasks: int) -> None:
-    """Says how far the stage is until the child is done with it, or has ended."""
+    """Shows how far the stage is until the child is done with it, or has ended."""
+    is_terminal = sys.stderr.isatty()
     started = last = time.monotonic()
     before = num_tasks - len(stage.tasks)
     while child.poll() is None and not (stage.results / "done").is_file():
         time.sleep(SECONDS_BETWEEN_LOOKS)
         now = time.monotonic()
-        if now - last >= (1 if sys.stderr.isatty() else SECONDS_BETWEEN_LINES):
+        if now - last >= (1 if is_terminal else SECONDS_BETWEEN_LINES):
             last = now
             done = sum(stage.result(number).is_file() for number in stage.tasks)
             remaining = f", {(now - started) / done * (len(stage.tasks) - done):.0f} s to go" if done else ""
             line = f"{name}: {before + done} of {num_tasks} tasks, {now - started:.0f} s{remaining}"
-            print(
-                f"\r{line:<70}" if sys.stderr.isatty() else line,
-                end="" if sys.stderr.isatty() else "\n",
-                file=sys.stderr,
-            )
-    if sys.stderr.isatty():
-        print("\r" + " " * 70 + "\r", end="", file=sys.stderr)
+            print(f"\r{line:<70}" if is_terminal else f"{line}\n", end="", flush=True, file=sys.stderr)
+    if is_terminal:
+        print(f"\r{'':<70}\r", end="", file=sys.stderr)
     print(f"{name}: {len(stage.tasks)} tasks in {time.monotonic() - started:.1f} s")
 
 
