@@ -11,6 +11,7 @@ from typing import Any, TextIO
 from lightning import Callback, LightningModule, Trainer
 
 from datamodules.batches import IGNORED, Seq2SeqBatch
+from datamodules.protocol import Replies
 from lightning_modules.lora.adapter_files import retrieved_settings
 from lightning_modules.reply_module import Predictions
 
@@ -79,7 +80,7 @@ class PredictionWriter(Callback):
         print(f"predictions are in {self.path}")
 
 
-def prompt_facts(data: Any) -> dict[str, Any]:
+def prompt_facts(data: Replies) -> dict[str, Any]:
     """What a predictions card says of what stood in front of the contexts."""
     facts: dict[str, Any] = retrieved_settings(data)
     if (style := data.prompts.template.style) != "none":

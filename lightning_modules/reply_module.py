@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics import SumMetric
 
 from datamodules.batches import Seq2SeqBatch
-from datamodules.prompts.rendering import PromptTemplate
+from datamodules.prompts.template import PromptTemplate
 from lightning_modules.backbones.files import Backbone, load_backbone
 from lightning_modules.backbones.generation import Decoding, generate
 from lightning_modules.backbones.likelihood import row_nll

@@ -107,7 +107,7 @@ class UserModule(ReplyModule):
     def _first_progress(self, user: str) -> UserProgress:
         data = self.trainer.datamodule
         num_steps = self.max_epochs * math.ceil(data.num_train_batches(user) / self.trainer.accumulate_grad_batches)
-        return UserProgress(user, num_steps, data.label_tokens_per_batch(user))
+        return UserProgress(user, num_steps, data.label_tokens_per_batch_of(user))
 
     def on_train_epoch_end(self) -> None:
         """Ends the round: a user who has had all epochs, or has not improved for `patience` epochs, is finished."""

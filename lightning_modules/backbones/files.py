@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 from artefacts.files import read_json, replacing_directory, write_json
 from artefacts.fingerprints import DIGITS, sha256_of_files
 from artefacts.layout import MANIFEST, MODEL_WEIGHTS, PROMPT, TOKENIZER_CONFIG, TOKENIZER_FILE, configs_of
-from datamodules.prompts.rendering import PromptTemplate
+from datamodules.prompts.template import PromptTemplate
 from lightning_modules.backbones.t5 import load_model
 
 if TYPE_CHECKING:

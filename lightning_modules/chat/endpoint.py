@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import torch
 
 from artefacts.files import read_json, write_text
-from artefacts.fingerprints import sha256_of_text
+from artefacts.fingerprints import sha256_of_content
 
 from .models import ChatDecoding, ChatModel, Message
 
@@ -142,7 +142,7 @@ class ChatEndpoint(ChatModel):
 
     def _key(self, body: dict[str, Any]) -> str:
         """Names the cached answer: the same only for the same question, settings, model and endpoint."""
-        return sha256_of_text(json.dumps([self.base_url, body], sort_keys=True))
+        return sha256_of_content(json.dumps([self.base_url, body], sort_keys=True))
 
     def _answer(self, key: str, body: dict[str, Any], next_seed: int) -> tuple[Answer, bool]:
         """The answer, and whether it was cached."""

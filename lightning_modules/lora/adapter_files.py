@@ -19,6 +19,8 @@ from artefacts.layout import ADAPTER_WEIGHTS, CARD, configs_of, user_directory
 if TYPE_CHECKING:
     from peft import LoraConfig
 
+    from datamodules.protocol import Replies
+
 
 @dataclass(frozen=True)
 class TrainedAdapter:
@@ -68,10 +70,9 @@ def users_to_train(
     return waiting
 
 
-def retrieved_settings(data: Any) -> dict[str, Any]:
-    """What a card says of `data.retrieved`: nothing where no past replies are in the prompt, or cannot be."""
-    retrieved = getattr(data, "retrieved", None)
-    return {} if retrieved is None else {"retrieved": asdict(retrieved)}
+def retrieved_settings(data: Replies) -> dict[str, Any]:
+    """What a card says of `data.retrieved`: nothing where no past replies are in the prompt."""
+    return {} if data.retrieved is None else {"retrieved": asdict(data.retrieved)}
 
 
 def trained_weights(parent: Path, user: str, backbone_fingerprint: str, retrieved: Mapping[str, Any]) -> Path:

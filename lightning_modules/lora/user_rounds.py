@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from datamodules.protocol import UserReplies
+
 
 @dataclass
 class UserProgress:
@@ -101,10 +103,9 @@ class UserRounds:
         self.best_losses = dict(state["best_losses"])
 
 
-def history_settings(data: Any) -> dict[str, Any]:
+def history_settings(data: UserReplies) -> dict[str, Any]:
     """What a card says of `data.history`: nothing where a user has all of their turns as they are."""
-    history = getattr(data, "history", None)
-    return {} if history is None else {"history": asdict(history)}
+    return {} if data.history is None else {"history": asdict(data.history)}
 
 
 def seed_of(seed: int, user: str) -> int:

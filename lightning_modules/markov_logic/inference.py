@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from artefacts.fingerprints import sha256_of, sha256_of_text
+from artefacts.fingerprints import sha256_of, sha256_of_content
 from datamodules.corpora.posts.profile_sources import PROFILES, ProfileSource
 from datamodules.corpora.records import Post
 from datamodules.evidence.counts import Chunk
 from datamodules.evidence.histories import Spoken, label_attributes, stating
-from datamodules.evidence.language import language_files, load_language
+from datamodules.evidence.language_file import language_content, load_language
 from lightning_modules.markov_logic.decisions import Decision
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class ProfileInference(ProfileSource):
 
     def fingerprint(self) -> str:
         settings = [self.posts_per_chunk, self.min_posts, asdict(self.decision), self.label_patterns]
-        return sha256_of_text(json.dumps([self._content(), settings]))
+        return sha256_of_content(json.dumps([self._content(), settings]))
 
     def infer(self, posts: pa.Table) -> pa.Table:
         if missing := [name for name in COLUMNS if name not in posts.column_names]:
@@ -90,8 +90,8 @@ class ProfileInference(ProfileSource):
 
     def _content(self) -> list[str]:
         """SHA-256 of every file that a profile depends on; a missing one is reported where it is read."""
-        paths = [*sorted(self.network.glob("*")), *language_files(self.language)]
-        return [sha256_of(path) for path in paths if path.is_file()]
+        network = [sha256_of(path) for path in sorted(self.network.glob("*")) if path.is_file()]
+        return [*network, *map(sha256_of_content, language_content(self.language))]
 
     def _load(self) -> LearnedNetwork:
         return load(self.network, self.language, self.label_patterns, tuple(self._content()))

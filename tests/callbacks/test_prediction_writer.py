@@ -8,7 +8,8 @@ import torch
 
 from callbacks import PredictionWriter
 from datamodules.batches import Seq2SeqBatch
-from datamodules.prompts.rendering import Prompts, PromptTemplate
+from datamodules.prompts.rendering import Prompts
+from datamodules.prompts.template import PromptTemplate
 from lightning_modules.backbones.generation import Decoding
 from lightning_modules.reply_module import Predictions
 
@@ -51,6 +52,7 @@ LINES = [
 def trainer(tmp_path, word_tokenizer):
     """As much of a trainer as the callback looks at."""
     data = SimpleNamespace(
+        retrieved=None,
         users=["あん", "ben"],
         prompts=Prompts(PromptTemplate(), word_tokenizer),
         splits={"test": SimpleNamespace(reader=SimpleNamespace(content="5b117"))},

@@ -10,7 +10,7 @@ from lightning import Callback, Trainer
 
 from callbacks import BackboneExport, PredictionWriter
 from datamodules import ReplyPairs
-from datamodules.prompts.rendering import PromptTemplate
+from datamodules.prompts.template import PromptTemplate
 from evaluation.results.predictions import read_predictions
 from lightning_modules import JointTuning
 from lightning_modules.backbones.files import load_backbone, save_backbone

@@ -13,7 +13,7 @@ from lightning import Trainer
 from callbacks import PredictionWriter
 from commands.cli import main
 from datamodules import UserSets
-from datamodules.prompts.rendering import PromptTemplate
+from datamodules.prompts.template import PromptTemplate
 from lightning_modules import PromptedLLM
 from lightning_modules.chat.models import ChatDecoding, ChatModel
 from lightning_modules.chat.wording import ChatWording

@@ -20,9 +20,9 @@ from transformers import AutoModelForSeq2SeqLM
 from artefacts.layout import user_directory
 from callbacks import AdapterCheckpoint
 from datamodules import UserSets
+from evaluation.results.predictions import read_card
 from lightning_modules import UserLora
 from lightning_modules.backbones.generation import Decoding
-from lightning_modules.lora.adapter_files import read_card
 from lightning_modules.lora.user_rounds import seed_of
 
 SETTINGS = {
@@ -301,7 +301,7 @@ def test_what_cannot_be_is_refused(run, changes, message):
 
 
 def test_the_wrong_prompt_is_refused(run, tmp_path):
-    from datamodules.prompts.rendering import PromptTemplate
+    from datamodules.prompts.template import PromptTemplate
 
     with pytest.raises(
         ValueError, match="was trained with another prompt: style was 'none', now 'psp'; set data.prompt"

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from datamodules.prompts.rendering import PromptTemplate
+from datamodules.prompts.template import PromptTemplate
 from lightning_modules.backbones.files import load_backbone, save_backbone
 from lightning_modules.backbones.t5 import new_model
 from lightning_modules.reply_module import differences
