@@ -12,8 +12,9 @@ from artefacts.files import partial_of, publish, write_json
 from artefacts.layout import PREDICTIONS, card_of
 from artefacts.predictions import Prediction
 from datamodules.batches import IGNORED, Seq2SeqBatch
+from datamodules.protocol import Replies
 from lightning_modules.lora.adapter_files import retrieved_settings
-from lightning_modules.seq2seq import Predictions
+from lightning_modules.reply_module import Predictions
 
 
 class PredictionWriter(Callback):
@@ -77,7 +78,7 @@ class PredictionWriter(Callback):
         print(f"predictions are in {self.path}")
 
 
-def prompt_facts(data: Any) -> dict[str, Any]:
+def prompt_facts(data: Replies) -> dict[str, Any]:
     """What a predictions card says of what stood in front of the contexts."""
     facts: dict[str, Any] = retrieved_settings(data)
     if (style := data.prompts.template.style) != "none":

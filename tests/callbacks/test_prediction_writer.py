@@ -8,11 +8,12 @@ import torch
 
 from callbacks import PredictionWriter
 from datamodules.batches import Seq2SeqBatch
-from datamodules.prompts.rendering import Prompts, PromptTemplate
+from datamodules.prompts.rendering import Prompts
+from datamodules.prompts.template import PromptTemplate
 from evaluation.results.cards import card_facts, read_card
 from evaluation.results.predictions import read_predictions
 from lightning_modules.backbones.generation import Decoding
-from lightning_modules.seq2seq import Predictions
+from lightning_modules.reply_module import Predictions
 
 # 0 <pad>, 1 </s>, 3 speaker, 4 partner, 5 the speaker's profile; 7 hi, 8 tea, 9 coffee, 10 yes, 11 no, 15 age, 19 old
 BATCH = Seq2SeqBatch(
@@ -53,6 +54,7 @@ LINES = [
 def trainer(tmp_path, word_tokenizer):
     """As much of a trainer as the callback looks at."""
     data = SimpleNamespace(
+        retrieved=None,
         users=["あん", "ben"],
         prompts=Prompts(PromptTemplate(), word_tokenizer),
         splits={"test": SimpleNamespace(reader=SimpleNamespace(content="5b117"))},

@@ -1,6 +1,8 @@
 """Commands of rows that are not run."""
 
 import asyncio
+import multiprocessing
+import os
 from pathlib import Path
 
 import pytest
@@ -28,3 +30,34 @@ def commands(monkeypatch, tmp_path):
     monkeypatch.setattr(rows, "run_lightning", run)
     monkeypatch.setattr(rows, "finished", lambda _: {})
     return seen
+
+
+ROOT = Path(__file__).parents[2]
+PRELOADED = ["commands.cli", "callbacks", "lightning_modules.user_lora", "lightning_modules.user_tuning"]
+
+
+def run_command(arguments, directory):
+    """A command in a process group of its own."""
+    from commands.cli import main
+
+    os.setsid()
+    os.chdir(directory)
+    main(arguments)
+
+
+@pytest.fixture
+def start_command(project, monkeypatch):
+    """Starts `lightning ...` in the project, as a process to be killed.
+
+    It is forked from a server that has imported everything, which takes longer than all else that the command does.
+    """
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+
+    def start(*arguments):
+        process = context.Process(target=run_command, args=(list(arguments), project))
+        process.start()
+        return process
+
+    return start
