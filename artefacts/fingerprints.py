@@ -28,9 +28,14 @@ def sha256_of_files(paths: Iterable[Path], name: Callable[[Path], bytes] = lambd
     return digest.hexdigest()
 
 
+def sha256_of_content(content: str | bytes) -> str:
+    """SHA-256 of a content, in 64 hexadecimal digits."""
+    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
+
+
 def fingerprint(content: str | bytes) -> str:
     """SHA-256 of a content, in 16 hexadecimal digits."""
-    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()[:DIGITS]
+    return sha256_of_content(content)[:DIGITS]
 
 
 def fingerprint_of(path: Path) -> str | None:

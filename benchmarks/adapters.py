@@ -31,10 +31,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from artefacts.layout import ADAPTER_WEIGHTS, ADAPTERS, user_directory
 from benchmarks.experiment import exit_on_termination, load_experiment
 from benchmarks.report import ratios, spread, table
 
@@ -43,6 +44,15 @@ NAMES = {
     "loop": "plain PEFT loop",
     "trainer": "Seq2SeqTrainer + PEFT per user",
 }
+
+
+class Run(NamedTuple):
+    """One run of a competitor: wall and CPU seconds, peak memory in MB, nats per token on the validation turns."""
+
+    seconds: float
+    cpu_seconds: float
+    memory: float
+    loss: float
 
 
 def job_of(model: Any, data: Any, users: Sequence[str], precision: str | None, tuned: bool) -> dict[str, Any]:
@@ -102,7 +112,7 @@ class Judge:
         from peft import LoraConfig, get_peft_model
 
         from datamodules.batches import collate
-        from lightning_modules.backbones.t5 import load_backbone
+        from lightning_modules.backbones.files import load_backbone
 
         rows = data.splits["validation"].load(job["users"], data.prompts, job["max_context_tokens"])
         rendered = rows.rendered
@@ -126,7 +136,7 @@ class Judge:
         nll = tokens = 0.0
         for user, batches in self.batches.items():
             if directories is not None:
-                state = load_file(directories[user] / "adapter_model.safetensors")
+                state = load_file(directories[user] / ADAPTER_WEIGHTS)
                 if set_peft_model_state_dict(self.model, state).unexpected_keys:
                     raise RuntimeError(f"{directories[user]} does not fit the backbone")
             for batch in batches:
@@ -164,57 +174,53 @@ def compare(arguments: argparse.Namespace, directory: Path) -> None:
     users = data.users[: arguments.users]
     job = job_of(model, data, users, trainer.get("precision"), arguments.tuned_baselines)
     judge = Judge(job, data)
-    without = judge.loss(None)
+    without = judge.loss(None)  # as long as the adapter is fresh
     (directory / "users.txt").write_text("\n".join(users) + "\n")
     lightning = [str(Path(sys.executable).with_name("lightning")), "fit", "--config", str(arguments.experiment)]
     lightning += [*overrides, f"--data.users={directory / 'users.txt'}"]
-    others = [sys.executable, "-m", "benchmarks.peers.adapters"]
-    environment = dict(os.environ)
-    seconds: dict[str, list[float]] = {name: [] for name in NAMES}
-    work: dict[str, list[float]] = {name: [] for name in NAMES}
-    memory: dict[str, list[float]] = {name: [] for name in NAMES}
-    losses: dict[str, list[float]] = {name: [] for name in NAMES}
+    runs: dict[str, list[Run]] = {name: [] for name in NAMES}
     for repetition in range(arguments.repetitions):
         first = repetition % len(NAMES)
         for name in list(NAMES)[first:] + list(NAMES)[:first]:
             output = directory / f"{name}{repetition}"
-            command = [*lightning, f"--run={output}"]
-            if name != "ours":
-                command = [*others, name, json.dumps({**job, "output": str(output)})]
-            wall, cores, peak = run(command, directory / f"{name}.log", environment)
-            seconds[name].append(wall)
-            work[name].append(cores)
-            memory[name].append(peak)
-            losses[name].append(judge.loss(adapters_of(name, output, users)))
-            print(f"{name}: {wall:.1f} s, CPU {cores:.1f} s, loss {losses[name][-1]:.4f}", file=sys.stderr)
-
+            theirs = [sys.executable, "-m", "benchmarks.peers.adapters", name]
+            theirs += [json.dumps({**job, "output": str(output)})]
+            command = [*lightning, f"--run={output}"] if name == "ours" else theirs
+            usage = run(command, directory / f"{name}.log", dict(os.environ))
+            runs[name].append(Run(*usage, judge.loss(adapters_of(name, output, users))))
+            print(f"{name}: {runs[name][-1]}", file=sys.stderr)
     num_turns = arguments.epochs * sum(data.splits["train"].num_turns[user] for user in users)
     print(
         f"\n{len(users)} users, {num_turns:,} turns in {arguments.epochs} epochs, rank {model.rank}, "
         f"precision {trainer.get('precision') or '32-true'}, {arguments.repetitions} repetitions; validation loss "
         f"without adapters {without:.3f}{'; the others have our CPU settings' if job['tuned'] else ''}\n"
     )
+    print(report(runs, num_turns))
+
+
+def report(runs: dict[str, list[Run]], num_turns: int) -> str:
+    """The table."""
+    columns = {name: [list(values) for values in zip(*of_name, strict=True)] for name, of_name in runs.items()}
+    ours = columns["ours"][0]
     rows = [
         [
-            label,
-            spread(seconds[name], 1),
-            spread([num_turns / wall for wall in seconds[name]]),
-            "" if name == "ours" else spread(ratios(seconds[name], seconds["ours"]), 2),
-            spread(work[name], 1),
-            spread(losses[name], 3),
-            spread(memory[name]),
+            NAMES[name],
+            spread(seconds, 1),
+            spread([num_turns / wall for wall in seconds]),
+            "" if name == "ours" else spread(ratios(seconds, ours), 2),
+            spread(cpu_seconds, 1),
+            spread(losses, 3),
+            spread(memory),
         ]
-        for name, label in NAMES.items()
+        for name, (seconds, cpu_seconds, memory, losses) in columns.items()
     ]
     header = ["", "wall time, s", "turns/s", "ours is faster by", "CPU time, s", "validation loss", "memory, MB"]
-    print(table(header, rows))
+    return table(header, rows)
 
 
 def adapters_of(name: str, output: Path, users: Sequence[str]) -> dict[str, Path]:
-    """Where a competitor has put everyone's adapter."""
-    from lightning_modules.lora.adapter_files import adapter_directory
-
-    return {user: adapter_directory(output / "adapters", user) if name == "ours" else output / user for user in users}
+    """Where a competitor has put every user's adapter."""
+    return {user: user_directory(output / ADAPTERS, user) if name == "ours" else output / user for user in users}
 
 
 if __name__ == "__main__":

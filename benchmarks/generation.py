@@ -25,17 +25,27 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from lightning import Callback, LightningModule, Trainer
 
+from artefacts.layout import PREDICTIONS, user_directory
 from benchmarks.adapters import run
 from benchmarks.experiment import exit_on_termination, load_experiment
 from benchmarks.report import ratios, spread, table
 
 SECONDS = "generation_seconds.txt"
 NAMES = {"ours": "ours, `lightning predict`", "switching": "PEFT, one `generate` a reply"}
+
+
+class Run(NamedTuple):
+    """One run of a competitor: wall and CPU seconds of generation, seconds and peak memory in MB of the process."""
+
+    seconds: float
+    cpu_seconds: float
+    process_seconds: float
+    memory: float
 
 
 class GenerationTimer(Callback):
@@ -70,7 +80,7 @@ def main() -> None:
 
 
 def compare(arguments: argparse.Namespace, directory: Path) -> None:
-    """All repetitions; ValueError where a reply differs."""
+    """All repetitions; ValueError if a reply differs."""
     _, data, _ = load_experiment(arguments.experiment)
     data.prepare_data()
     data.setup("predict")
@@ -85,80 +95,80 @@ def compare(arguments: argparse.Namespace, directory: Path) -> None:
     lightning += [*flags, "--trainer.precision=32-true", "--trainer.logger=false"]
     lightning += [f"--data.predict_rows={arguments.rows}", "--trainer.callbacks+=benchmarks.generation.GenerationTimer"]
     root = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
-    alone: dict[str, list[float]] = {name: [] for name in NAMES}
-    seconds: dict[str, list[float]] = {name: [] for name in NAMES}
-    work: dict[str, list[float]] = {name: [] for name in NAMES}
-    memory: dict[str, list[float]] = {name: [] for name in NAMES}
+    runs: dict[str, list[Run]] = {name: [] for name in NAMES}
     for repetition in range(arguments.repetitions):
         replies = {}
         for name in list(NAMES)[:: -1 if repetition % 2 else 1]:
             output = directory / f"{name}{repetition}"
-            command = [*lightning, f"--run={output}"]
-            if name == "switching":
-                job = {"experiment": str(arguments.experiment), "flags": flags, "output": str(output)}
-                command = [sys.executable, "-m", "benchmarks.generation", "worker", json.dumps(job)]
-            wall, _, peak = run(command, directory / f"{name}.log", {**os.environ, "PYTHONPATH": root})
-            generation, worked = json.loads((output / SECONDS).read_text())
-            alone[name].append(generation)
-            work[name].append(worked)
-            seconds[name].append(wall)
-            memory[name].append(peak)
-            lines = map(json.loads, (output / "predictions.jsonl").read_text().splitlines())
-            replies[name] = {(line["user"], line["pair_id"]): line["candidates"][0] for line in lines}
-            print(f"{name}: {wall:.1f} s, of it generation {generation:.1f} s, CPU {worked:.1f} s", file=sys.stderr)
-        ours, theirs = replies["ours"], replies["switching"]
-        if differing := [pair for pair in ours.keys() | theirs.keys() if ours.get(pair) != theirs.get(pair)]:
-            raise ValueError(f"{len(differing)} of {len(ours)} replies differ, such as that to pair {differing[0]}")
-    print(f"\n{len(users)} users, {len(ours):,} greedy replies, all the same; {arguments.repetitions} repetitions\n")
+            job = {"experiment": str(arguments.experiment), "flags": flags, "output": str(output)}
+            theirs = [sys.executable, "-m", "benchmarks.generation", "worker", json.dumps(job)]
+            command = [*lightning, f"--run={output}"] if name == "ours" else theirs
+            wall, _, memory = run(command, directory / f"{name}.log", {**os.environ, "PYTHONPATH": root})
+            runs[name].append(Run(*json.loads((output / SECONDS).read_text()), wall, memory))
+            replies[name] = replies_in(output)
+            print(f"{name}: {runs[name][-1]}", file=sys.stderr)
+        require_same(**replies)
+    num_replies = len(replies["ours"])
+    print(f"\n{len(users)} users, {num_replies:,} greedy replies, all the same; {arguments.repetitions} repetitions\n")
+    print(report(runs, num_replies))
+
+
+def replies_in(run: Path) -> dict[tuple[str, int], str]:
+    """The reply of each user to each pair."""
+    lines = map(json.loads, (run / PREDICTIONS).read_text().splitlines())
+    return {(line["user"], line["pair_id"]): line["candidates"][0] for line in lines}
+
+
+def require_same(ours: dict[tuple[str, int], str], switching: dict[tuple[str, int], str]) -> None:
+    """ValueError if a reply differs."""
+    if differing := [pair for pair in ours.keys() | switching.keys() if ours.get(pair) != switching.get(pair)]:
+        raise ValueError(f"{len(differing)} of {len(ours)} replies differ, such as that to pair {differing[0]}")
+
+
+def report(runs: dict[str, list[Run]], num_replies: int) -> str:
+    """The table."""
+    columns = {name: [list(values) for values in zip(*of_name, strict=True)] for name, of_name in runs.items()}
+
+    def against_ours(name: str, column: int) -> str:
+        return "" if name == "ours" else spread(ratios(columns[name][column], columns["ours"][column]), 2)
+
     rows = [
         [
-            label,
-            spread([len(ours) / wall for wall in alone[name]], 1),
-            "" if name == "ours" else spread(ratios(alone[name], alone["ours"]), 2),
-            spread(work[name], 1),
-            "" if name == "ours" else spread(ratios(work[name], work["ours"]), 2),
-            spread(seconds[name], 1),
-            "" if name == "ours" else spread(ratios(seconds[name], seconds["ours"]), 2),
-            spread(memory[name]),
+            NAMES[name],
+            spread([num_replies / seconds for seconds in generation], 1),
+            against_ours(name, 0),
+            spread(cpu_seconds, 1),
+            against_ours(name, 1),
+            spread(process, 1),
+            against_ours(name, 2),
+            spread(memory),
         ]
-        for name, label in NAMES.items()
+        for name, (generation, cpu_seconds, process, memory) in columns.items()
     ]
     faster = "ours is faster by"
     heading = ["", "replies/s (generation alone)", faster, "its CPU time, s", faster, "whole process, s", faster]
-    print(table([*heading, "memory, MB"], rows))
+    return table([*heading, "memory, MB"], rows)
 
 
 def switch(job: dict[str, Any]) -> None:
-    """One reply after the other, as somebody would write it with PEFT alone."""
+    """One reply after the other, as one would write it with PEFT alone."""
     import torch
-    from peft import PeftModel
-    from transformers import AutoTokenizer, T5ForConditionalGeneration
-
-    from lightning_modules.lora.adapter_files import adapter_directory
+    from transformers import AutoTokenizer
 
     model, data, _ = load_experiment(Path(job["experiment"]), job["flags"])
     data.prepare_data()
     data.setup("predict")
     tokenizer = AutoTokenizer.from_pretrained(model.init_from)
-    backbone = T5ForConditionalGeneration.from_pretrained(model.init_from, dtype=torch.float32)
     names = {user: f"user{number}" for number, user in enumerate(data.users)}  # PEFT allows no dot in a name
-    directories = {user: adapter_directory(model.adapters, user) for user in data.users}
-    first, *others = data.users
-    peft = PeftModel.from_pretrained(backbone, directories[first], adapter_name=names[first])
-    for user in others:
-        peft.load_adapter(directories[user], adapter_name=names[user])
-    peft.eval()
+    peft = with_adapters(model, names)
     loaded = data.splits["test"].load(data.users, data.prompts, data.max_context_tokens)
     output = Path(job["output"])
     output.mkdir()
     began = clocks()
-    with (output / "predictions.jsonl").open("w") as file, torch.no_grad():
+    with (output / PREDICTIONS).open("w") as file, torch.no_grad():
         for user in data.users:
             for row in loaded.rows[user].tolist():
-                inputs = loaded.rendered.inputs
-                ids = torch.from_numpy(
-                    inputs.values[inputs.offsets[row] : inputs.offsets[row + 1]][None].astype("int64")
-                )
+                ids = torch.from_numpy(loaded.rendered.inputs.row(row)[None].astype("int64"))
                 peft.set_adapter(names[user])
                 tokens = peft.generate(
                     input_ids=ids,
@@ -171,6 +181,20 @@ def switch(job: dict[str, Any]) -> None:
                 line = {"user": user, "pair_id": int(loaded.rendered.pair_id[row]), "candidates": [reply]}
                 file.write(json.dumps(line) + "\n")
     (output / SECONDS).write_text(json.dumps((clocks() - began).tolist()))
+
+
+def with_adapters(model: Any, names: dict[str, str]) -> Any:
+    """A PEFT model that holds the adapters of all users, under these names."""
+    import torch
+    from peft import PeftModel
+    from transformers import T5ForConditionalGeneration
+
+    backbone = T5ForConditionalGeneration.from_pretrained(model.init_from, dtype=torch.float32)
+    first, *others = names
+    peft = PeftModel.from_pretrained(backbone, user_directory(model.adapters, first), adapter_name=names[first])
+    for user in others:
+        peft.load_adapter(user_directory(model.adapters, user), adapter_name=names[user])
+    return peft.eval()
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import sys
 import time
 from pathlib import Path
 
+from artefacts.files import partial_of
 from artefacts.manifest import read_manifest, split_fingerprint
 from benchmarks.report import table
 
@@ -43,7 +44,7 @@ def command(output: Path, *flags: str) -> list[str]:
 def run(output: Path, *flags: str) -> float:
     """Prepares anew; returns the seconds it took."""
     shutil.rmtree(output, ignore_errors=True)
-    shutil.rmtree(output.with_name(output.name + ".partial"), ignore_errors=True)
+    shutil.rmtree(partial_of(output), ignore_errors=True)
     start = time.monotonic()
     subprocess.run(command(output, *flags), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return time.monotonic() - start
@@ -75,13 +76,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     random.seed(arguments.seed)
-    rows, found = [], set()
-    times = []
+    rows, outputs, times = [], set(), []
 
     def add(name: str, output: Path, seconds: str) -> None:
         manifest = read_manifest(output)
         fingerprint = " ".join(split_fingerprint(manifest, split) for split in manifest["splits"])
-        found.add((fingerprint, str(sorted(manifest["dropped"].items()))))
+        outputs.add((fingerprint, str(sorted(manifest["dropped"].items()))))
         rows.append([name, seconds, fingerprint])
         print(rows[-1], flush=True)
 
@@ -98,10 +98,10 @@ def main() -> None:
     moments = [SECONDS_TO_BEGIN + random.uniform(0, min(times) / arguments.kills) for _ in range(arguments.kills)]
     output = arguments.output / "killed"
     kills = run_with_kills(output, moments, "--num_buckets=16")
-    told = ", ".join(f"{moment:.0f}" for moment in moments[:kills])
-    add(f"16 buckets, killed {kills} times", output, f"after {told}")
+    seconds = ", ".join(f"{moment:.0f}" for moment in moments[:kills])
+    add(f"16 buckets, killed {kills} times", output, f"after {seconds}")
     print(table(["preparation", "seconds", "fingerprints of training and validation"], rows))
-    sys.exit(len(found) != 1)
+    sys.exit(len(outputs) != 1)
 
 
 if __name__ == "__main__":

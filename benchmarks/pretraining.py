@@ -37,7 +37,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -61,8 +61,8 @@ def prepare(experiment: Path, directory: Path) -> tuple[Any, int]:
     model, data, _ = load_experiment(experiment)
     data.prepare_data()
     data.setup("fit")
-    stream = data.stream("pretrain/train", shuffle=True)
-    rendered = data.prompts.render(stream.reader.read(range(len(stream.reader.groups))), data.max_context_tokens)
+    reader = data.sources[0].reader
+    rendered = data.prompts.render(reader.read(range(len(reader.groups))), data.max_context_tokens)
     np.savez(
         directory / "pairs.npz",
         input_values=rendered.inputs.values,
@@ -74,7 +74,7 @@ def prepare(experiment: Path, directory: Path) -> tuple[Any, int]:
     new_model(model.size, data.prompts.tokenizer.get_vocab_size(), model.dropout).save_pretrained(directory / "initial")
     for file in data.tokenizer_directory.iterdir():
         shutil.copy(file, directory / "initial")
-    return data, round(sum(stream.reader.group_sizes) / stream.num_batches_in_epoch(0))
+    return data, round(sum(reader.group_sizes) / len(data.train_dataloader()))
 
 
 def matrix_rate(size: int = 2048, seconds: float = 1.0) -> float:
@@ -128,11 +128,8 @@ def main() -> None:
 
 def compare(arguments: argparse.Namespace, directory: Path) -> None:
     """One run of all competitors."""
-    import torch
-    from transformers import T5ForConditionalGeneration
-
     data, rows = prepare(arguments.experiment, directory)
-    common = {
+    job = {
         "experiment": str(arguments.experiment),
         "directory": str(directory),
         "steps": arguments.steps,
@@ -140,58 +137,84 @@ def compare(arguments: argparse.Namespace, directory: Path) -> None:
         "rows": rows,
         "tuned": arguments.tuned_trainer,
     }
-    command = [sys.executable, "-m", "benchmarks.peers.pretraining"]
+    trained = train_in_turns(job, arguments.slices + 1)
+    print(
+        f"\n{arguments.slices} slices of {arguments.steps} steps, {rows} rows a step for the Trainer, "
+        f"{'/'.join(map(str, sorted(trained.threads)))} threads; bf16 matrix product: "
+        f"{spread([rate / 1e9 for rate in trained.matrix_rates])} billion operations a second"
+        f"{'; the Trainer has our CPU settings' if arguments.tuned_trainer else ''}\n"
+    )
+    print(report(trained, arguments.steps, data, directory))
+
+
+class Trained(NamedTuple):
+    """What the competitors took and saw.
+
+    Attributes:
+        threads: Numbers of threads that they have.
+        matrix_rates: Operations per second of a matrix product before each slice.
+        seconds: Of each slice, by competitor.
+        ends: The last word of each competitor: counts of its batches, peak memory in MB.
+    """
+
+    threads: set[int]
+    matrix_rates: list[float]
+    seconds: dict[str, list[float]]
+    ends: dict[str, dict[str, Any]]
+
+
+def train_in_turns(job: dict[str, Any], num_slices: int) -> Trained:
+    """Starts all competitors and gives each a slice of steps in turn, in changing order."""
+    command, directory = [sys.executable, "-m", "benchmarks.peers.pretraining"], Path(job["directory"])
     workers: dict[str, Worker] = {}
     seconds: dict[str, list[float]] = {name: [] for name in NAMES}
-    matrix: list[float] = []
+    rates = []
     try:
         for name in NAMES:
-            job = json.dumps({**common, "name": name})
-            environment = os.environ
-            workers[name] = Worker([*command, job], directory / f"{name}.log", environment)
+            named = json.dumps({**job, "name": name})
+            workers[name] = Worker([*command, named], directory / f"{name}.log", os.environ)
         threads = {worker.hear()["threads"] for worker in workers.values()}
-        for number in range(arguments.slices + 1):
-            matrix.append(matrix_rate())
-            order = list(NAMES)[number % 3 :] + list(NAMES)[: number % 3]
-            for name in order:
+        for number in range(num_slices):
+            rates.append(matrix_rate())
+            for name in list(NAMES)[number % 3 :] + list(NAMES)[: number % 3]:
                 seconds[name].append(workers[name].turn()["seconds"])
             print(f"slice {number}: { ({name: round(s[-1], 1) for name, s in seconds.items()}) } s", file=sys.stderr)
-        ends = {name: worker.turn() for name, worker in workers.items()}
+        return Trained(threads, rates, seconds, {name: worker.turn() for name, worker in workers.items()})
     finally:
         for worker in workers.values():
             worker.stop()
 
-    counts = {name: np.array(end["counts"]).reshape(-1, arguments.steps, 3).sum(1) for name, end in ends.items()}
-    speed = {name: counts[name][:, :2].sum(1) / np.array(seconds[name]) for name in NAMES}  # (slices + 1,)
+
+def report(trained: Trained, num_steps: int, data: Any, directory: Path) -> str:
+    """The table."""
+    import torch
+    from transformers import T5ForConditionalGeneration
+
+    speeds: dict[str, np.ndarray] = {}  # (slices,), the warm-up first
     lines = []
     for name, label in NAMES.items():
         model = T5ForConditionalGeneration.from_pretrained(directory / name, dtype=torch.float32)
-        inputs, labels, positions = counts[name].sum(0)
-        peak = [
-            model_operations(model, *count[:2]) / s / rate
-            for count, s, rate in zip(counts[name], seconds[name], matrix, strict=True)
-        ]
+        counts = np.array(trained.ends[name]["counts"]).reshape(-1, num_steps, 3).sum(1)  # (slices, 3)
+        seconds = np.array(trained.seconds[name])
+        speeds[name] = counts[:, :2].sum(1) / seconds
+        inputs, labels, positions = counts.sum(0)
+        operations = np.array([model_operations(model, *count[:2]) for count in counts])
+        peak = operations / seconds / np.array(trained.matrix_rates)
         lines.append(
             [
                 label,
-                spread(speed[name][1:]),
-                "" if name == "ours" else spread(ratios(speed["ours"][1:], speed[name][1:]), 2),
-                f"{(inputs + labels) / sum(seconds[name]):,.0f}",
+                spread(speeds[name][1:]),
+                "" if name == "ours" else spread(ratios(speeds["ours"][1:], speeds[name][1:]), 2),
+                f"{(inputs + labels) / seconds.sum():,.0f}",
                 f"{1 - (inputs + labels) / positions:.1%}",
                 f"{statistics.median(peak[1:]):.1%}",
                 f"{inputs + labels:,}",
                 f"{held_out_loss(model, data):.3f}",
-                f"{ends[name]['memory']:,.0f}",
+                f"{trained.ends[name]['memory']:,.0f}",
             ]
         )
     header = ["tokens/s", "ours ÷ this", "with warm-up", "padding", "of peak", "tokens seen", "loss", "memory, MB"]
-    print(
-        f"\n{arguments.slices} slices of {arguments.steps} steps, {rows} rows a step for the Trainer, "
-        f"{'/'.join(map(str, sorted(threads)))} threads; bf16 matrix product: "
-        f"{spread([rate / 1e9 for rate in matrix])} billion operations a second"
-        f"{'; the Trainer has our CPU settings' if arguments.tuned_trainer else ''}\n"
-    )
-    print(table(["", *header], lines))
+    return table(["", *header], lines)
 
 
 if __name__ == "__main__":

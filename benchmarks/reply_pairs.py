@@ -35,6 +35,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from artefacts.layout import TOKENIZER
+from artefacts.manifest import write_manifest
 from benchmarks.peers.streams import PEERS
 from benchmarks.report import peak_memory, spread, table
 
@@ -43,9 +45,8 @@ NUM_SPEAKERS = 1000
 VOCABULARY_SIZE = 32_000
 
 
-def write_part(directory: Path) -> tuple[dict[str, Any], str]:
-    """Writes a tokenizer and one part of random pairs; returns the part's description and the fingerprint."""
-    import numpy as np
+def write_part(directory: Path) -> dict[str, Any]:
+    """Writes a tokenizer and one part of random pairs; returns the part's description."""
     from tokenizers import AddedToken, Tokenizer
     from tokenizers.models import WordLevel
 
@@ -55,8 +56,16 @@ def write_part(directory: Path) -> tuple[dict[str, Any], str]:
     names = (PAD, EOS, UNK, *MARKERS)
     tokenizer = Tokenizer(WordLevel({name: id for id, name in enumerate(names)}, unk_token=UNK))
     tokenizer.add_special_tokens([AddedToken(name, special=True) for name in names])
-    save_tokenizer(tokenizer, directory / "tokenizer")
-    fingerprint = tokenizer_fingerprint(directory / "tokenizer")
+    save_tokenizer(tokenizer, directory / TOKENIZER)
+    columns = schema(VOCABULARY_SIZE, tokenizer_fingerprint(directory / TOKENIZER))
+    (part,) = write_shards(random_rows(first_id=len(names)), directory / "part", columns)
+    return part
+
+
+def random_rows(first_id: int) -> Iterator[dict[str, Any]]:
+    """Rows of a shard: random ids from `first_id` on, lengths as in chat."""
+    import numpy as np
+
     random = np.random.default_rng(0)
     num_turns = random.choice([1, 2, 3, 4], size=PAIRS_PER_PART, p=[0.08, 0.08, 0.08, 0.76])
     # Log-normal turn lengths; the mean of 45 / (3.52 + 1) ids is that of exp(sigma² / 2) times the median.
@@ -65,26 +74,22 @@ def write_part(directory: Path) -> tuple[dict[str, Any], str]:
 
     def turn() -> list[int]:
         length = int(np.clip(round(random.lognormal(np.log(median), sigma)), 1, 128))
-        return random.integers(len(names), VOCABULARY_SIZE, size=length).tolist()
+        return random.integers(first_id, VOCABULARY_SIZE, size=length).tolist()
 
-    def rows() -> Iterator[dict[str, Any]]:
-        for number, count in enumerate(num_turns.tolist()):
-            context = [turn() for _ in range(count)]
-            yield {
-                "pair_id": number,
-                "dialogue_id": f"d{number // 20}",
-                "position": number % 20 + 1,
-                "speaker": f"u{number % NUM_SPEAKERS}",
-                "partner": f"u{(number + 1) % NUM_SPEAKERS}",
-                "context_ids": [id for ids in context for id in ids],
-                "context_lengths": [len(ids) for ids in context],
-                "context_speakers": [(count - place) % 2 for place in range(count)],
-                "response_ids": turn(),
-                "time": None,
-            }
-
-    (part,) = write_shards(rows(), directory / "part", schema(VOCABULARY_SIZE, fingerprint))
-    return part, fingerprint
+    for number, count in enumerate(num_turns.tolist()):
+        context = [turn() for _ in range(count)]
+        yield {
+            "pair_id": number,
+            "dialogue_id": f"d{number // 20}",
+            "position": number % 20 + 1,
+            "speaker": f"u{number % NUM_SPEAKERS}",
+            "partner": f"u{(number + 1) % NUM_SPEAKERS}",
+            "context_ids": [id for ids in context for id in ids],
+            "context_lengths": [len(ids) for ids in context],
+            "context_speakers": [(count - turn_number) % 2 for turn_number in range(count)],
+            "response_ids": turn(),
+            "time": None,
+        }
 
 
 def make_corpus(source: Path, part: dict[str, Any], directory: Path, num_pairs: int) -> None:
@@ -92,18 +97,18 @@ def make_corpus(source: Path, part: dict[str, Any], directory: Path, num_pairs: 
     parts = []
     split = directory / "pretrain" / "train"
     split.mkdir(parents=True)
-    (directory / "tokenizer").symlink_to(source / "tokenizer")
+    (directory / TOKENIZER).symlink_to(source / TOKENIZER)
     for number in range(num_pairs // PAIRS_PER_PART):
         name = f"part-{number:05d}.parquet"
         os.link(source / "part" / part["file"], split / name)
         parts.append({**part, "file": name})
-    (directory / "manifest.json").write_text(json.dumps({"splits": {"pretrain/train": parts}}))
+    write_manifest(directory, {"splits": {"pretrain/train": parts}})
 
 
 def measure(directory: Path, pairs_to_time: int, tokens_per_batch: int) -> dict[str, float]:
     """All columns for one corpus, in this process."""
-    from datamodules.batches import IGNORED
-    from datamodules.prompts.rendering import PromptTemplate, load_prompts
+    from datamodules.prompts.loading import load_prompts
+    from datamodules.prompts.template import PromptTemplate
     from datamodules.shards.reader import ShardReader
     from datamodules.streaming.pair_stream import PairStream, Source
 
@@ -114,18 +119,29 @@ def measure(directory: Path, pairs_to_time: int, tokens_per_batch: int) -> dict[
         prompts = load_prompts(PromptTemplate(), directory, None)
         return PairStream([Source(reader, prompts, 64)], tokens_per_batch, shuffle=True)
 
-    def window_sizes(stream: PairStream) -> Iterator[tuple[int, int]]:
-        for epoch in range(1_000_000):
-            for window in stream.windows(epoch):
-                yield stream.num_batches(window), stream.num_pairs(window)
-
     began = time.perf_counter()
     stream = opened()
     batches = (batch for epoch in range(1_000_000) for batch in stream.batches(epoch))
     next(batches)
     start = time.perf_counter() - began
+    rate, density = measure_windows(stream, batches, pairs_to_time)
+    began = time.perf_counter()
+    stream = opened()
+    next(stream.batches(0, stream.num_batches_in_epoch(0) // 2))
+    resume = time.perf_counter() - began
+    return {"rate": rate, "density": density, "start": start, "resume": resume, "memory": peak_memory() - held}
 
-    sizes = window_sizes(stream)
+
+def measure_windows(stream: Any, batches: Iterator[Any], pairs_to_time: int) -> tuple[float, float]:
+    """Pairs per second of whole windows after the first one, whose first batch is taken; and the non-padding share."""
+    from datamodules.batches import IGNORED
+
+    def window_sizes() -> Iterator[tuple[int, int]]:
+        for epoch in range(1_000_000):
+            for window in stream.windows(epoch):
+                yield stream.num_batches(window), stream.num_pairs(window)
+
+    sizes = window_sizes()
     for _ in range(next(sizes)[0] - 1):
         next(batches)
     num_pairs = 0
@@ -136,24 +152,12 @@ def measure(directory: Path, pairs_to_time: int, tokens_per_batch: int) -> dict[
         for _ in range(num_batches):
             next(batches)
     rate = num_pairs / (time.perf_counter() - began)
-
     tokens = positions = 0  # of one more window, counted while no clock runs
     for _ in range(next(sizes)[0]):
         batch = next(batches)
         tokens += int(batch.attention_mask.sum() + (batch.labels != IGNORED).sum())
         positions += batch.input_ids.numel() + batch.labels.numel()
-
-    began = time.perf_counter()
-    stream = opened()
-    next(stream.batches(0, stream.num_batches_in_epoch(0) // 2))
-    resume = time.perf_counter() - began
-    return {
-        "rate": rate,
-        "density": tokens / positions,
-        "start": start,
-        "resume": resume,
-        "memory": peak_memory() - held,
-    }
+    return rate, tokens / positions
 
 
 def run_peer(python: str, *arguments: Any) -> str:
@@ -211,28 +215,32 @@ def main() -> None:
         return
     if wrong := [size for size in arguments.sizes if size < PAIRS_PER_PART or size % PAIRS_PER_PART]:
         parser.error(f"sizes must be multiples of {PAIRS_PER_PART:,}, got {wrong}")
+    with tempfile.TemporaryDirectory() as temporary:
+        compare(arguments, Path(temporary))
+
+
+def compare(arguments: argparse.Namespace, directory: Path) -> None:
+    """All repetitions of all sizes and peers."""
     settings = ["--pairs", str(arguments.pairs), "--tokens-per-batch", str(arguments.tokens_per_batch)]
     results: dict[int, list[dict[str, float]]] = {size: [] for size in arguments.sizes}
     of_peers: dict[str, list[dict[str, Any]]] = {}
-    with tempfile.TemporaryDirectory() as temporary:
-        source = Path(temporary)
-        part, _ = write_part(source)
+    part = write_part(directory)
+    for size in arguments.sizes:
+        make_corpus(directory, part, directory / str(size), size)
+    peers = find_peers(arguments.peers)
+    pairs = [directory / "part" / part["file"], arguments.peer_pairs]
+    for peer, python in peers.items():
+        run_peer(python, "write", peer, *pairs, directory / peer)
+    for _ in range(arguments.repetitions):
         for size in arguments.sizes:
-            make_corpus(source, part, source / str(size), size)
-        peers = find_peers(arguments.peers)
-        pairs = [source / "part" / part["file"], arguments.peer_pairs]
+            command = [sys.executable, "-m", "benchmarks.reply_pairs", "--measure", str(directory / str(size))]
+            run = subprocess.run(command + settings, stdout=subprocess.PIPE, check=True, text=True)
+            results[size].append(json.loads(run.stdout))
+            print(f"{size:,} pairs: {run.stdout.strip()}", file=sys.stderr)
         for peer, python in peers.items():
-            run_peer(python, "write", peer, *pairs, source / peer)
-        for _ in range(arguments.repetitions):
-            for size in arguments.sizes:
-                command = [sys.executable, "-m", "benchmarks.reply_pairs", "--measure", str(source / str(size))]
-                run = subprocess.run(command + settings, stdout=subprocess.PIPE, check=True, text=True)
-                results[size].append(json.loads(run.stdout))
-                print(f"{size:,} pairs: {run.stdout.strip()}", file=sys.stderr)
-            for peer, python in peers.items():
-                found = json.loads(run_peer(python, "measure", peer, *pairs, source / peer))
-                of_peers.setdefault(f"{peer} {found.pop('version')}", []).append(found)
-                print(f"{peer}: {found}", file=sys.stderr)
+            measured = json.loads(run_peer(python, "measure", peer, *pairs, directory / peer))
+            of_peers.setdefault(f"{peer} {measured.pop('version')}", []).append(measured)
+            print(f"{peer}: {measured}", file=sys.stderr)
     columns = {"rate": 0, "density": 2, "start": 2, "resume": 2, "memory": 0}
     rows = [
         [f"{size:,}", *(spread([run[name] for run in runs], digits) for name, digits in columns.items())]

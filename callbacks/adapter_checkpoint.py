@@ -1,4 +1,4 @@
-"""Writes the adapter of every user who is done, as PEFT directories, at once and whole."""
+"""Writes the adapters of finished users as PEFT directories."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ from lightning_modules.user_lora import UserLora
 class AdapterCheckpoint(Checkpoint):
     """After each round, writes finished users to `<run>/adapters/<user>/`.
 
-    A `Checkpoint`, because Lightning calls those after the module's own hook, which says who is done.
+    A `Checkpoint`, because Lightning calls those after the module's own hook, which says who is finished.
     """
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: UserLora) -> None:
-        for finished in pl_module.take_finished():
-            save_adapter(
-                pl_module.adapters_directory, finished.user, pl_module.lora_config, finished.weights, finished.card
-            )
+        for adapter in pl_module.take_finished():
+            save_adapter(pl_module.weights_directory, pl_module.lora_config, adapter)

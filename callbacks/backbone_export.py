@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 from lightning import Callback, Trainer
 
 from artefacts.files import publish_directory
-from lightning_modules.backbones.t5 import save_backbone
+from artefacts.layout import BACKBONE
+from lightning_modules.backbones.files import manifest_of, save_backbone
 from lightning_modules.seq2seq import ProfileSeq2Seq
 
 
@@ -37,7 +37,7 @@ class BackboneExport(Callback):
         if not self.best or trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         loss = float(trainer.callback_metrics.get("val/loss", math.inf))
-        if not loss < self.best_loss:  # so that a loss that is no number is none
+        if not loss < self.best_loss:  # true of NaN
             return
         self.best_loss = loss
         if trainer.is_global_zero:
@@ -47,19 +47,18 @@ class BackboneExport(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: ProfileSeq2Seq) -> None:
         if trainer.interrupted or not trainer.is_global_zero:
             return
-        directory = Path(trainer.default_root_dir) / "backbone"
+        directory = Path(trainer.default_root_dir) / BACKBONE
         if not self.best:
             _save(trainer, pl_module, directory)
         elif _best_of(trainer).is_dir():
             publish_directory(_best_of(trainer), directory)
-        elif not directory.is_dir():  # there it is when only the end of this run was killed
+        elif not directory.is_dir():  # it exists when only the end of this run was killed
             raise ValueError("no validation loss was ever measured, so there are no best weights to keep")
-        fingerprint = json.loads((directory / "manifest.json").read_text())["fingerprint"]
-        print(f"backbone {fingerprint} is in {directory}")
+        print(f"backbone {manifest_of(directory)['fingerprint']} is in {directory}")
 
 
 def _best_of(trainer: Trainer) -> Path:
-    return Path(trainer.default_root_dir) / "backbone.best"
+    return Path(trainer.default_root_dir) / f"{BACKBONE}.best"
 
 
 def _save(trainer: Trainer, module: ProfileSeq2Seq, directory: Path, **provenance: Any) -> None:

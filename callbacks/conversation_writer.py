@@ -7,8 +7,6 @@ speaker is null where nobody's model, or none of the users, has said it: in open
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO
@@ -16,8 +14,11 @@ from typing import Any, TextIO
 from lightning import Callback, Trainer
 
 from artefacts.commit import git_commit
+from artefacts.conversations import Utterance
+from artefacts.files import partial_of, publish, write_json
+from artefacts.layout import CONVERSATIONS, card_of
 from datamodules.batches import ConversationBatch
-from lightning_modules.conversations import Conversations, Utterance
+from lightning_modules.conversations import Conversations
 
 REAL = "real"
 
@@ -32,13 +33,13 @@ class ConversationWriter(Callback):
         self.file: TextIO | None = None
 
     def on_predict_start(self, trainer: Trainer, pl_module: Conversations) -> None:
-        self.path = Path(trainer.default_root_dir) / "conversations.jsonl"
-        self.card_path = self.path.with_name("conversations.card.json")
+        self.path = Path(trainer.default_root_dir) / CONVERSATIONS
+        self.card_path = card_of(self.path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if not trainer.fast_dev_run:
             for path in (self.card_path, self.path):  # older ones are never taken for those of a run that was killed
                 path.unlink(missing_ok=True)
-        self.file = self.path.with_suffix(".partial").open("w", encoding="utf-8")
+        self.file = partial_of(self.path).open("w", encoding="utf-8")
 
     def on_predict_batch_end(
         self,
@@ -52,7 +53,7 @@ class ConversationWriter(Callback):
         self._write(outputs)
 
     def _write(self, said: Iterable[Utterance]) -> None:
-        self.file.writelines(json.dumps(one._asdict(), ensure_ascii=False) + "\n" for one in said)
+        self.file.writelines(utterance.line() for utterance in said)
 
     def on_predict_end(self, trainer: Trainer, pl_module: Conversations) -> None:
         data = trainer.datamodule
@@ -73,8 +74,6 @@ class ConversationWriter(Callback):
             "prompt": data.prompts.template.style,
             "commit": git_commit(),
         }
-        partial = self.card_path.with_suffix(".partial")
-        partial.write_text(json.dumps(card, indent=1) + "\n")
-        os.replace(partial, self.card_path)
-        os.replace(self.path.with_suffix(".partial"), self.path)
+        write_json(self.card_path, card)
+        publish(partial_of(self.path), self.path)
         print(f"conversations are in {self.path}")

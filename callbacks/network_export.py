@@ -1,4 +1,4 @@
-"""Writes the learnt Markov logic network when learning is done."""
+"""Writes the learned Markov logic network when learning is done."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lightning import Callback, Trainer
 
+from artefacts.layout import NETWORK
 from lightning_modules.profile_network import ProfileNetwork
 
 
@@ -15,6 +16,6 @@ class NetworkExport(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: ProfileNetwork) -> None:
         if trainer.interrupted or trainer.fast_dev_run:
             return
-        directory = Path(trainer.default_root_dir) / "network"
+        directory = Path(trainer.default_root_dir) / NETWORK
         pl_module.export(directory)
         print(f"the network is in {directory}; weights.tsv is for people to read")

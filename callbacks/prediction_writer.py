@@ -1,18 +1,20 @@
-"""Writes predictions as JSONL: `user, pair_id, context, reference, candidates, nll, tokens`, a line a reply pair."""
+"""Writes predictions as JSONL, a line a reply pair (`artefacts/predictions.py`), and their card."""
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
 from lightning import Callback, LightningModule, Trainer
 
+from artefacts.files import partial_of, publish, write_json
+from artefacts.layout import PREDICTIONS, card_of
+from artefacts.predictions import Prediction
 from datamodules.batches import IGNORED, Seq2SeqBatch
+from datamodules.protocol import Replies
 from lightning_modules.lora.adapter_files import retrieved_settings
-from lightning_modules.seq2seq import Predictions
+from lightning_modules.reply_module import Predictions
 
 
 class PredictionWriter(Callback):
@@ -25,9 +27,9 @@ class PredictionWriter(Callback):
         self.file: TextIO | None = None
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.path = Path(trainer.default_root_dir) / "predictions.jsonl"
+        self.path = Path(trainer.default_root_dir) / PREDICTIONS
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = self.path.with_suffix(".partial").open("w", encoding="utf-8")
+        self.file = partial_of(self.path).open("w", encoding="utf-8")
 
     def on_predict_batch_end(
         self,
@@ -44,23 +46,22 @@ class PredictionWriter(Callback):
             if pair_id < 0:
                 continue
             labels = batch.labels[row]
-            line: dict[str, Any] = {
-                "user": data.users[int(batch.user_index[row])],
-                "pair_id": pair_id,
-                "context": data.prompts.turns(batch.input_ids[row].tolist()),
-                "reference": decode(labels[labels != IGNORED].tolist()),
-                "candidates": [
-                    one if isinstance(one, str) else decode(one.tolist()) for one in outputs.candidates[row]
-                ],
-                "nll": None if outputs.nll is None else float(outputs.nll[row]),
-                "tokens": None if outputs.tokens is None else int(outputs.tokens[row]),
-            }
-            self.file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            texts = [one if isinstance(one, str) else decode(one.tolist()) for one in outputs.candidates[row]]
+            prediction = Prediction(
+                user=data.users[int(batch.user_index[row])],
+                pair_id=pair_id,
+                context=tuple(data.prompts.turns(batch.input_ids[row].tolist())),
+                reference=decode(labels[labels != IGNORED].tolist()),
+                candidates=tuple(texts),
+                nll=None if outputs.nll is None else float(outputs.nll[row]),
+                tokens=None if outputs.tokens is None else int(outputs.tokens[row]),
+            )
+            self.file.write(prediction.line())
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.file.close()
         if trainer.fast_dev_run:
-            self.path.with_suffix(".partial").unlink()
+            partial_of(self.path).unlink()
             return
         card = {
             "system": type(pl_module).__name__,
@@ -71,15 +72,13 @@ class PredictionWriter(Callback):
         }
         if facts := prompt_facts(trainer.datamodule):
             card["data"] = facts
-        card_path = self.path.with_name("predictions.card.json")
-        card_path.with_suffix(".partial").write_text(json.dumps(card, indent=1) + "\n")
-        card_path.unlink(missing_ok=True)
-        os.replace(self.path.with_suffix(".partial"), self.path)
-        os.replace(card_path.with_suffix(".partial"), card_path)
+        card_of(self.path).unlink(missing_ok=True)
+        publish(partial_of(self.path), self.path)
+        write_json(card_of(self.path), card)
         print(f"predictions are in {self.path}")
 
 
-def prompt_facts(data: Any) -> dict[str, Any]:
+def prompt_facts(data: Replies) -> dict[str, Any]:
     """What a predictions card says of what stood in front of the contexts."""
     facts: dict[str, Any] = retrieved_settings(data)
     if (style := data.prompts.template.style) != "none":

@@ -1,4 +1,4 @@
-"""Puts the posteriors of chunks together to profiles, and writes them.
+"""Combines the posteriors of a user's chunks into a profile, and writes profiles.
 
     predict    <run>/profiles.parquet      user, attribute, value, posterior, num_chunks, is_short, origin
     test       <run>/judgements.parquet    user, is_short, attribute, label, decision (chunk, vote, product), value,
@@ -9,8 +9,8 @@ The origin of a value is `inferred`; with `known_first` it is `declared` or `dis
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ import pyarrow.parquet as pq
 from lightning import Callback, Trainer
 from scipy.stats import binomtest
 
+from artefacts.files import replacing
+from artefacts.layout import JUDGEMENTS, PROFILES
 from datamodules.batches import EvidenceBatch
 from lightning_modules.markov_logic.decisions import Decision
 from lightning_modules.markov_logic.network_files import Posteriors
@@ -31,8 +33,8 @@ class ProfileWriter(Callback):
 
     Args:
         decision: how chunks are put together, and when an attribute is left out.
-        known_first: of everybody who has enough posts, a label that is known stands in the profile instead of what
-            is inferred. Otherwise labels serve learning and judging only, and all profiles are what the method gives.
+        known_first: a known label of a user who has enough posts takes the place of what is inferred. Otherwise
+            labels serve learning and judging only, and all profiles are what the method gives.
     """
 
     def __init__(self, decision: Decision | None = None, known_first: bool = False) -> None:
@@ -58,61 +60,54 @@ class ProfileWriter(Callback):
             for user, posterior in zip(users.tolist(), marginals.double().numpy(), strict=True):
                 self.chunks[attribute][user].append(posterior)
 
-    def on_predict_end(self, trainer: Trainer, pl_module: ProfileNetwork) -> None:
+    def _judged(self, trainer: Trainer) -> Iterator[tuple[str, list[str], int, int, np.ndarray]]:
+        """Attribute, its values, user, the user's label (-1 if unknown) and posteriors of the chunks."""
         data = trainer.datamodule
         columns = {name: column for column, name in enumerate(data.language.attributes)}
-        rows = []
-        num_abstained = 0
         for attribute, users in self.chunks.items():
             values = list(data.language.attributes[attribute].values)
             for user, chunks in users.items():
-                label = int(data.labels[user, columns[attribute]])
-                known = (label, data.labels_from) if self.known_first and label >= 0 else None
-                row = self.decision.row(
-                    data.users[user], attribute, values, np.stack(chunks), data.is_short[user], known
-                )
-                if row is None:
-                    num_abstained += 1
-                else:
-                    rows.append(row)
+                yield attribute, values, user, int(data.labels[user, columns[attribute]]), np.stack(chunks)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: ProfileNetwork) -> None:
+        data = trainer.datamodule
+        rows = []
+        for attribute, values, user, label, chunks in self._judged(trainer):
+            known = (label, data.labels_from) if self.known_first and label >= 0 else None
+            rows.append(self.decision.row(data.users[user], attribute, values, chunks, data.is_short[user], known))
+        decided = [row for row in rows if row is not None]
         print(
-            f"{len(rows):,} attributes of {len(data.users):,} users; {num_abstained:,} more are less sure than "
-            f"{self.decision.min_posterior:g} and left out; {sum(data.is_short):,} users have less than one whole chunk"
+            f"{len(decided):,} attributes of {len(data.users):,} users; {len(rows) - len(decided):,} more are less "
+            f"sure than {self.decision.min_posterior:g} and left out; {sum(data.is_short):,} users have less than one "
+            "whole chunk"
         )
-        self._write(trainer, "profiles.parquet", rows)
+        self._write(trainer, PROFILES, decided)
 
     def on_test_end(self, trainer: Trainer, pl_module: ProfileNetwork) -> None:
         data = trainer.datamodule
-        columns = {name: column for column, name in enumerate(data.language.attributes)}
-        rows = []
-        for attribute, users in self.chunks.items():
-            values = list(data.language.attributes[attribute].values)
-            for user, chunks in users.items():
-                label = data.labels[user, columns[attribute]]
-                if label < 0:
-                    continue
-                who = {"user": data.users[user], "is_short": data.is_short[user]}
-                rows += [
-                    {
-                        **who,
-                        "attribute": attribute,
-                        "label": values[label],
-                        "decision": decision,
-                        "value": values[best],
-                        "posterior": posterior,
-                    }
-                    for decision, best, posterior in self.decision.judgements(np.stack(chunks))
-                ]
-        self._write(trainer, "judgements.parquet", rows)
+        rows = [
+            {
+                "user": data.users[user],
+                "is_short": data.is_short[user],
+                "attribute": attribute,
+                "label": values[label],
+                "decision": decision,
+                "value": values[best],
+                "posterior": posterior,
+            }
+            for attribute, values, user, label, chunks in self._judged(trainer)
+            if label >= 0
+            for decision, best, posterior in self.decision.judgements(chunks)
+        ]
+        self._write(trainer, JUDGEMENTS, rows)
         print(accuracy_table(rows))
 
     def _write(self, trainer: Trainer, name: str, rows: list[dict[str, Any]]) -> None:
         if trainer.fast_dev_run:
             return
         path = Path(trainer.default_root_dir) / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.Table.from_pylist(rows), path.with_suffix(".partial"))
-        os.replace(path.with_suffix(".partial"), path)
+        with replacing(path) as partial:
+            pq.write_table(pa.Table.from_pylist(rows), partial)
         print(f"wrote {path}")
 
 

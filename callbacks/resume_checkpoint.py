@@ -1,8 +1,7 @@
-"""Saves where a fit stands, so that the same command can continue it."""
+"""Saves the state of a fit, so that the same command can resume it."""
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,15 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from artefacts.files import partial_of, publish
+
 
 class ResumeCheckpoint(Checkpoint):
-    """Writes one checkpoint every so many seconds of training, whole or not at all.
+    """Writes one checkpoint every so many seconds of training.
 
-    Not Lightning's `ModelCheckpoint`: with manual optimization that passes over its own time interval, and it
-    overwrites the file in place. Nothing is saved behind the last batch of an epoch, because Lightning, continued
-    from there, leaves out the validation and all that follows from it.
+    Not Lightning's `ModelCheckpoint`: with manual optimization that ignores its own time interval, and it overwrites
+    the file in place. Nothing is saved after the last batch of an epoch, because Lightning, resumed from there, skips
+    the validation and all that follows from it.
 
     Args:
         path: the checkpoint.
@@ -34,8 +35,8 @@ class ResumeCheckpoint(Checkpoint):
         due = trainer.strategy.broadcast(time.monotonic() - self.last >= self.every)  # all processes save together
         if not due or trainer.is_last_batch or trainer.fast_dev_run:
             return
-        partial = self.path.with_suffix(".partial")
+        partial = partial_of(self.path)
         trainer.save_checkpoint(partial, weights_only=False)
         if trainer.is_global_zero:
-            os.replace(partial, self.path)
+            publish(partial, self.path)
         self.last = time.monotonic()

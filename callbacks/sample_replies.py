@@ -5,9 +5,10 @@ from __future__ import annotations
 from lightning import Callback, Trainer
 from lightning.pytorch.loggers import WandbLogger
 
+from artefacts.sample_replies import sample_lines
 from datamodules.batches import IGNORED, Seq2SeqBatch
 from lightning_modules.backbones.generation import generate
-from lightning_modules.seq2seq import ReplyModule
+from lightning_modules.reply_module import ReplyModule
 
 
 class SampleReplies(Callback):
@@ -58,7 +59,7 @@ class SampleReplies(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: ReplyModule) -> None:
         for context, reference, reply in self.rows:
-            print(f"  … {context[-100:]}\n    said:  {reference[:100]}\n    model: {reply[:100]}")
+            print(sample_lines(context[-100:], reference[:100], reply[:100]))
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger) and self.rows and (self.share or logger.experiment.settings._offline):
                 logger.log_text("replies", columns=["context", "said", "model"], data=self.rows)

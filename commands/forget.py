@@ -1,26 +1,27 @@
 """`lightning forget --user ID`: takes one person out of all that this project has written, and says what it was.
 
-In: an id, the directories of data and runs. Out: those without the person, a report, and the id in a list of people
-who are left out from now on.
-
-What was learnt from words cannot be taken out of weights by deleting rows. Such weights are named: train them anew.
-The command may be killed at any time: every file stays whole, and the same command goes on.
+What was learnt from words cannot be taken out of weights by deleting rows; such weights are named, to be retrained.
+The command may be killed at any time: every file stays whole, and the same command resumes.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from artefacts.files import read_json
+from artefacts.fingerprints import fingerprint_of
+from artefacts.layout import BACKBONE, MANIFEST, TOKENIZER, run_card
 from commands.forgetting.prepared_data import PersonInCorpus, prepared_directories
-from commands.forgetting.runs import Person, Trace, names, traces_in
+from commands.forgetting.runs import Trace, traces_in
 from datamodules.preparation.opt_out import add_to_opt_out, read_opt_out
+from lightning_modules.markov_logic.inference import Person
+from tests.datamodules.corpora.test_profile_sources import names
 
 OPT_OUT = "opt_out.txt"
+FIT_CARD = run_card(Path(), "fit").name
 NOT_SEARCHED = {".parquet", ".arrow", ".safetensors", ".ckpt"}
 
 
@@ -99,7 +100,7 @@ class Forget:
         for corpus in corpora:
             lines = [f"{done}: {path}: {len(rows):,} rows" for path, rows in corpus.rows.items()]
             if corpus.is_target_user:
-                lines.append(f"{done}: {corpus.directory / 'manifest.json'}: a target user")
+                lines.append(f"{done}: {corpus.directory / MANIFEST}: a target user")
             if not self.dry_run:
                 corpus.forget()
             print("\n".join(lines or [f"{done}: {corpus.directory}: what an earlier attempt had left"]))
@@ -108,23 +109,17 @@ class Forget:
 
     def _learnt_from(self, corpora: list[PersonInCorpus], gone: set[Path]) -> Iterator[str]:
         """Lines about tokenizers, backbones, networks and others' adapters that have seen the person's words."""
-        cards = {
-            path.parent: json.loads(path.read_text(encoding="utf-8"))
-            for path in sorted(self.runs.rglob("fit.card.json"))
-            if path.parent not in gone
-        }
+        cards = {path.parent: read_json(path) for path in sorted(self.runs.rglob(FIT_CARD)) if path.parent not in gone}
         reasons = {run: reason for run, card in cards.items() if (reason := self._reason(card, corpora))}
         fingerprints = {
-            json.loads(path.read_text(encoding="utf-8"))["fingerprint"]: run
-            for run in reasons
-            for path in run.glob("backbone*/manifest.json")
+            read_json(path)["fingerprint"]: run for run in reasons for path in run.glob(f"{BACKBONE}*/{MANIFEST}")
         }
         for run, card in cards.items():
             if run not in reasons and card.get("backbone") in fingerprints:
                 reasons[run] = f"stands on the backbone of {fingerprints[card['backbone']]}"
         yield from (f"train anew: {run}: {reason}" for run, reason in reasons.items())
         for corpus in corpora:
-            tokenizer = corpus.directory / "tokenizer"
+            tokenizer = corpus.directory / TOKENIZER
             if corpus.rows and tokenizer.is_dir():
                 yield f"stays: {tokenizer}: its pieces may be learnt from this person's words, among everybody's"
 
@@ -137,8 +132,8 @@ class Forget:
         if kind.endswith("ReplyPairs"):
             splits = [settings.get("train_split") or "pretrain/train"]
         for corpus in corpora:
-            manifest = corpus.directory / "manifest.json"
-            is_same = output.name == corpus.directory.name or card.get("prepared") == _fingerprint(manifest)
+            manifest = corpus.directory / MANIFEST
+            is_same = output.name == corpus.directory.name or card.get("prepared") == fingerprint_of(manifest)
             speakers = {user for split in splits for user in corpus.values("speaker", split)} if is_same else set()
             if speakers and (not kind.endswith("UserSets") or settings.get("history")):
                 return "trained with this person's words"
@@ -167,8 +162,3 @@ class Forget:
             f"done; so that a new preparation leaves this person out, set in its YAML:  opt_out: {self.opt_out}\n"
             "figures and pictures of tables that were made with this person's turns stay: make the tables anew"
         )
-
-
-def _fingerprint(path: Path) -> str | None:
-    """As a run card has it of a manifest."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else None

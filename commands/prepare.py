@@ -1,7 +1,4 @@
-"""`lightning prepare`: the preparation of a corpus, and a look at what a model will see of it.
-
-In: the settings of a preparation and of a prompt. Out: a prepared corpus; on the screen, reply pairs as text and ids.
-"""
+"""`lightning prepare`: the preparation of a corpus, and a look at what a model will see of it."""
 
 from __future__ import annotations
 
@@ -13,20 +10,23 @@ from typing import Any
 import numpy as np
 
 from artefacts.manifest import num_pairs, read_manifest
+from datamodules.preparation.run import prepare
 from datamodules.preparation.settings import Preparation
-from datamodules.prompts.rendering import Prompts, PromptTemplate, load_prompts
+from datamodules.prompts.loading import load_prompts
+from datamodules.prompts.rendering import Prompts
+from datamodules.prompts.template import PromptTemplate
 from datamodules.shards.reader import ShardReader
 
 SPLITS = ("pretrain/train", "users/train")
 
 
 class PrepareAndPreview:
-    """Turns a corpus into token shards, once; a second run finds the work done and says so.
+    """Turns a corpus into token shards, once; a second run reuses them.
 
     Args:
-        preview: so many reply pairs are printed as a model will see them: prompt, context and response as text with
-            all markers, and their ids. The corpus is prepared first where that is not done; nothing else is changed.
-            They are the first of pretrain/train, or of users/train where all people are target users.
+        preview: number of reply pairs to print as a model will see them: prompt, context and response as text with all
+            markers, and their ids. The corpus is prepared first if it is not. They are the first of pretrain/train, or
+            of users/train if all people are target users.
         prompt: of the preview alone: none, psp or ppp, and its wording.
         profiles: of the preview alone: a `profiles.parquet`; None uses the one of the prepared corpus, if there is one.
         max_context_tokens: of the preview alone: ids of context kept, from the end.
@@ -51,7 +51,7 @@ class PrepareAndPreview:
 
     def run(self) -> None:
         """Prepares the corpus unless that is done, and prints the preview."""
-        self.preparation.run()
+        prepare(self.preparation)
         if self.num_previewed:
             prompts = load_prompts(self.prompt, self.preparation.output, self.profiles)
             for line in preview(self.preparation.output, self.num_previewed, prompts, self.max_context_tokens):

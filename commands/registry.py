@@ -28,8 +28,8 @@ COMMANDS = {
     "conversation_table": Command(
         "commands.conversation_table.ConversationTable", "long conversations to a table; runs what is missing"
     ),
-    "human-eval export": Command("evaluation.human.export.HumanEvalExport", "predictions to a page for annotators"),
-    "human-eval score": Command("evaluation.human.score.HumanEvalScore", "the answers of annotators to a table"),
+    "human-eval export": Command("commands.human_eval.HumanEvalExport", "predictions to a page for annotators"),
+    "human-eval score": Command("commands.human_eval.HumanEvalScore", "the answers of annotators to a table"),
     "sweep": Command("commands.sweep.Sweep", "every point of a W&B sweep file, on this machine"),
     "forget": Command("commands.forget.Forget", "remove one person from prepared data and runs"),
 }

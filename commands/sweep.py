@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from artefacts.files import replacing, write_text
 from artefacts.layout import RUNS
 from artefacts.run_card import read_run_card
 from commands.experiments.jobs import Job, RowFailedError, all_of, jobs_of, threads_of
 from commands.experiments.sweep_file import Point, SweepFile, read_sweep
 from evaluation.report.cells import align
-from evaluation.report.plots import draw_curves, save_png
+from evaluation.report.files import write_file
+from evaluation.report.plots import draw_curves
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,9 @@ class Sweep:
         ]
         markdown = "\n\n".join(parts) + "\n"
         print(markdown)
-        write_text(self.output / "sweep.md", markdown)
-        write_text(self.output / "sweep.csv", _csv(sweep, outcomes, best))
+        table = _csv(sweep, outcomes, best)
+        write_file(self.output / "sweep.md", markdown)
+        write_file(self.output / "sweep.csv", table)
         picture = self.output / "sweep.png"
         picture.unlink(missing_ok=True)  # an older sweep's
         drawn = [outcome for outcome in outcomes if math.isfinite(outcome.value)]
@@ -115,8 +116,7 @@ class Sweep:
                 (sweep.metric, drawn.index(best)),
                 self.config.stem,
             )
-            with replacing(picture) as path:
-                save_png(figure, path)
+            write_file(picture, figure)
 
     def _caption(self, sweep: SweepFile, outcomes: list[Outcome], varying: list[str]) -> str:
         failed = sum(outcome.error is not None for outcome in outcomes)

@@ -15,12 +15,12 @@ from; a block of ten turns has five of each speaker, so the prior weighs more he
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from artefacts.fingerprints import fingerprint
 from datamodules.corpora.records import Post
 from datamodules.evidence.histories import Spoken
 from datamodules.preparation.settings import Preparation
@@ -64,36 +64,36 @@ class ConversationPosts(ProfilePosts):
                 "experiments/conversations.yaml"
             )
         content = self.conversations.read_bytes()
-        self.fingerprint = hashlib.sha256(content).hexdigest()[:16]
+        self.fingerprint = fingerprint(content)
         self.speaker_of: dict[str, str] = {}
         talks: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
         for line in content.decode("utf-8").strip("\n").split("\n"):  # texts may have other line ends in them
             turn = json.loads(line)
             talks[turn["system"], turn["conversation"]].append(turn)
-        found: dict[str, list[Spoken]] = defaultdict(list)
+        histories: dict[str, list[Spoken]] = defaultdict(list)
         for (system, number), turns in talks.items():
-            self._parts(f"{self.fingerprint}/{system}/{number}", turns, found)
+            self._parts(f"{self.fingerprint}/{system}/{number}", turns, histories)
         for speaker in sorted(set(self.speaker_of.values())):
             name = f"{self.fingerprint}/{PRIOR}/0/0-0/{speaker}"
             self.speaker_of[name] = speaker
-            found[name].append(Spoken(Post(speaker, ""), "", name))
-        return found
+            histories[name].append(Spoken(Post(speaker, ""), "", name))
+        return histories
 
-    def _parts(self, name: str, turns: list[dict[str, Any]], found: dict[str, list[Spoken]]) -> None:
+    def _parts(self, name: str, turns: list[dict[str, Any]], histories: dict[str, list[Spoken]]) -> None:
         """Adds the parts of one conversation: of each speaker up to the last block in which they said something."""
         turns = sorted(turns, key=lambda turn: turn["turn"])
         size = self.block_turns
         last = {turn["speaker"]: -(-turn["turn"] // size) for turn in turns if turn["speaker"]}  # number of that block
         answered = ""
         for turn in turns:
-            speaker, place = turn["speaker"], -(-turn["turn"] // size)
+            speaker, number = turn["speaker"], -(-turn["turn"] // size)
             if speaker:
-                block = [((place - 1) * size + 1, place * size)]
-                so_far = [(1, end * size) for end in range(place, last[speaker] + 1)]
+                block = [((number - 1) * size + 1, number * size)]
+                so_far = [(1, end * size) for end in range(number, last[speaker] + 1)]
                 for first, end in dict.fromkeys(block + so_far):
                     part = f"{name}/{first}-{end}"
                     post = Spoken(Post(speaker, turn["text"]), answered, part)
-                    found[f"{part}/{speaker}"].append(post)
+                    histories[f"{part}/{speaker}"].append(post)
                     self.speaker_of[f"{part}/{speaker}"] = speaker
             answered = turn["text"]
 

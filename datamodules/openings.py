@@ -24,7 +24,7 @@ from datamodules.batches import ConversationBatch, Seq2SeqBatch, collate
 from datamodules.preparation.settings import Preparation
 from datamodules.preparation.tokenizer import harmless
 from datamodules.prompts.profiles import ProfileControl
-from datamodules.prompts.rendering import PromptTemplate
+from datamodules.prompts.template import PromptTemplate
 from datamodules.shards.ragged import Ragged
 from datamodules.shards.reader import ShardReader
 from datamodules.user_sets import UserSets
@@ -119,12 +119,12 @@ class Openings(UserSets):
     def _beginnings(self, user: str) -> list[list[Heard]]:
         """The first turns of those test dialogues of a user that have as many, in an order of the seed."""
         whole = range(self.opening_turns)
-        found = [
-            [turns[place] for place in whole]
+        beginnings = [
+            [turns[position] for position in whole]
             for turns in self.dialogues.get(user, [])
-            if all(place in turns for place in whole)
+            if all(position in turns for position in whole)
         ]
-        return random.Random(f"{self.seed} {user}").sample(found, len(found))
+        return random.Random(f"{self.seed} {user}").sample(beginnings, len(beginnings))
 
     def predict_dataloader(self) -> DataLoader:
         everything, size = self.conversations(), self.conversations_per_batch
@@ -174,10 +174,10 @@ class Openings(UserSets):
             (whether the user said it, text); they alternate, and the partner begins.
         """
         pairs = [
-            (turns[place - 1], turn)
+            (turns[position - 1], turn)
             for turns in self.dialogues.get(user, [])
-            for place, turn in sorted(turns.items())
-            if turn.is_own and place - 1 in turns
+            for position, turn in sorted(turns.items())
+            if turn.is_own and position - 1 in turns
         ]
         said = [turn for pair in pairs for turn in pair][:number]
         return [(turn.is_own, self.prompts.tokenizer.decode(turn.ids)) for turn in said]
@@ -193,10 +193,10 @@ def pairs_of(users: Sequence[str], number: int | None, seed: int) -> list[tuple[
     half = len(order) // 2
     number = len(users) // 2 if number is None else number
     pairs: list[tuple[str, str]] = []
-    for turn in count():  # the circle method: one stays, the others move on by one place
-        for left, right in zip(order[:half], reversed(order[half:]), strict=True):
-            if left is not None and right is not None:
-                pairs.append((right, left) if turn % 2 else (left, right))
+    for turn in count():  # the circle method: the first stays, the others move on by one
+        for first, second in zip(order[:half], reversed(order[half:]), strict=True):
+            if first is not None and second is not None:
+                pairs.append((second, first) if turn % 2 else (first, second))
         if len(pairs) >= number:
             return pairs[:number]
         order = [order[0], order[-1], *order[1:-1]]
@@ -206,15 +206,15 @@ def pairs_of(users: Sequence[str], number: int | None, seed: int) -> list[tuple[
 def read_dialogues(reader: ShardReader) -> dict[str, list[Dialogue]]:
     """Each target user's dialogues in a split, in time order, put together from their reply pairs."""
     columns = ["dialogue_id", "position", "speaker", "context_ids", "context_lengths", "context_speakers"]
-    found: dict[str, dict[str, Dialogue]] = defaultdict(lambda: defaultdict(dict))
+    by_user: dict[str, dict[str, Dialogue]] = defaultdict(lambda: defaultdict(dict))
     for path, group in reader.groups:
         table = pq.ParquetFile(path).read_row_group(group, columns=[*columns, "response_ids"])
         for row in table.to_pylist():
-            turns = found[row["speaker"]][row["dialogue_id"]]
+            turns = by_user[row["speaker"]][row["dialogue_id"]]
             ids = iter(row["context_ids"])
             start = row["position"] - len(row["context_lengths"])
             authors = zip(row["context_lengths"], row["context_speakers"], strict=True)
-            for place, (length, author) in enumerate(authors, start=start):
-                turns[place] = Heard(author == 0, [next(ids) for _ in range(length)])
+            for position, (length, author) in enumerate(authors, start=start):
+                turns[position] = Heard(author == 0, [next(ids) for _ in range(length)])
             turns[row["position"]] = Heard(True, row["response_ids"])
-    return {user: list(dialogues.values()) for user, dialogues in found.items()}
+    return {user: list(dialogues.values()) for user, dialogues in by_user.items()}

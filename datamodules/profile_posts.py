@@ -16,6 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
+from itertools import permutations
 from pathlib import Path
 from typing import Literal
 
@@ -24,11 +25,12 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
+from artefacts.layout import NETWORK
 from datamodules.batches import EvidenceBatch, Facts, WholePass
 from datamodules.evidence.counts import NOTHING, Chunk, Words, choose, gram_counts
 from datamodules.evidence.facts import ChunkFacts, cut, rarity, read_vocabulary, saturating
 from datamodules.evidence.histories import Spoken, declared_labels, distant_labels, histories_of
-from datamodules.evidence.language import load_language
+from datamodules.evidence.language_file import load_language
 from datamodules.preparation.settings import Preparation
 from datamodules.preparation.splits import stable_hash
 
@@ -100,7 +102,7 @@ class ProfilePosts(LightningDataModule):
     @property
     def network_directory(self) -> Path:
         """Where the learnt network is, or will be."""
-        return self.network or Path(self.trainer.default_root_dir) / "network"
+        return self.network or Path(self.trainer.default_root_dir) / NETWORK
 
     # ---- reading
 
@@ -126,8 +128,8 @@ class ProfilePosts(LightningDataModule):
                 posts, answered, dialogues = zip(*part, strict=True)
                 self.chunks.append(Chunk(user, posts, answered))
                 self.parts.append(list(dict.fromkeys(dialogues)))
-        place = {user: number for number, user in enumerate(self.users)}
-        self.user_of_chunk = np.array([place[chunk.user] for chunk in self.chunks])
+        number_of = {user: number for number, user in enumerate(self.users)}
+        self.user_of_chunk = np.array([number_of[chunk.user] for chunk in self.chunks])
         self.num_chunks = np.bincount(self.user_of_chunk)
         self.first_chunk = np.cumsum(self.num_chunks) - self.num_chunks
         self.is_short = [len(histories[user]) < self.posts_per_chunk for user in self.users]
@@ -212,7 +214,7 @@ class ProfilePosts(LightningDataModule):
         fold = [self.folds.get(chunk.user, self.num_folds) for chunk in chunks]
         return EvidenceBatch(
             facts={
-                **self.facts.of(chunks, [self._places(one) for one in user.tolist()]),
+                **self.facts.of(chunks, [self._places(number) for number in user.tolist()]),
                 "Replies": self._replies(rows),
             },
             labels=torch.from_numpy(self.labels[user]),
@@ -229,18 +231,17 @@ class ProfilePosts(LightningDataModule):
 
     def _replies(self, rows: Sequence[int]) -> Facts:
         """Chunks whose authors talk with each other in some dialogue."""
-        there: dict[str, list[int]] = defaultdict(list)
-        for place, row in enumerate(rows):
+        chunks_of: dict[str, list[int]] = defaultdict(list)
+        for number, row in enumerate(rows):
             for dialogue in self.parts[row]:
-                there[dialogue].append(place)
+                chunks_of[dialogue].append(number)
         pairs = {
-            (one, other)
-            for places in there.values()
-            for one in places
-            for other in places
-            if self.user_of_chunk[rows[one]] != self.user_of_chunk[rows[other]]
+            (first, second)
+            for numbers in chunks_of.values()
+            for first, second in permutations(numbers, 2)
+            if self.user_of_chunk[rows[first]] != self.user_of_chunk[rows[second]]
         }
-        return saturating([(one, other, math.inf) for one, other in sorted(pairs)], 2)
+        return saturating([(*pair, math.inf) for pair in sorted(pairs)], 2)
 
     def _loader(self, rows: Sequence[int]) -> DataLoader:
         size = self.chunks_per_batch or len(rows)

@@ -1,31 +1,32 @@
-"""Streams reply pairs for pre-training: in place, shuffled, in batches of about equal cost, resumable.
+"""`ReplyPairs`: streams reply pairs for pre-training, shuffled in place, in batches of about equal cost, resumable.
 
-In: splits of prepared corpora, by default those for pre-training. Out: `Seq2SeqBatch` batches.
-
-The position belongs to the DataModule, because loader states are lost or wrong in Lightning 2.6. It says by which
-cuts the present epoch was handed out so far, so that a run goes on exactly on another number of processes, or with
-batches of another size, as often as that is changed: every pair comes once in the epoch. Batches are made in the
-process that trains: there are no workers whose number could matter.
+Batches are formed in the process that trains: there are no workers whose number could matter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from lightning import Callback, LightningDataModule, LightningModule, Trainer
-from torch.utils.data import DataLoader, IterableDataset
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader
 
-from datamodules.batches import Seq2SeqBatch, WholePass
+from artefacts.layout import TOKENIZER
+from datamodules.batches import WholePass
+from datamodules.preparation.run import prepare
 from datamodules.preparation.settings import Preparation
 from datamodules.preparation.tokenizer import tokenizer_fingerprint
+from datamodules.prompts.loading import load_prompts
 from datamodules.prompts.profiles import ProfileControl
-from datamodules.prompts.rendering import PromptTemplate, load_prompts
+from datamodules.prompts.rendering import Prompts
+from datamodules.prompts.template import PromptTemplate
 from datamodules.shards.reader import ShardReader
-from datamodules.streaming.pair_stream import Cut, PairStream, Source
+from datamodules.streaming.pair_stream import PairStream, Source
+from datamodules.streaming.position import Position, RecountBatches, TrainBatches
 from datamodules.user_sets import UserSets
+from datamodules.users.user_rows import UserSplit
 
 
 @dataclass
@@ -43,60 +44,8 @@ class MixedCorpus:
     profiles: Path | None = None
 
 
-@dataclass
-class Position:
-    """Where training stands: `done` batches of what the cuts `before` have left of an epoch."""
-
-    epoch: int = 0
-    before: list[Cut] = field(default_factory=list)
-    done: int = 0
-
-
-class _TrainBatches(IterableDataset):
-    """Hands batches to Lightning and moves the position on."""
-
-    def __init__(self, stream: PairStream, position: Position) -> None:
-        self.stream = stream
-        self.position = position
-
-    def __len__(self) -> int:
-        return self.stream.num_batches_in_epoch(self.position.epoch)  # a whole epoch, also after a resume
-
-    def num_left(self) -> int:
-        """Batches left of this epoch."""
-        here = self.position
-        return self.stream.num_batches_in_epoch(here.epoch, here.before) - here.done
-
-    def __iter__(self) -> Iterator[Seq2SeqBatch]:
-        # Lightning makes iterators it never uses, so nothing may change before the first batch is asked for.
-        here = self.position
-        if not self.num_left():
-            here.epoch, here.before, here.done = here.epoch + 1, [], 0
-        for batch in self.stream.batches(here.epoch, here.done, here.before):
-            here.done += 1
-            yield batch
-
-
-class _CountAnew(Callback):
-    """Tells Lightning how much of the epoch is done, in batches of the present cut.
-
-    Lightning ends an epoch by counting batches and has restored the number that were done under another cut.
-    """
-
-    def __init__(self, batches: _TrainBatches) -> None:
-        self.batches = batches
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.num_training_batches != len(self.batches):
-            return  # `limit_train_batches`: Lightning's epochs are not those of the stream
-        current = trainer.fit_loop.epoch_loop.batch_progress.current
-        change = len(self.batches) - self.batches.num_left() - current.processed
-        for name in ("ready", "started", "processed", "completed"):
-            setattr(current, name, getattr(current, name) + change)
-
-
 class ReplyPairs(LightningDataModule):
-    """The 1.3 billion reply pairs of the paper, or as many as there are.
+    """The 1.3 billion reply pairs of the paper, or as many as a corpus has.
 
     A test or prediction is about the target users' test turns: no backbone has seen these people, unless it is tuned
     on their own splits.
@@ -120,6 +69,10 @@ class ReplyPairs(LightningDataModule):
     """
 
     only_in_test: ClassVar = ("test_train_turns", "test_general_pairs")
+    retrieved = None
+    """Past replies are never in these prompts."""
+    prompts: Prompts
+    splits: dict[str, UserSplit]
 
     def __init__(
         self,
@@ -157,7 +110,7 @@ class ReplyPairs(LightningDataModule):
 
     @property
     def tokenizer_directory(self) -> Path:
-        return self.preparation.output / "tokenizer"
+        return self.preparation.output / TOKENIZER
 
     @property
     def corpora(self) -> list[MixedCorpus]:
@@ -166,7 +119,7 @@ class ReplyPairs(LightningDataModule):
 
     def prepare_data(self) -> None:
         for corpus in self.corpora:
-            corpus.preparation.run()
+            prepare(corpus.preparation)
 
     def setup(self, stage: str) -> None:
         if stage in ("test", "predict"):
@@ -175,7 +128,7 @@ class ReplyPairs(LightningDataModule):
         if stage == "fit":
             self.sources = [self._source(corpus, self.train_split) for corpus in self.corpora]
             self._check_sources()
-            self._batches = _TrainBatches(self._stream(self.sources, shuffle=True), self._position)
+            self._batches = TrainBatches(self._stream(self.sources, shuffle=True), self._position)
         self._validation = self._source(self.corpora[0], self.validation_split)
         self.prompts = self._validation.prompts
 
@@ -185,16 +138,16 @@ class ReplyPairs(LightningDataModule):
         return Source(ShardReader(directory, split), prompts, self.max_context_tokens, corpus.passes)
 
     def _check_sources(self) -> None:
-        ours = self.sources[0].reader
+        first = self.sources[0].reader
         for source in self.sources:
             directory = source.reader.directory
             if source.passes < 1:
                 raise ValueError(f"{directory} has passes {source.passes} in an epoch; give 1 or more, or leave it out")
-            if source.reader.fingerprint != ours.fingerprint:
+            if source.reader.fingerprint != first.fingerprint:
                 raise ValueError(
-                    f"{ours.directory} has tokenizer {ours.fingerprint} and {directory} has "
+                    f"{first.directory} has tokenizer {first.fingerprint} and {directory} has "
                     f"{source.reader.fingerprint}; corpora can be mixed when they share one: prepare the second with "
-                    f"tokenizer: {ours.directory / 'tokenizer'}"
+                    f"tokenizer: {first.directory / TOKENIZER}"
                 )
             if not source.reader.groups:
                 raise ValueError(
@@ -253,23 +206,18 @@ class ReplyPairs(LightningDataModule):
         """Where the stream stands, counting batches whose training step is finished, and what decides the order."""
         if not self.sources:
             return {}
-        done = self._position.done
+        interrupted = 0
         if self.trainer is not None:
             progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
-            done -= progress.ready - progress.processed  # fetched, but its step was interrupted
-        present = Cut(self._world_size, self.tokens_per_batch, done)
-        return {
-            "epoch": self._position.epoch,
-            "cuts": [tuple(cut) for cut in (*self._position.before, present)],
-            **self._order(),
-        }
+            interrupted = progress.ready - progress.processed
+        return {**self._position.state(self._world_size, self.tokens_per_batch, interrupted), **self._order()}
 
     @property
     def _world_size(self) -> int:
         return self.trainer.world_size if self.trainer else 1
 
     def _order(self) -> dict[str, Any]:
-        """What has to be the same when a run goes on."""
+        """What has to be the same when a run resumes."""
         return {
             "tokenizer": tokenizer_fingerprint(self.tokenizer_directory),
             "corpora": [(source.reader.content, source.passes) for source in self.sources],
@@ -288,10 +236,6 @@ class ReplyPairs(LightningDataModule):
         for key, value in self._order().items():
             if (theirs := state_dict.get(key)) != value:
                 raise ValueError(f"the checkpoint was made with {key} {theirs}, this run has {value}")
-        before, done = [Cut(*cut) for cut in state_dict["cuts"] if Cut(*cut).batches], 0
-        if before and before[-1][:2] == (self._world_size, self.tokens_per_batch):
-            done = before.pop().batches
-        here = self._position
-        here.epoch, here.before, here.done = state_dict["epoch"], before, done
-        if before and self.trainer is not None:
-            self.trainer.callbacks.append(_CountAnew(self._batches))
+        self._position.resume(state_dict["epoch"], state_dict["cuts"], self._world_size, self.tokens_per_batch)
+        if self._position.before and self.trainer is not None:
+            self.trainer.callbacks.append(RecountBatches(self._batches))

@@ -1,153 +1,34 @@
-"""The small user sets: batches in which every user has equally many rows, grouped by user.
+"""`UserSets`: the target users' reply pairs, in batches in which every user has equally many rows, grouped by user.
 
-In: the user splits of a prepared corpus. Out: `Seq2SeqBatch` batches of several users.
-
-Which users share a batch is decided when each has their own batches, by the shape of the next ones, so that there is
-little padding; it changes nothing for any of them. A pass of the training loader is one *round*: one epoch of each user
-who takes part.
+A pass of the training loader is one *round*: one epoch of each user who takes part.
 """
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
-from itertools import groupby
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 from lightning import LightningDataModule
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
-from datamodules.batches import Seq2SeqBatch, WholePass, collate
+from artefacts.layout import TOKENIZER
+from datamodules.batches import WholePass
+from datamodules.preparation.run import prepare
 from datamodules.preparation.settings import Preparation
+from datamodules.prompts.loading import load_prompts
 from datamodules.prompts.profiles import ProfileControl
-from datamodules.prompts.rendering import Prompts, PromptTemplate, load_prompts
+from datamodules.prompts.rendering import Prompts, Turns
+from datamodules.prompts.template import PromptTemplate
 from datamodules.shards.reader import ShardReader
 from datamodules.users.general_pairs import SPLIT as GENERAL
-from datamodules.users.general_pairs import GeneralPairs, evenly
+from datamodules.users.general_pairs import GeneralPairs
 from datamodules.users.history import History
-from datamodules.users.past_replies import PastReplies, RepliesInFront, Retrieved, Turns
-from datamodules.users.user_rows import UserRows, UserSplit
-
-USERS_IN_MEMORY = 256
-
-
-@dataclass(frozen=True)
-class RoundPlan:
-    """One epoch of each of some users, in batches of several users.
-
-    Args:
-        split: where the rows are.
-        prompts: turns pairs into inputs and labels.
-        max_context_tokens: ids of context kept.
-        replies: puts past replies in front of the contexts; None puts nothing there.
-        users: names that `user_index` counts in.
-        epochs: user → number of the epoch, which decides the order of their rows; None: in the order of lengths.
-        rows_per_user: rows of each user in a batch.
-        users_per_batch: most users in a batch.
-        seed: of the order.
-        most_turns: of each user at most so many turns, evenly spaced from the oldest to the newest; None: all.
-        rows_at_once: full batches of about so many rows instead, where a user's rows may come several times in a
-            batch, each time `rows_per_user` of them; None: as `users_per_batch` says.
-    """
-
-    split: UserSplit
-    prompts: Prompts
-    max_context_tokens: int
-    replies: RepliesInFront | None
-    users: Sequence[str]
-    epochs: Mapping[str, int | None]
-    rows_per_user: int
-    users_per_batch: int
-    seed: int
-    most_turns: int | None = None
-    rows_at_once: int | None = None
-
-    @cached_property
-    def blocks(self) -> list[list[str]]:
-        """Users that are in memory at the same time."""
-        members = [user for user in self.epochs if self.split.num_turns[user]]
-        return [members[start : start + USERS_IN_MEMORY] for start in range(0, len(members), USERS_IN_MEMORY)]
-
-    @cached_property
-    def num_batches(self) -> int:
-        """Batches of the whole round."""
-        return sum(len(self._steps(self._load(block))) for block in self.blocks)
-
-    def batches(self) -> Iterator[Seq2SeqBatch]:
-        """Yields the batches of the round."""
-        index = {user: number for number, user in enumerate(self.users)}
-        for block in self.blocks:
-            loaded = self._load(block)
-            rendered = loaded.rendered
-            for group in self._steps(loaded):
-                rows = np.concatenate([rows for _, rows in group])
-                people = np.repeat([index[user] for user, _ in group], self.rows_per_user)
-                yield collate(rendered.inputs, rendered.targets, rows, people, rendered.pair_id)
-
-    def _load(self, block: Sequence[str]) -> UserRows:
-        loaded = self.split.load(block, self.prompts, self.max_context_tokens, self.replies)
-        if self.most_turns is None:
-            return loaded
-        rows = {user: rows[evenly(len(rows), self.most_turns)] for user, rows in loaded.rows.items()}
-        return replace(loaded, rows=rows)
-
-    def _steps(self, loaded: UserRows) -> list[list[tuple[str, np.ndarray]]]:
-        """Puts users' batches of the same cell together, each user's in their own order, no user twice in a step."""
-        cells: dict[int, dict[str, list[np.ndarray]]] = defaultdict(lambda: defaultdict(list))
-        for user in loaded.rows:
-            epoch = self.epochs[user]
-            seed = None if epoch is None else [self.seed, epoch]
-            for cell, rows in loaded.batches_of(user, self.rows_per_user, seed):
-                cells[cell][user].append(rows)
-        if self.rows_at_once:
-            everything = [(u, rows) for _, own in sorted(cells.items()) for u, some in own.items() for rows in some]
-            return self._full(everything)
-        lengths = loaded.rendered.targets.lengths
-        steps = []
-        for _, members in sorted(cells.items()):
-            for tick in range(max(len(batches) for batches in members.values())):
-                ready = [(user, batches[tick]) for user, batches in members.items() if tick < len(batches)]
-                ready.sort(key=lambda item: lengths[item[1][item[1] >= 0]].max())
-                steps += [
-                    ready[start : start + self.users_per_batch] for start in range(0, len(ready), self.users_per_batch)
-                ]
-        if self.users_per_batch == 1:  # a module that changes weights between users has to do so once for each
-            steps.sort(key=lambda step: step[0][0])
-        return steps
-
-    def _full(self, groups: list[tuple[str, np.ndarray]]) -> list[list[tuple[str, np.ndarray]]]:
-        """Groups of rows in full batches, in their order; of one user each where batches are of one user."""
-        together = [groups]
-        if self.users_per_batch == 1:
-            groups = sorted(groups, key=lambda group: group[0])
-            together = [list(own) for _, own in groupby(groups, key=lambda group: group[0])]
-        size = max(1, self.rows_at_once // self.rows_per_user)
-        return [some[start : start + size] for some in together for start in range(0, len(some), size)]
-
-
-class _Round(IterableDataset):
-    """Hands a plan's batches to Lightning and remembers how many it has handed out."""
-
-    def __init__(self, plan: RoundPlan, handed_out: int = 0) -> None:
-        self.plan = plan
-        self.handed_out = handed_out
-
-    def __len__(self) -> int:
-        return self.plan.num_batches  # the whole round, also after a resume
-
-    def __iter__(self) -> Iterator[Seq2SeqBatch]:
-        if self.handed_out >= len(self):  # no `next_round` since the last pass: the same users, one epoch on
-            epochs = {user: epoch + 1 for user, epoch in self.plan.epochs.items()}
-            self.plan, self.handed_out = replace(self.plan, epochs=epochs), 0
-        for number, batch in enumerate(self.plan.batches()):
-            if number >= self.handed_out:
-                self.handed_out += 1
-                yield batch
+from datamodules.users.past_replies import PastReplies, Retrieved, RetrievedPrefixes
+from datamodules.users.rounds import Round, RoundPlan
+from datamodules.users.user_rows import UserSplit
 
 
 class UserSets(LightningDataModule):
@@ -167,7 +48,7 @@ class UserSets(LightningDataModule):
             says. More rows are faster and take more memory. Replies that are sampled come out as other draws, as with
             every change of batches.
         max_context_tokens: ids of context kept, from the end; as the backbone was trained with.
-        min_train_turns: a user with fewer training turns is refused.
+        min_train_turns: a user with fewer training turns is rejected.
         seed: of the order of each user's rows.
         test_train_turns: a test also looks at so many of each user's own training turns, evenly spaced (0: at none):
             how much better than held-out ones they are is what was memorised.
@@ -177,6 +58,8 @@ class UserSets(LightningDataModule):
 
     not_in_run_name: ClassVar = ("users_per_batch", "predict_rows", "min_train_turns")
     only_in_test: ClassVar = ("test_train_turns", "test_general_pairs")
+    prompts: Prompts
+    splits: dict[str, UserSplit]
 
     def __init__(
         self,
@@ -197,11 +80,7 @@ class UserSets(LightningDataModule):
         test_general_pairs: int = 0,
     ) -> None:
         super().__init__()
-        if min(test_train_turns, test_general_pairs) < 0:
-            raise ValueError(
-                f"data.test_train_turns and data.test_general_pairs must be 0 or more, got {test_train_turns} and "
-                f"{test_general_pairs}"
-            )
+        _require_sizes(test_train_turns, test_general_pairs)
         self.preparation = preparation
         self.wanted = users
         self.prompt = prompt or PromptTemplate()
@@ -219,11 +98,15 @@ class UserSets(LightningDataModule):
         self.test_general_pairs = test_general_pairs
         self.users: list[str] = []
         self._epochs: dict[str, int] = {}
-        self._round: _Round | None = None
+        self._round: Round | None = None
         self._handed_out = 0
 
+    @property
+    def tokenizer_directory(self) -> Path:
+        return self.preparation.output / TOKENIZER
+
     def prepare_data(self) -> None:
-        self.preparation.run()
+        prepare(self.preparation)
 
     def setup(self, stage: str) -> None:
         if self.users:
@@ -265,8 +148,13 @@ class UserSets(LightningDataModule):
         """Optimizer steps of one epoch of this user."""
         return math.ceil(self.splits["train"].num_turns[user] / self.rows_per_user)
 
-    def label_tokens_per_batch(self, user: str) -> float:
-        """Mean number of label tokens in this user's training batches."""
+    @property
+    def label_tokens_per_batch(self) -> float:
+        """Mean number of label tokens in a training batch of the present round."""
+        return self._round.plan.label_tokens_per_batch
+
+    def label_tokens_per_batch_of(self, user: str) -> float:
+        """Mean number of this user's label tokens in those training batches in which they have rows."""
         return self.splits["train"].num_tokens[user] / self.num_train_batches(user)
 
     def training_replies(self, user: str) -> list[tuple[Turns, str]]:
@@ -288,7 +176,7 @@ class UserSets(LightningDataModule):
             split=self.splits[split],
             prompts=self.prompts,
             max_context_tokens=self.max_context_tokens,
-            replies=RepliesInFront(self.past, self.retrieved) if self.retrieved else None,
+            prefixes=RetrievedPrefixes(self.past, self.retrieved) if self.retrieved else None,
             users=self.users,
             epochs=epochs,
             rows_per_user=self.rows_per_user,
@@ -299,7 +187,7 @@ class UserSets(LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         if self._round is not None:  # a loader that is made anew goes on where the last one stood
             self._epochs, self._handed_out = self._round.plan.epochs, self._round.handed_out
-        self._round = _Round(self._plan("train", self._epochs), self._handed_out)
+        self._round = Round(self._plan("train", self._epochs), self._handed_out)
         return DataLoader(self._round, batch_size=None)
 
     def val_dataloader(self) -> DataLoader:
@@ -343,3 +231,11 @@ class UserSets(LightningDataModule):
                 "others; continue with the same users, or start anew in another run directory"
             )
         self._epochs, self._handed_out, self._round = dict(state_dict["epochs"]), state_dict["batches"], None
+
+
+def _require_sizes(test_train_turns: int, test_general_pairs: int) -> None:
+    if min(test_train_turns, test_general_pairs) < 0:
+        raise ValueError(
+            f"data.test_train_turns and data.test_general_pairs must be 0 or more, got {test_train_turns} and "
+            f"{test_general_pairs}"
+        )

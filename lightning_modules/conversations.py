@@ -1,42 +1,29 @@
-"""`Conversations`: two user models talk with each other, turn by turn.
-
-In: `ConversationBatch`es from `datamodules.Openings`, a backbone, adapters from files. Out: what was said (written by
-`callbacks.ConversationWriter`).
+"""`Conversations`: two user models talk with each other, turn by turn; the paper has no such experiment.
 
 All conversations of a batch are held at the same time: each turn is one `generate` call in which every row has the
-adapter of its own speaker. The same conversations are held by the bare backbone, to see what the adapters add.
-The paper has no such experiment.
+adapter of its own speaker. The bare backbone holds the same conversations, to show what the adapters add.
 """
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from artefacts.conversations import Utterance
+from artefacts.fingerprints import fingerprint
+from artefacts.layout import ADAPTER_WEIGHTS, user_directory
 from datamodules.batches import ConversationBatch, Seq2SeqBatch
 from lightning_modules.backbones.generation import Decoding, generate
-from lightning_modules.backbones.t5 import load_backbone
-from lightning_modules.lora.adapter_files import WEIGHTS, adapter_directory, load_adapter
+from lightning_modules.lora.adapter_files import load_adapter
 from lightning_modules.lora.stacked_lora import StackedLora
 
-from .seq2seq import ReplyModule
+from .reply_module import ReplyModule
 
 OWN, BASE = "own", "base"
-OF_A_CONFIG = ("r", "lora_alpha", "use_rslora", "target_modules")
-
-
-class Utterance(NamedTuple):
-    """One turn. Turns of the opening count up to 0 and have no speaker: a model did not say them."""
-
-    system: str  # own: everyone's own adapter; base: the bare backbone in everyone's place
-    conversation: int
-    turn: int
-    speaker: str | None
-    text: str
+CONFIG_FIELDS = ("r", "lora_alpha", "use_rslora", "target_modules")
 
 
 class Conversations(ReplyModule):
@@ -72,20 +59,18 @@ class Conversations(ReplyModule):
         if self.model is not None:
             return
         users = self.trainer.datamodule.users
-        backbone = load_backbone(self.init_from)
-        self.require_same_prompts(backbone, self.init_from)
-        self.model, self.backbone_fingerprint = backbone.model, backbone.fingerprint
-        states = {user: load_adapter(self.adapters, user, backbone.fingerprint) for user in users}
+        self.model = self.open_backbone(self.init_from).model
+        states = {user: load_adapter(self.adapters, user, self.backbone_fingerprint, retrieved={}) for user in users}
         self.lora = StackedLora(self.model, self._config(users), num_slots=0)
         self.rows = {user: self.lora.from_peft(state) for user, state in states.items()}
 
     def _config(self, users: list[str]) -> Any:
-        """The adapters' common configuration; ValueError where they have several."""
+        """The adapters' common configuration; ValueError if they have several."""
         from peft import LoraConfig
 
-        first, *others = [LoraConfig.from_pretrained(str(adapter_directory(self.adapters, user))) for user in users]
+        first, *others = [LoraConfig.from_pretrained(str(user_directory(self.adapters, user))) for user in users]
         for user, other in zip(users[1:], others, strict=True):
-            if differing := [name for name in OF_A_CONFIG if getattr(first, name) != getattr(other, name)]:
+            if differing := [name for name in CONFIG_FIELDS if getattr(first, name) != getattr(other, name)]:
                 raise ValueError(
                     f"the adapters of {users[0]!r} and {user!r} in {self.adapters} differ in {differing}; train all "
                     "with the same settings"
@@ -95,44 +80,42 @@ class Conversations(ReplyModule):
     @property
     def card(self) -> dict[str, Any]:
         """What a reader has to know of these conversations."""
-        digest = hashlib.sha256()
-        for user in self.rows:
-            digest.update((adapter_directory(self.adapters, user) / WEIGHTS).read_bytes())
+        weights = (user_directory(self.adapters, user) / ADAPTER_WEIGHTS for user in self.rows)
         return {
             "backbone": self.backbone_fingerprint,
-            "adapters": digest.hexdigest()[:16],
+            "adapters": fingerprint(b"".join(path.read_bytes() for path in weights)),
             "num_turns": self.num_turns,
             "seed": self.seed,
             "decoding": vars(self.decoding),
         }
 
     def predict_step(self, batch: ConversationBatch, batch_idx: int) -> list[Utterance]:
-        said = []
+        utterances = []
         for system in (OWN, BASE):
             torch.manual_seed(self.seed + batch_idx)
-            said += self._talk(system, batch)
-        return said
+            utterances += self._talk(system, batch)
+        return utterances
 
     def _talk(self, system: str, batch: ConversationBatch) -> list[Utterance]:
         data = self.trainer.datamodule
         turns = [list(opening) for opening in batch.turns]
-        found = [
-            Utterance(system, number, place, None, data.said(ids)[0])
+        utterances = [
+            Utterance(system, number, turn, None, data.said(ids)[0])
             for number, opening in zip(batch.number, turns, strict=True)
-            for place, (_, ids) in enumerate(opening, start=1 - len(opening))
+            for turn, (_, ids) in enumerate(opening, start=1 - len(opening))
         ]
         for turn in range(1, self.num_turns + 1):
-            now = (turn - 1) % 2
-            speakers = [people[now] for people in batch.people]
+            side = (turn - 1) % 2
+            speakers = [people[side] for people in batch.people]
             self.lora.activate(self._rows(speakers) if system == OWN else None)
-            inputs = Seq2SeqBatch(*(tensor.to(self.device) for tensor in data.read(batch, turns, now)))
+            inputs = Seq2SeqBatch(*(tensor.to(self.device) for tensor in data.read(batch, turns, side)))
             replies = generate(self.model, inputs, self.decoding)[:, 0]  # (conversations, length)
             for number, own, speaker, reply in zip(batch.number, turns, speakers, replies.tolist(), strict=True):
                 text, ids = data.said(reply)
-                own.append((now, ids))
-                found.append(Utterance(system, number, turn, speaker, text))
-        return found
+                own.append((side, ids))
+                utterances.append(Utterance(system, number, turn, speaker, text))
+        return utterances
 
     def _rows(self, speakers: list[str]) -> Tensor:
-        """Everyone's own adapter, a row a conversation: (conversations, p)."""
+        """Each speaker's adapter, a row per conversation: (conversations, p)."""
         return torch.stack([self.rows[speaker] for speaker in speakers]).to(self.device)

@@ -1,25 +1,22 @@
-"""`JointTuning`: one model for all target users together, the baseline that everybody's own weights must beat.
-
-In: batches of the target users' own splits, from `datamodules.ReplyPairs` with `train_split: users/train`. Out: a
-backbone like any other (written by `callbacks.BackboneExport`).
-"""
+"""`JointTuning`: one model for all target users together, the baseline that each user's own weights must beat."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
+from lightning_modules.backbones.files import Backbone
 from lightning_modules.backbones.generation import Decoding
-from lightning_modules.backbones.t5 import Backbone
 
 from .seq2seq import OptimizerFactory, ProfileSeq2Seq, SchedulerFactory
 
 
 class JointTuning(ProfileSeq2Seq):
-    """Goes on with all weights of a backbone; a test or prediction takes the one that this run has trained.
+    """Tunes all weights of a backbone on the users' own splits (`datamodules.ReplyPairs` with `users/train`).
 
-    A backbone without profiles may be tuned with any prompt, since what is saved has its own: with style `user` the
-    model is told who speaks. The marker in front of it is learnt from its random first weights.
+    A test or prediction takes the backbone that this run has trained. A backbone without profiles may be tuned with any
+    prompt, since what is saved has its own: with style `user` the model reads who speaks, after a marker that it learns
+    from random weights.
 
     Args:
         init_from: directory of the backbone to tune.
@@ -41,7 +38,7 @@ class JointTuning(ProfileSeq2Seq):
         return self.init_from if self.in_fit else self.trained()
 
     def require_same_prompts(self, backbone: Backbone, source: Path) -> None:
-        """As elsewhere, but a fit may put a prompt where there was none."""
+        """A fit may add a prompt to a backbone without one."""
         if self.in_fit and backbone.prompt.style == "none":
             backbone = replace(backbone, prompt=self.trainer.datamodule.prompts.template)
         super().require_same_prompts(backbone, source)

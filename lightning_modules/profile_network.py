@@ -1,17 +1,12 @@
-"""`ProfileNetwork`: learns the weights of a formula file, and infers profiles from parts of people's histories.
+"""`ProfileNetwork`: learns the weights of a formula file, and infers profiles from chunks of a user's posts.
 
-In: `EvidenceBatch`es of chunks of posts from `datamodules.ProfilePosts`. Out: learnt weights, posteriors of every
-chunk.
-
-With k folds, k + 1 networks are learnt side by side in one fit: network i has not seen the users of fold i, and the
-last one has seen everybody. Whoever has a label is judged, and given a profile, by the network that has not seen
-them (cross-fitting); so a profile of a labelled user is no better than that of anybody else, and what is put in front
-of the dialogue model is what the method gives. New people get the last network.
+With k folds, k + 1 networks are learned side by side in one fit: network i has not seen the users of fold i, and the
+last one has seen all users. A labelled user is judged, and given a profile, by the network that has not seen them
+(cross-fitting), so that the profile of a labelled user is no better than any other; new people get the last network.
 """
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +14,21 @@ import torch
 from lightning import LightningModule
 from torch import Tensor
 
-from artefacts.files import publish_directory
 from datamodules.batches import EvidenceBatch
 from lightning_modules.markov_logic.grounding import Grounding
 from lightning_modules.markov_logic.network import MarkovLogicNetwork
 from lightning_modules.markov_logic.network_files import (
     FORMULAS,
-    WEIGHTS,
     Posteriors,
     load_weights,
     posteriors,
     read_formulas,
     require_predicates,
+    save_network,
 )
 from lightning_modules.markov_logic.propagation import BeliefPropagation
 from lightning_modules.markov_logic.proximal import ProximalGradient
 from lightning_modules.markov_logic.syntax import Formula
-
-READABLE = "weights.tsv"
 
 
 class ProfileNetwork(LightningModule):
@@ -44,7 +36,7 @@ class ProfileNetwork(LightningModule):
 
     Args:
         formulas: a formula file, or several that are read one after the other; a test or prediction takes those of
-            the learnt network.
+            the learned network.
         l2: factor of half the sum of squared weights (not stated in the paper). A user counts one in the loss,
             however many chunks there are.
         l2_words: the same for the weights of words and n-grams, whose degrees are small.
@@ -99,12 +91,12 @@ class ProfileNetwork(LightningModule):
         curvatures = network.curvatures(self.groundings, batch.weights)
         groups = []
         for is_lexical, l1 in ((True, self.l1), (False, 0.0)):
-            chosen = [n for n, f in enumerate(network.program.formulas) if is_lexical == has_words(f)]
-            if chosen:
+            numbers = [n for n, f in enumerate(network.program.formulas) if is_lexical == has_words(f)]
+            if numbers:
                 groups.append(
                     {
-                        "params": [network.weights[number] for number in chosen],
-                        "metric": [curvatures[number] / 2 + self.l2_of(number) for number in chosen],
+                        "params": [network.weights[number] for number in numbers],
+                        "metric": [curvatures[number] / 2 + self.l2_of(number) for number in numbers],
                         "l1": l1,
                     }
                 )
@@ -143,26 +135,8 @@ class ProfileNetwork(LightningModule):
         self.losses = checkpoint["losses"]
 
     def export(self, directory: Path) -> None:
-        """Writes formulas, weights, vocabulary and folds; and the weights of the last learner as people read them."""
-        from safetensors.torch import save_file
-
-        partial = directory.with_name(directory.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        texts = [path.read_text(encoding="utf-8") for path in self.formulas]
-        (partial / FORMULAS).write_text("\n".join(texts), encoding="utf-8")
-        network = self.network
-        weights = [network.used_weights(number).detach().contiguous() for number in range(len(network.weights))]
-        save_file({str(number): weight for number, weight in enumerate(weights)}, partial / WEIGHTS)
-        (partial / "vocabulary.json").write_text(self.trainer.datamodule.vocabulary(), encoding="utf-8")
-        with (partial / READABLE).open("w", encoding="utf-8") as file:
-            for formula, weight in zip(network.program.formulas, weights, strict=True):
-                values = [network.domains[formula.types[name]] for name in formula.weighted]
-                last = weight[-1]
-                for place in last.nonzero()[last[last != 0].abs().argsort(descending=True, stable=True)].tolist():
-                    chosen = [choices[at] for choices, at in zip(values, place, strict=True)]
-                    file.write("\t".join([f"{float(last[tuple(place)]):.4f}", formula.text, *chosen]) + "\n")
-        publish_directory(partial, directory)
+        """Writes formulas, weights, vocabulary and folds (`markov_logic/network_files.py`)."""
+        save_network(self.network, self.formulas, self.trainer.datamodule.vocabulary(), directory)
 
     # ---- inference
 

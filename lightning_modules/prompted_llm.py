@@ -1,14 +1,12 @@
-"""`PromptedLLM`: a large language model that is told about the user, and not trained: what adapters are compared with.
+"""`PromptedLLM`: a large language model that reads about the user and is not trained, to compare adapters with.
 
-In: `Seq2SeqBatch`es of `UserSets`, so that it answers the same test turns, with the same context, as any other
-system. Out: candidates as texts, without likelihoods.
-
-The user's examples are their training turns; the model never sees a validation or test turn before the one it is asked.
+It answers the same test turns, with the same context, as any other system. A user's examples are their training turns:
+the model never sees a validation or test turn before the one it answers.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Literal
 
 import numpy as np
@@ -18,15 +16,7 @@ from datamodules.batches import Seq2SeqBatch
 from lightning_modules.chat.models import ChatDecoding, ChatModel
 from lightning_modules.chat.wording import ChatWording, Turns
 
-from .seq2seq import Predictions
-
-
-@dataclass(frozen=True)
-class Told:
-    """What a prompt can tell of one user."""
-
-    profile: str
-    replies: list[tuple[Turns, str]]
+from .reply_module import Predictions
 
 
 class PromptedLLM(LightningModule):
@@ -58,7 +48,7 @@ class PromptedLLM(LightningModule):
         self.num_examples = num_examples
         self.wording = wording or ChatWording()
         self.decoding = decoding or ChatDecoding()
-        self._users: dict[str, Told] = {}
+        self._examples_of: dict[str, list[tuple[Turns, str]]] = {}
 
     def on_predict_start(self) -> None:
         style = self.trainer.datamodule.prompts.template.style
@@ -93,19 +83,18 @@ class PromptedLLM(LightningModule):
 
     def message(self, user: str, context: Turns) -> str:
         """The prompt for one context of one user."""
-        known = self._told(user)
-        examples: list[tuple[Turns, str]] = []
-        if self.told == "examples":  # from all of the time that the user's training turns cover
-            places = np.linspace(0, len(known.replies) - 1, min(self.num_examples, len(known.replies)))
-            examples = [known.replies[round(place)] for place in places]
-        elif self.told == "retrieved":
-            similar = self.trainer.datamodule.similar_replies(user, context, self.num_examples)
-            examples = list(reversed(similar))
-        return self.wording.message(known.profile, examples, context)
+        prompts = self.trainer.datamodule.prompts
+        profile = prompts.template.render(prompts.profiles.get(user, {}))
+        return self.wording.message(profile, self._examples(user, context), context)
 
-    def _told(self, user: str) -> Told:
-        if user not in self._users:
-            data = self.trainer.datamodule
-            profile = data.prompts.template.render(data.prompts.profiles.get(user, {}))
-            self._users[user] = Told(profile, data.training_replies(user) if self.told == "examples" else [])
-        return self._users[user]
+    def _examples(self, user: str, context: Turns) -> list[tuple[Turns, str]]:
+        data = self.trainer.datamodule
+        if self.told == "profile":
+            return []
+        if self.told == "retrieved":
+            return list(reversed(data.similar_replies(user, context, self.num_examples)))
+        if user not in self._examples_of:  # spread over all of the user's training turns
+            replies = data.training_replies(user)
+            positions = np.linspace(0, len(replies) - 1, min(self.num_examples, len(replies)))
+            self._examples_of[user] = [replies[round(position)] for position in positions]
+        return self._examples_of[user]

@@ -1,7 +1,6 @@
-"""`RetrievedReply`: the user's own past reply to the most similar context, the baseline that cannot say anything new.
+"""`RetrievedReply`: the user's own past reply to the most similar context, a baseline that cannot say anything new.
 
-In: `Seq2SeqBatch`es of `UserSets`. Out: candidates as texts, without likelihoods; nothing is trained. Only training
-turns are searched, so that a held-out reply is never found.
+Only training turns are searched, so that a held-out reply is never found.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from lightning import LightningModule
 
 from datamodules.batches import Seq2SeqBatch
 
-from .seq2seq import Predictions
+from .reply_module import Predictions
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Retrieval:
 
 
 class RetrievedReply(LightningModule):
-    """Looks replies up; only `lightning predict` has a use for it.
+    """Looks replies up; for `lightning predict` only.
 
     Args:
         decoding: how replies are chosen; called as that of the systems which generate them.
@@ -51,5 +50,5 @@ class RetrievedReply(LightningModule):
 
     def replies(self, user: str, context: list[tuple[str, str]]) -> list[str]:
         """What this user has replied to the most similar contexts, the most similar first."""
-        found = self.trainer.datamodule.similar_replies(user, context, self.decoding.num_candidates)
-        return [reply for _, reply in found]
+        similar = self.trainer.datamodule.similar_replies(user, context, self.decoding.num_candidates)
+        return [reply for _, reply in similar]

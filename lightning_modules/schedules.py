@@ -1,8 +1,4 @@
-"""Learning-rate schedules that are told the number of steps by the module that uses them.
-
-Any scheduler whose second argument is a number of steps fits as well, for example
-`torch.optim.lr_scheduler.CosineAnnealingLR`.
-"""
+"""Learning-rate schedules that get the number of steps from the module, as torch's `CosineAnnealingLR` does."""
 
 from __future__ import annotations
 
@@ -11,7 +7,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 
 def warmup_linear(step: int, num_steps: int, warmup_share: float) -> float:
-    """Factor on the learning rate: up over the first `warmup_share` of the steps, then down to 0 behind the last."""
+    """Factor on the learning rate: up over the first `warmup_share` of the steps, then down to 0 after the last."""
     warmup = warmup_share * num_steps
     if step < warmup:
         return (step + 1) / (warmup + 1)

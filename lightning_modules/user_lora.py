@@ -1,57 +1,35 @@
-"""`UserLora`: one fit trains the LoRA adapters of all selected users, each as if it were alone.
+"""`UserLora`: one fit trains the LoRA adapters of all selected users.
 
-In: batches of several users from `datamodules.UserSets`. Out: finished adapters (written by
-`callbacks.AdapterCheckpoint`) and per-user perplexity.
-
-The backbone is frozen. Users are trained in slots; a pass of the loader is one epoch of every user in a slot
-("round"). After a round each user is validated on their own dialogues; who is done leaves the slot to the next
-one waiting, so memory is bounded for any number of users. Loss, gradient norm, moments, step count, schedule,
-best weights and early stopping belong to each user: *the result equals training each user alone*.
+Loss, gradient norm, moments, step count, schedule, best weights and early stopping belong to each user: *the result
+equals training each user alone*.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from artefacts.layout import ADAPTERS
 from datamodules.batches import IGNORED, Seq2SeqBatch
 from lightning_modules.backbones.generation import Decoding
 from lightning_modules.backbones.likelihood import reply_states, summed_nll
-from lightning_modules.backbones.t5 import load_backbone
 from lightning_modules.backbones.user_totals import UserTotals
-from lightning_modules.lora.adapter_files import retrieved_settings, users_to_train
+from lightning_modules.lora.adapter_files import TrainedAdapter
 from lightning_modules.lora.per_user_adamw import PerUserAdamW
 from lightning_modules.lora.stacked_lora import StackedLora
-from lightning_modules.lora.user_rounds import (
-    Progress,
-    Roster,
-    history_settings,
-    macro_perplexity,
-    require_one_process,
-    require_rounds,
-    seed_of,
-)
+from lightning_modules.lora.user_rounds import UserProgress, macro_perplexity, seed_of
 
-from .adapters_in_use import AdaptersInUse
+from .adapter_module import AdapterModule
 from .schedules import warmup_linear
+from .user_module import UserModule
 
 ALL_MATRICES = ("q", "k", "v", "o", "wi", "wo")
 
 
-@dataclass(frozen=True)
-class Finished:
-    """A trained adapter, ready to be written."""
-
-    user: str
-    weights: dict[str, Tensor]
-    card: dict[str, Any]
-
-
-class UserLora(AdaptersInUse):
+class UserLora(UserModule, AdapterModule):
     """LoRA adapters of many users on one frozen backbone (Otsuka et al. 2024: rank 12, a few hundred turns).
 
     Args:
@@ -116,38 +94,25 @@ class UserLora(AdaptersInUse):
         self.adapters = adapters
         self.num_swaps = num_swaps
         self.seed = seed
-        self.just_finished: list[Finished] = []
         self.validated = UserTotals()
 
     # ---- setting up
 
     @property
-    def adapters_directory(self) -> Path:
-        return self.adapters or Path(self.trainer.default_root_dir) / "adapters"
+    def weights_directory(self) -> Path:
+        return self.adapters or Path(self.trainer.default_root_dir) / ADAPTERS
 
     def settings(self) -> dict[str, Any]:
-        """What decides an adapter's weights, besides the backbone and the user's turns."""
         names = ("rank", "alpha", "use_rslora", "target_modules", "learning_rate", "schedule", "warmup_share")
-        names += ("weight_decay", "max_grad_norm", "max_epochs", "patience", "seed")
-        data = self.trainer.datamodule
-        return {
-            **{name: getattr(self, name) for name in names},
-            "rows_per_user": data.rows_per_user,
-            "max_context_tokens": data.max_context_tokens,
-            "data_seed": data.seed,
-            **history_settings(data),
-            **retrieved_settings(data),
-        }
+        names += ("weight_decay", "max_grad_norm")
+        return {**{name: getattr(self, name) for name in names}, **super().settings()}
 
     def configure_model(self) -> None:
         if self.model is not None:
             return
         from peft import LoraConfig
 
-        require_one_process(self.trainer, "UserLora")
-        backbone = load_backbone(self.init_from)
-        self.require_same_prompts(backbone, self.init_from)
-        self.model, self.backbone_fingerprint = backbone.model, backbone.fingerprint
+        self.model = self.open_backbone(self.init_from).model
         self.lora_config = LoraConfig(
             r=self.rank,
             lora_alpha=self.alpha,
@@ -157,27 +122,15 @@ class UserLora(AdaptersInUse):
             base_model_name_or_path=str(self.init_from),
             inference_mode=True,
         )
-        waiting = []
-        if self.in_fit:
-            require_rounds(self.trainer, "UserLora")
-            users = self.trainer.datamodule.users
-            waiting = users_to_train(users, self.adapters_directory, self.backbone_fingerprint, self.settings())
-        self.roster = Roster(waiting, min(self.max_users_at_once, len(waiting)))
-        self.lora = StackedLora(self.model, self.lora_config, len(self.roster.slots))
+        self.open_rounds(self.max_users_at_once)
+        self.lora = StackedLora(self.model, self.lora_config, len(self.rounds.slots))
         self.register_buffer("best_rows", torch.zeros_like(self.lora.rows.data))
         if self.in_fit:
-            self._next_round()
+            self.next_round()
 
-    def _next_round(self) -> None:
-        """Gives free slots to those who wait, and tells the data module who takes part."""
-        for slot in self.roster.fill(self._begin):
-            seed = seed_of(self.seed, self.roster.slots[slot].user)
-            self.lora.rows.data[slot] = self.best_rows[slot] = self.lora.initial_row(seed).to(self.lora.rows)
-        self.trainer.datamodule.next_round({progress.user: progress.epoch for progress in self.roster.active.values()})
-
-    def _begin(self, user: str) -> Progress:
-        data = self.trainer.datamodule
-        return Progress(user, self.max_epochs * data.num_train_batches(user), data.label_tokens_per_batch(user))
+    def begin(self, slot: int, user: str) -> None:
+        row = self.lora.initial_row(seed_of(self.seed, user)).to(self.lora.rows)
+        self.lora.rows.data[slot] = self.best_rows[slot] = row
 
     def configure_optimizers(self) -> PerUserAdamW:
         return PerUserAdamW(self.lora.rows, weight_decay=self.weight_decay)
@@ -186,7 +139,7 @@ class UserLora(AdaptersInUse):
 
     def training_step(self, batch: Seq2SeqBatch, batch_idx: int) -> None:
         slots = self._slots_of(batch)
-        progress = [self.roster.slots[slot] for slot in slots.tolist()]
+        progress = [self.rounds.slots[slot] for slot in slots.tolist()]
         rows = self.lora.rows.detach()[slots].requires_grad_()  # (u, p)
         self.lora.activate(rows)
         states = reply_states(self.model, batch)
@@ -206,9 +159,9 @@ class UserLora(AdaptersInUse):
         self.log("train/loss", mean, prog_bar=True, batch_size=len(slots))
 
     def _slots_of(self, batch: Seq2SeqBatch) -> Tensor:  # (u,)
-        return torch.tensor(self.roster.slots_of(self.users_of(batch)), device=self.device)
+        return torch.tensor(self.rounds.slots_of(self.users_of(batch)), device=self.device)
 
-    def _advance(self, progress: Progress) -> float:
+    def _advance(self, progress: UserProgress) -> float:
         """A user's learning rate at their own step, which is then counted."""
         factor = warmup_linear(progress.step, progress.num_steps, self.warmup_share)
         if self.schedule == "constant" and progress.step >= self.warmup_share * progress.num_steps:
@@ -216,13 +169,13 @@ class UserLora(AdaptersInUse):
         progress.step += 1
         return self.learning_rate * factor
 
-    # ---- validation, and what follows from it
+    # ---- validation and the end of a round
 
     def on_validation_epoch_start(self) -> None:
         self.validated = UserTotals()
 
     def validation_step(self, batch: Seq2SeqBatch, batch_idx: int) -> None:
-        self.lora.activate(self.lora.rows.data[self._slots_of(batch)] if self.in_fit else self.files_of(batch))
+        self.lora.activate(self.lora.rows.data[self._slots_of(batch)] if self.in_fit else self.saved_rows(batch))
         nll, tokens = self.row_nll(batch)
         self.nll.update(nll.sum())
         self.tokens.update(tokens.sum())
@@ -234,51 +187,28 @@ class UserLora(AdaptersInUse):
             super().on_validation_epoch_end()
 
     def on_train_epoch_end(self) -> None:
-        """Ends the round; not after validation, which does not take place where nobody has any turns for it."""
+        """Judges the epoch here, because there is no validation where no user has turns for it."""
         losses = self.validated.losses("own")
-        for slot, progress in self.roster.active.items():
-            self._judge(slot, progress, losses.get(progress.user))
+        for slot, progress in self.rounds.active.items():
+            if self.rounds.end_epoch(progress, losses.get(progress.user)):
+                self.best_rows[slot] = self.lora.rows.data[slot]
         self.validated = UserTotals()
-        if self.roster.best_losses:
-            self.log("val/best_macro_perplexity", macro_perplexity(self.roster.best_losses))
-        self._next_round()
-        self.log("num_users_left", float(self.roster.num_left))
-        if not self.roster.active:
-            self.trainer.should_stop = True
+        super().on_train_epoch_end()
 
-    def _judge(self, slot: int, progress: Progress, loss: float | None) -> None:
-        """Keeps the better weights; lets a user go who has had all epochs or has long not improved."""
-        if progress.end_epoch(loss):
-            self.best_rows[slot] = self.lora.rows.data[slot]
-            if loss is not None:
-                self.roster.best_losses[progress.user] = loss
-        if progress.epoch < self.max_epochs and progress.epochs_without_gain < self.patience:
-            return
-        card = {
-            "backbone": self.backbone_fingerprint,
-            "settings": self.settings(),
-            "epochs": progress.epoch,
-            "best_epoch": progress.best_epoch,
-            "validation_loss": progress.best_loss,
-        }
-        self.just_finished.append(Finished(progress.user, self.lora.to_peft(self.best_rows[slot]), card))
-        self.roster.slots[slot] = None
+    def finish(self, slot: int, progress: UserProgress) -> TrainedAdapter:
         self.optimizers().optimizer.forget(slot)
+        card = {**self.weights_card(progress), "epochs": progress.epoch}
+        return TrainedAdapter(progress.user, self.lora.to_peft(self.best_rows[slot]), card)
 
-    def take_finished(self) -> list[Finished]:
-        """The users who are done since the last call, for the callback that writes them."""
-        finished, self.just_finished = self.just_finished, []
-        return finished
-
-    # ---- checkpoints: adapters and roster, never the backbone
+    # ---- checkpoints: adapters and rounds, never the backbone
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {key: value for key, value in state.items() if not key.startswith("model.")}
-        checkpoint["roster"] = self.roster.state_dict(self.backbone_fingerprint)
+        super().on_save_checkpoint(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.roster.load_state_dict(checkpoint["roster"], self.backbone_fingerprint)
+        super().on_load_checkpoint(checkpoint)
         rows = checkpoint["state_dict"]["lora.rows"]
         if rows.shape != self.lora.rows.shape:  # some users were finished when this process began
             self.lora.rows = torch.nn.Parameter(torch.zeros_like(rows, device=self.device))

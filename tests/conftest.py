@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from datamodules.corpora import Corpus, Dialogue, Drops, Profile, Turn
 from datamodules.preparation import shards
+from datamodules.preparation.run import prepare
 from datamodules.preparation.settings import Preparation
 from datamodules.preparation.splits import SplitRule
 
@@ -36,28 +38,7 @@ FAVOURITES = {
     "cleo": "猫 かわいい にゃー 庭 魚",
     "dan": "drums rhythm band 🥁 loud",
 }
-COMMON = [
-    "yes",
-    "no",
-    "maybe",
-    "today",
-    "tomorrow",
-    "we",
-    "you",
-    "they",
-    "like",
-    "want",
-    "see",
-    "hear",
-    "good",
-    "bad",
-    "very",
-    "much",
-    "it",
-    "is",
-    "was",
-    "there",
-]
+COMMON = "yes no maybe today tomorrow we you they like want see hear good bad very much it is was there"
 
 
 class InventedCorpus(Corpus):
@@ -92,7 +73,7 @@ class InventedCorpus(Corpus):
 
 def _sentence(person: str, rng: random.Random) -> str:
     favourites = FAVOURITES.get(person, "weather rain sun wind snow").split()
-    words = [rng.choice(favourites if rng.random() < 0.5 else COMMON) for _ in range(rng.randint(1, 9))]
+    words = [rng.choice(favourites if rng.random() < 0.5 else COMMON.split()) for _ in range(rng.randint(1, 9))]
     return " ".join(words) + rng.choice([".", "?", "!", ""])
 
 
@@ -112,7 +93,7 @@ def split_rule() -> SplitRule:
 def prepared(tmp_path_factory: pytest.TempPathFactory, invented_corpus: InventedCorpus, split_rule: SplitRule) -> Path:
     """The invented corpus, prepared once for all tests: leave it as it is."""
     output = tmp_path_factory.mktemp("data") / "invented"
-    Preparation(invented_corpus, output, split_rule, vocabulary_size=400).run()
+    prepare(Preparation(invented_corpus, output, split_rule, vocabulary_size=400))
     return output
 
 
@@ -126,13 +107,25 @@ def in_small_groups(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shards, "ROWS_PER_GROUP", 20)
         patch.setattr(shards, "ROWS_PER_PART", 100)
-        preparation.run()
+        prepare(preparation)
     return preparation
+
+
+@pytest.fixture(scope="session")
+def second_corpus(in_small_groups: Preparation, tmp_path_factory: pytest.TempPathFactory) -> Preparation:
+    """Another corpus with the same tokenizer: its 192 pairs for pre-training are the target users'."""
+    copy = shutil.copytree(in_small_groups.output, tmp_path_factory.mktemp("data") / "target_users")
+    shutil.rmtree(copy / "pretrain/train")
+    shutil.copytree(copy / "users/train", copy / "pretrain/train")
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["splits"]["pretrain/train"] = manifest["splits"]["users/train"]
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    return replace(in_small_groups, output=copy)
 
 
 @pytest.fixture
 def preparation(prepared: Path, invented_corpus: InventedCorpus, split_rule: SplitRule) -> Preparation:
-    """The finished preparation in `prepared`; its `run` finds the work done."""
+    """The finished preparation in `prepared`."""
     return Preparation(invented_corpus, prepared, split_rule, vocabulary_size=400)
 
 
@@ -166,8 +159,9 @@ def tiny_backbone(tmp_path_factory: pytest.TempPathFactory, prepared: Path) -> P
     """A random backbone of the size `tiny` for the prepared corpus: leave it as it is."""
     import torch
 
-    from datamodules.prompts.rendering import PromptTemplate
-    from lightning_modules.backbones.t5 import new_model, save_backbone
+    from datamodules.prompts.template import PromptTemplate
+    from lightning_modules.backbones.files import save_backbone
+    from lightning_modules.backbones.t5 import new_model
 
     torch.manual_seed(0)
     model = new_model("tiny", Tokenizer.from_file(str(prepared / "tokenizer" / "tokenizer.json")).get_vocab_size())
@@ -257,8 +251,9 @@ def _project(tmp_path_factory: pytest.TempPathFactory, invented_jsonl: Path, spl
     import torch
 
     from datamodules.corpora import Jsonl
-    from datamodules.prompts.rendering import PromptTemplate
-    from lightning_modules.backbones.t5 import new_model, save_backbone
+    from datamodules.prompts.template import PromptTemplate
+    from lightning_modules.backbones.files import save_backbone
+    from lightning_modules.backbones.t5 import new_model
 
     root = tmp_path_factory.mktemp("project")
     (root / "experiments" / "corpora").mkdir(parents=True)
@@ -266,7 +261,7 @@ def _project(tmp_path_factory: pytest.TempPathFactory, invented_jsonl: Path, spl
     (root / "experiments" / "lora_tiny.yaml").write_text(LORA_TINY)
     (root / "experiments" / "tuning_tiny.yaml").write_text(TUNING_TINY)
     (root / "experiments" / "corpora" / "invented.yaml").write_text(INVENTED_YAML.format(path=invented_jsonl))
-    manifest = Preparation(Jsonl(invented_jsonl), root / "data" / "invented", split_rule, vocabulary_size=400).run()
+    manifest = prepare(Preparation(Jsonl(invented_jsonl), root / "data" / "invented", split_rule, vocabulary_size=400))
     torch.manual_seed(0)
     directory = root / "runs" / "pretrain_tiny" / "backbone"
     directory.parent.mkdir(parents=True)

@@ -23,7 +23,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import T5ForConditionalGeneration
 
-from datamodules.prompts.rendering import PromptTemplate, load_prompts
+from datamodules.prompts.loading import load_prompts
+from datamodules.prompts.template import PromptTemplate
 from datamodules.shards.reader import ShardReader
 from lightning_modules.schedules import warmup_linear
 

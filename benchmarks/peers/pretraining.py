@@ -65,19 +65,60 @@ def train_ours(job: dict[str, Any], turns: Turns) -> None:
 def train_theirs(job: dict[str, Any], turns: Turns) -> None:
     """`Seq2SeqTrainer` as its documentation uses it, with our optimizer and schedule."""
     import torch
-    from transformers import (
-        AutoTokenizer,
-        DataCollatorForSeq2Seq,
-        Seq2SeqTrainer,
-        Seq2SeqTrainingArguments,
-        T5ForConditionalGeneration,
-        TrainerCallback,
-    )
+    from transformers import AutoTokenizer, Seq2SeqTrainer, T5ForConditionalGeneration, TrainerCallback
+
+    class TakeTurns(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            turns.after_step()
 
     directory = Path(job["directory"])
     settings = yaml.safe_load(Path(job["experiment"]).read_text())
     counts: list[list[int]] = []
-    flat = np.load(directory / "pairs.npz")
+    model = T5ForConditionalGeneration.from_pretrained(directory / "initial", dtype=torch.float32)
+    if job["tuned"]:
+        model.set_attn_implementation("eager")
+    tokenizer = AutoTokenizer.from_pretrained(directory / "initial")
+    choices = settings["model"]["init_args"]
+    optimizer = call(choices["optimizer"], model.parameters())
+    trainer = Seq2SeqTrainer(
+        model=model,
+        args=_arguments(job, settings["trainer"]),
+        train_dataset=_pairs(directory / "pairs.npz"),
+        data_collator=_counting_collator(tokenizer, model, counts),
+        processing_class=tokenizer,
+        optimizers=(optimizer, call(choices["lr_scheduler"], optimizer, job["num_steps"])),
+        callbacks=[TakeTurns()],
+    )
+    turns.begin(threads=torch.get_num_threads())
+    trainer.train()
+    model.save_pretrained(directory / job["name"])
+    turns.end(counts=counts[: job["num_steps"]], memory=peak_memory())  # the loader is one batch ahead
+
+
+def _arguments(job: dict[str, Any], trainer: dict[str, Any]) -> Any:
+    from transformers import Seq2SeqTrainingArguments
+
+    return Seq2SeqTrainingArguments(
+        output_dir=str(Path(job["directory"]) / f"{job['name']}_output"),
+        max_steps=job["num_steps"],
+        per_device_train_batch_size=job["rows"],
+        train_sampling_strategy=job["name"],
+        max_grad_norm=trainer.get("gradient_clip_val") or 0.0,
+        bf16=trainer.get("precision") == "bf16-mixed",
+        use_cpu=True,
+        logging_steps=50,  # as Lightning
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        seed=0,
+    )
+
+
+def _pairs(path: Path) -> Any:
+    """The rendered pairs, as a data set in memory."""
+    import torch
+
+    flat = np.load(path)
     arrays = {name: flat[name] for name in flat.files}
 
     class Pairs(torch.utils.data.Dataset):
@@ -92,48 +133,20 @@ def train_theirs(job: dict[str, Any], turns: Turns) -> None:
                 for key, name in (("input_ids", "input"), ("labels", "label"))
             }
 
+    return Pairs()
+
+
+def _counting_collator(tokenizer: Any, model: Any, counts: list[list[int]]) -> Any:
+    """Pads batches, and adds the count of each to `counts`."""
+    from transformers import DataCollatorForSeq2Seq
+
     class CountingCollator(DataCollatorForSeq2Seq):
         def __call__(self, features: Any, return_tensors: str | None = None) -> Any:
             batch = super().__call__(features, return_tensors)
             counts.append(_count(batch["input_ids"], batch["attention_mask"], batch["labels"]))
             return batch
 
-    class TakeTurns(TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            turns.after_step()
-
-    model = T5ForConditionalGeneration.from_pretrained(directory / "initial", dtype=torch.float32)
-    if job["tuned"]:
-        model.set_attn_implementation("eager")
-    tokenizer = AutoTokenizer.from_pretrained(directory / "initial")
-    choices = settings["model"]["init_args"]
-    optimizer = call(choices["optimizer"], model.parameters())
-    trainer = Seq2SeqTrainer(
-        model=model,
-        args=Seq2SeqTrainingArguments(
-            output_dir=str(directory / f"{job['name']}_output"),
-            max_steps=job["num_steps"],
-            per_device_train_batch_size=job["rows"],
-            train_sampling_strategy=job["name"],
-            max_grad_norm=settings["trainer"].get("gradient_clip_val") or 0.0,
-            bf16=settings["trainer"].get("precision") == "bf16-mixed",
-            use_cpu=True,
-            logging_steps=50,  # as Lightning
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            seed=0,
-        ),
-        train_dataset=Pairs(),
-        data_collator=CountingCollator(tokenizer, model=model),
-        processing_class=tokenizer,
-        optimizers=(optimizer, call(choices["lr_scheduler"], optimizer, job["num_steps"])),
-        callbacks=[TakeTurns()],
-    )
-    turns.begin(threads=torch.get_num_threads())
-    trainer.train()
-    model.save_pretrained(directory / job["name"])
-    turns.end(counts=counts[: job["num_steps"]], memory=peak_memory())  # the loader is one batch ahead
+    return CountingCollator(tokenizer, model=model)
 
 
 def _count(input_ids: Any, attention_mask: Any, labels: Any) -> list[int]:

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 import time
 from collections import Counter
@@ -38,6 +37,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from artefacts.files import replacing_directory
 from benchmarks.synthetic_network.people import People, Settings, pick
 from benchmarks.synthetic_network.texts import Writing
 
@@ -296,13 +296,11 @@ def generate(settings: Settings, output: Path, num_files: int = 8, kind: str = "
         )
     if output.exists():
         raise FileExistsError(f"{output} is there; take another directory or delete it")
-    network, partial = Network(settings), output.with_name(output.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    write(network, partial, num_files, kind)
-    pq.write_table(network.people.truth(), partial / "truth.parquet")
-    (partial / "counts.json").write_text(json.dumps(network.summary(), indent=2) + "\n")
-    partial.rename(output)
+    network = Network(settings)
+    with replacing_directory(output) as partial:
+        write(network, partial, num_files, kind)
+        pq.write_table(network.people.truth(), partial / "truth.parquet")
+        (partial / "counts.json").write_text(json.dumps(network.summary(), indent=2) + "\n")
     return network.summary()
 
 

@@ -1,13 +1,10 @@
-"""One person's rows in files of columns: found, and taken out.
+"""One person's rows in Parquet and Arrow IPC files: found, and taken out.
 
-In: a Parquet file or an Arrow IPC file (of either kind) whose columns name people: `user`, `speaker`, `partner`,
-`author`, or a name that ends in `_user` and so on. Out: the rows in which a person is any of these, and the same file
-without them.
+Columns that name people are `user`, `speaker`, `partner`, `author`, and those whose names end in `_user` and so on.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterator
 from functools import reduce
@@ -17,11 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from artefacts.files import replacing
+
 SUFFIXES = (".parquet", ".arrow")
 PEOPLE = re.compile(r"(^|_)(user|speaker|partner|author)$")
 ALSO_READ = ("pair_id", "dialogue_id")
 PART_OF_A_CONVERSATION = r"^[0-9a-f]{16}/[^/]+/\d+/\d+-\d+/"
-"""What stands before a speaker where the "user" of a profile is a part of a conversation (`ConversationPosts`)."""
+"""Prefix of the speaker if the "user" of a profile is a part of a conversation (`ConversationPosts`)."""
 
 
 def rows_of(path: Path, user: str) -> pa.Table:
@@ -30,25 +29,21 @@ def rows_of(path: Path, user: str) -> pa.Table:
     Raises:
         ValueError: the file cannot be read.
     """
-    found = []
     with _Pieces(path) as pieces:
         names = [name for name in pieces.schema.names if PEOPLE.search(name) or name in ALSO_READ]
-        for piece in pieces.read(names):
-            found.append(piece.filter(_is_of(piece, user)))
-        return pa.concat_tables(found) if found else pa.schema([]).empty_table()
+        rows = [piece.filter(_is_of(piece, user)) for piece in pieces.read(names)]
+        return pa.concat_tables(rows) if rows else pa.schema([]).empty_table()
 
 
 def take_out(path: Path, user: str) -> None:
-    """Writes a file anew without this person's rows; it is whole at any time.
+    """Rewrites a file without this person's rows; it is whole at any time.
 
-    Row groups of a Parquet file stay as they are, but for the rows and for groups that become empty, which are left
-    out. Record batches of an Arrow file keep their numbers: those that become empty stay.
+    Row groups of a Parquet file that become empty are dropped. Record batches of an Arrow file keep their numbers:
+    those that become empty stay.
     """
-    partial = path.with_name(path.name + ".forgetting")
-    with _Pieces(path) as pieces, pieces.writer(partial, user) as write:
+    with replacing(path) as partial, _Pieces(path) as pieces, _Writer(pieces, partial, user) as write:
         for piece in pieces.read(None):
             write(piece.filter(pc.invert(_is_of(piece, user))))
-    os.replace(partial, path)
 
 
 def _is_of(table: pa.Table, user: str) -> pa.ChunkedArray | pa.Array:
@@ -106,9 +101,6 @@ class _Pieces:
             table = pa.Table.from_batches([batch], self.schema)
             yield table if columns is None else table.select(columns)
 
-    def writer(self, path: Path, user: str) -> _Writer:
-        return _Writer(self, path, user)
-
 
 class _Writer:
     """Writes tables as row groups of a Parquet file, or each as exactly one record batch."""
@@ -120,7 +112,7 @@ class _Writer:
         if self.like.kind == "parquet":
             self.file = pq.ParquetWriter(self.path, self.like.schema, compression="zstd")
             return self._write_group
-        # The file of batches has one dictionary a column, in which the person's name would stay: a new one without it.
+        # An Arrow file has one dictionary a column, in which the person's name would stay: a new one without it.
         self.dictionaries = {
             field.name: self._names(field.name) for field in self.like.schema if pa.types.is_dictionary(field.type)
         }

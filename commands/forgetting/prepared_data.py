@@ -1,19 +1,14 @@
-"""Takes one person out of prepared corpora: pairs, profile, place among the target users; then counts and checksums.
+"""Takes one person out of prepared corpora: pairs, profile, number among the target users; then counts and checksums.
 
-In: a prepared directory, or one whose preparation was stopped, and a person's id. Out: what there is of that person,
-and the directory without it. Every pair goes in which the person is speaker or partner, because its context holds
-what they said.
-
-The order makes it safe to be killed: a note in the directory says what is to be written anew (`forgetting.json`, which
-knows the person by a salted hash alone), then each file is replaced as a whole, then the manifest, and the note goes.
-The same command goes on from any of these.
+Every pair goes in which the person is speaker or partner, because its context holds what they said. The order makes
+it safe to be killed: a note in the directory says what is to be rewritten (`forgetting.json`, which knows the person
+by a salted hash alone), then each file is replaced as a whole, then the manifest, and the note goes. The same command
+resumes from any of these.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,33 +17,34 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from artefacts.manifest import read_manifest, user_numbers
-from datamodules.preparation.settings import alone
-from datamodules.preparation.shards import sha256_of
+from artefacts.files import PARTIAL, read_json, write_json
+from artefacts.fingerprints import sha256_of
+from artefacts.layout import MANIFEST, PROFILES
+from artefacts.manifest import read_manifest, user_numbers, write_manifest
+from datamodules.preparation.run import alone
+from datamodules.preparation.shards import describe_part
 
 from .parquet_rows import SUFFIXES, rows_of, take_out
 
 NOTE = "forgetting.json"
-LEFT_BEHIND = ".forgetting"  # of a file that was being written when the process was killed
 
 
 def prepared_directories(data: Path) -> list[Path]:
     """The directories below `data` that hold a prepared corpus, or one whose preparation was stopped."""
-    found = []
+    corpora: list[Path] = []
     for directory in [data, *sorted(path for path in data.rglob("*") if path.is_dir())]:
-        if not any(directory.is_relative_to(above) for above in found) and (
-            directory.name.endswith(".partial") or _is_prepared(directory)
+        if not any(directory.is_relative_to(corpus) for corpus in corpora) and (
+            directory.suffix == PARTIAL or _is_prepared(directory)
         ):
-            found.append(directory)
-    return found
+            corpora.append(directory)
+    return corpora
 
 
 def _is_prepared(directory: Path) -> bool:
-    path = directory / "manifest.json"
-    return path.is_file() and "splits" in json.loads(path.read_text(encoding="utf-8"))
+    path = directory / MANIFEST
+    return path.is_file() and "splits" in read_json(path)
 
 
 @dataclass
@@ -66,15 +62,12 @@ class PersonInCorpus:
     @cached_property
     def rows(self) -> dict[Path, pa.Table]:
         """File → the person's rows in it, of those that have any."""
-        found = {path: rows_of(path, self.user) for path in self._files()}
-        return {path: table for path, table in found.items() if len(table)}
-
-    def _files(self) -> Iterator[Path]:
-        return (path for path in sorted(self.directory.rglob("*")) if path.suffix in SUFFIXES)
+        paths = (path for path in sorted(self.directory.rglob("*")) if path.suffix in SUFFIXES)
+        return {path: rows for path in paths if len(rows := rows_of(path, self.user))}
 
     @property
     def has_manifest(self) -> bool:
-        return (self.directory / "manifest.json").is_file()
+        return (self.directory / MANIFEST).is_file()
 
     @cached_property
     def is_target_user(self) -> bool:
@@ -83,15 +76,11 @@ class PersonInCorpus:
 
     @cached_property
     def note(self) -> dict[str, Any] | None:
-        """What a run that was killed has left to do.
-
-        Raises:
-            ValueError: it was about somebody else.
-        """
+        """What a killed run still has to do; ValueError if it was about another person."""
         path = self.directory / NOTE
         if not path.is_file():
             return None
-        note = json.loads(path.read_text(encoding="utf-8"))
+        note = read_json(path)
         if note["person"] != _salted(note["salt"], self.user):
             raise ValueError(
                 f"forgetting somebody else was interrupted in {self.directory}: first give that command again (unless "
@@ -114,20 +103,20 @@ class PersonInCorpus:
         Raises:
             ValueError: a file is not what the manifest describes, or a preparation is at work on the directory.
         """
-        output = self.directory.with_name(self.directory.name.removesuffix(".partial"))
+        output = self.directory.with_name(self.directory.name.removesuffix(PARTIAL))
         with alone(output):
             note = self.note or self._write_note()
             for path in self.rows:
                 take_out(path, self.user)
-            for path in self.directory.rglob(f"*{LEFT_BEHIND}"):
-                path.unlink()
+            for path in self.directory.rglob(f"*{PARTIAL}"):
+                if path.is_file():  # what a killed process was writing
+                    path.unlink()
             if self.has_manifest:
-                manifest = self._manifest_without(note)
-                _write_json(self.directory / "manifest.json", manifest)
+                write_manifest(self.directory, self._manifest_without(note))
             (self.directory / NOTE).unlink()
 
     def _write_note(self) -> dict[str, Any]:
-        """Says what is to be written anew, after a look at whether it is what the manifest describes."""
+        """Says what is to be rewritten, after checking that it is what the manifest describes."""
         files = [path.relative_to(self.directory).as_posix() for path in self.rows]
         for name, part in self._parts(files):
             if sha256_of(self.directory / name) != part["sha256"]:
@@ -142,7 +131,7 @@ class PersonInCorpus:
             "num_dialogues": num_dialogues,
             "number": number,
         }
-        _write_json(self.directory / NOTE, note)
+        write_json(self.directory / NOTE, note)
         return note
 
     def _parts(self, files: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -152,18 +141,18 @@ class PersonInCorpus:
                 yield from ((f"{split}/{part['file']}", part) for part in parts if f"{split}/{part['file']}" in files)
 
     def _manifest_without(self, note: dict[str, Any]) -> dict[str, Any]:
-        """The manifest of what is there now; the same again if it was written before, because of its target users."""
+        """The manifest of what remains; unchanged if a killed run has already written it."""
         manifest = read_manifest(self.directory)
         if manifest.get("forgotten_last") == note["person"]:
             return manifest
         for split, parts in manifest["splits"].items():
-            for place, part in enumerate(parts):
+            for index, part in enumerate(parts):
                 if f"{split}/{part['file']}" in note["files"]:
-                    parts[place] = described(self.directory / split / part["file"])
+                    parts[index] = describe_part(self.directory / split / part["file"])
         if "num_dialogues" in manifest:
             manifest["num_dialogues"] -= note["num_dialogues"]
-        if "profiles.parquet" in note["files"]:
-            users = pq.read_table(self.directory / "profiles.parquet", columns=["user"])["user"]
+        if PROFILES in note["files"]:
+            users = pq.read_table(self.directory / PROFILES, columns=["user"])["user"]
             manifest["profiles"] = len(users.unique())
         if note["number"] is not None:
             manifest["target_users"].remove(self.user)
@@ -173,22 +162,5 @@ class PersonInCorpus:
         return manifest
 
 
-def described(path: Path) -> dict[str, Any]:
-    """A part as a manifest describes it: see `shards.write_part`."""
-    groups = []
-    with pq.ParquetFile(path) as file:
-        for number in range(file.num_row_groups):
-            table = file.read_row_group(number, columns=["context_ids", "response_ids"])
-            tokens = [pc.sum(pc.list_value_length(table[name])).as_py() for name in ("context_ids", "response_ids")]
-            groups.append([len(table), *tokens])
-    return {"file": path.name, "sha256": sha256_of(path), "bytes": path.stat().st_size, "row_groups": groups}
-
-
 def _salted(salt: str, user: str) -> str:
     return hashlib.blake2b(f"{salt}\x1f{user}".encode(), digest_size=16).hexdigest()
-
-
-def _write_json(path: Path, value: Any) -> None:
-    partial = path.with_name(path.name + LEFT_BEHIND)
-    partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, path)

@@ -1,8 +1,7 @@
 """What the files below `runs` have of one person, by the kind of file, each with how it is taken away.
 
-In: the directory of runs, a person's id, and what prepared data know of the person. Out: `Trace`s. Each replaces or
-deletes a file as a whole. What cannot be told apart by person goes altogether: embeddings and answers in caches,
-sample replies in logs, offline runs of W&B.
+Each `Trace` replaces or deletes a file as a whole. What cannot be told apart by person goes altogether: embeddings and
+answers in caches, sample replies in logs, offline runs of W&B.
 """
 
 from __future__ import annotations
@@ -23,17 +22,18 @@ from typing import Any
 
 import yaml
 
+from artefacts.files import PARTIAL, read_json, write_text
+from artefacts.layout import ADAPTERS, CARD, CONVERSATIONS, MODELS, PREDICTIONS, user_directory
+from artefacts.sample_replies import SAID, is_sample_line
 from commands.forgetting.parquet_rows import rows_of, take_out
-from lightning_modules.lora.adapter_files import adapter_directory
 
-WEIGHTS = ("adapters", "models")
 COLUMNS = ("user", "adapter", "speaker", "partner")
-SAMPLE = re.compile(r"^(  … |    said:  |    model: )")  # written by callbacks.SampleReplies
 CACHES = {
     (".cache", "embeddings"): "sentence embeddings, known by a hash: all of them, a table encodes anew",
     ("", ".answers"): "answers of chat endpoints, known by a hash: all of them, a run asks (and pays) anew",
 }
-LEFT_BEHIND = ".forgetting"
+ASIDE = ".forgetting"
+"""Suffix of a directory that is being deleted."""
 
 
 @dataclass(frozen=True)
@@ -70,37 +70,37 @@ class Trace:
 
 def traces_in(runs: Path, person: Person) -> list[Trace]:
     """All that is there of a person below `runs`; raises ValueError where a file cannot be read."""
-    found: list[Trace] = []
+    traces: list[Trace] = []
     gone: set[Path] = set()
     for folder, names, files in os.walk(runs):
         directory = Path(folder)
         for trace in _directories(directory, sorted(names), person):
-            found.append(trace)
+            traces.append(trace)
             gone.add(trace.path)
         names[:] = sorted(name for name in names if directory / name not in gone)
         for name in sorted(files):
             if trace := _in_file(directory / name, person):
-                found.append(trace)
-    return found
+                traces.append(trace)
+    return traces
 
 
 def _directories(directory: Path, names: list[str], person: Person) -> Iterator[Trace]:
     """Directories that go as a whole."""
-    own_name = adapter_directory(directory, person.user).name
+    own_name = user_directory(directory, person.user).name
     for name in names:
         path = directory / name
-        away = partial(_remove, path)
         cache = CACHES.get((directory.name, name)) or CACHES.get(("", name))
-        if name.endswith(LEFT_BEHIND):
+        away = partial(_remove, path)
+        if name.endswith(ASIDE):
             yield Trace(path, "left behind by a command that was killed", partial(shutil.rmtree, path), False)
-        elif directory.name in WEIGHTS and name.split(".")[0] == own_name:  # also .partial, .best, .new, .old
+        elif directory.name in (ADAPTERS, MODELS) and name.split(".")[0] == own_name:  # also .partial, .best, .old
             yield Trace(path, "weights", away)
         elif cache:
             yield Trace(path, f"{sum(one.is_file() for one in path.rglob('*')):,} files of {cache}", away, False)
         elif directory.name == "wandb" and "run-" in name and not path.is_symlink() and _tells(path, person):
             online = "" if name.startswith("offline") else "; delete it on the server as well"
             yield Trace(path, f"a W&B run with sample replies or the id: all of it{online}", away, False)
-        elif any(users_of(card) == [person.user] for card in path.glob("*.card.json")):
+        elif any(users_of(card) == [person.user] for card in path.glob(f"*.{CARD}")):
             yield Trace(path, "a run of this person alone", away)
 
 
@@ -108,13 +108,13 @@ def _tells(wandb_run: Path, person: Person) -> bool:
     if any(wandb_run.rglob("replies_*.table.json")):
         return True
     contents = (path.read_bytes() for path in wandb_run.rglob("*") if path.is_file())
-    return any(b"    said:  " in content or names(content, person.user) for content in contents)
+    return any(SAID.encode() in content or names(content, person.user) for content in contents)
 
 
 def users_of(card: Path) -> list[str] | None:
     """The users that a run was told to take, by its card; None for all."""
     try:
-        users = json.loads(card.read_text(encoding="utf-8"))["config"]["data"]["init_args"]["users"]
+        users = read_json(card)["config"]["data"]["init_args"]["users"]
     except (KeyError, TypeError, json.JSONDecodeError):
         return None
     return [users] if isinstance(users, str) else users
@@ -122,11 +122,11 @@ def users_of(card: Path) -> list[str] | None:
 
 def _in_file(path: Path, person: Person) -> Trace | None:
     """What a file has of the person."""
-    if LEFT_BEHIND in path.suffixes or path.name in ("predictions.partial", "conversations.partial"):
+    if path.suffix == PARTIAL:
         return Trace(path, "left behind by a command that was killed", partial(path.unlink, missing_ok=True), False)
     readers: dict[str, Callable[[Path, Person], Trace | None]] = {
-        "predictions.jsonl": _predictions,
-        "conversations.jsonl": _conversations,
+        PREDICTIONS: _predictions,
+        CONVERSATIONS: _conversations,
         "key.json": _human_evaluation,
         ".parquet": _columns,
         ".csv": _table,
@@ -175,8 +175,8 @@ def _table(path: Path, person: Person) -> Trace | None:
     """Rows of a CSV whose columns name users."""
     before = _read(path)
     header, *rows = list(csv.reader(io.StringIO(before, newline=""))) or [[]]
-    places = [place for place, name in enumerate(header) if name in COLUMNS]
-    kept = [row for row in rows if not any(row[place] == person.user for place in places if place < len(row))]
+    columns = [column for column, name in enumerate(header) if name in COLUMNS]
+    kept = [row for row in rows if person.user not in (row[column] for column in columns if column < len(row))]
     text = io.StringIO()
     csv.writer(text, lineterminator="\r\n" if "\r\n" in before else "\n").writerows([header, *kept])
     return _rewrite(path, len(rows) - len(kept), len(rows), "rows", text.getvalue())
@@ -198,7 +198,7 @@ def _plain(path: Path, person: Person) -> Trace | None:
     if before == after:
         return None
     dumped = json.dumps(after, indent=1, ensure_ascii=False) + "\n" if is_json else yaml.safe_dump(after)
-    return Trace(path, "entries that name the person", partial(_replace, path, dumped))
+    return Trace(path, "entries that name the person", partial(write_text, path, dumped))
 
 
 def _without(value: Any, user: str) -> Any:
@@ -213,13 +213,13 @@ def _without(value: Any, user: str) -> Any:
 def _log(path: Path, person: Person) -> Trace | None:
     """Lines that name the person, and all sample replies: who wrote those is not said."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    kept = [line for line in lines if not SAMPLE.match(line) and not names(line.encode(), person.user)]
+    kept = [line for line in lines if not is_sample_line(line) and not names(line.encode(), person.user)]
     what = "lines, among them all sample replies"
     return _rewrite(path, len(lines) - len(kept), len(lines), what, "".join(kept), is_certain=False)
 
 
 def _checkpoint(path: Path, person: Person) -> Trace | None:
-    """A checkpoint goes as a whole: a fit does not go on with other data than it began with anyway."""
+    """A checkpoint goes as a whole: a fit never resumes with other data anyway."""
     if not zipfile.is_zipfile(path):
         return None
     with zipfile.ZipFile(path) as archive:
@@ -257,19 +257,12 @@ def _read(path: Path) -> str:
 def _rewrite(path: Path, num: int, of: int, what: str, content: str, is_certain: bool = True) -> Trace | None:
     if not num:
         return None
-    return Trace(path, f"{num:,} of {of:,} {what}", partial(_replace, path, content), is_certain)
+    return Trace(path, f"{num:,} of {of:,} {what}", partial(write_text, path, content), is_certain)
 
 
 def _remove(directory: Path) -> None:
-    """Under another name first, so that a kill leaves nothing that is half there and not known for what it is."""
-    aside = directory.with_name(directory.name + LEFT_BEHIND)
+    """Deletes a directory under another name, so that after a kill its rest is known for what it is."""
+    aside = directory.with_name(directory.name + ASIDE)
     shutil.rmtree(aside, ignore_errors=True)
     os.replace(directory, aside)
     shutil.rmtree(aside)
-
-
-def _replace(path: Path, content: str) -> None:
-    fresh = path.with_name(path.name + LEFT_BEHIND)
-    with fresh.open("w", encoding="utf-8", newline="") as file:
-        file.write(content)
-    os.replace(fresh, path)

@@ -1,8 +1,4 @@
-"""Published and own data sets as records: one reader a file, no torch.
-
-In: the files of a corpus in their own layout. Out: `Dialogue`, `Post`, `Turn` and `Profile` records, and `Drops`, the
-account of what was left out.
-"""
+"""Published and own data sets as records: one reader a file, no torch."""
 
 from datamodules.corpora.posts.authors import AuthorRules
 from datamodules.corpora.posts.profile_sources import DeclaredProfiles
@@ -15,24 +11,3 @@ from .persona_chat import PersonaChat
 from .real_persona_chat import RealPersonaChat
 from .records import Corpus, Dialogue, Drops, Post, Profile, Turn
 from .twitter_archive import TwitterArchive
-
-__all__ = [
-    "POSTS",
-    "AuthorRules",
-    "ChitChat",
-    "Cleaning",
-    "Corpus",
-    "DeclaredProfiles",
-    "Dialogue",
-    "Drops",
-    "Fields",
-    "JPersonaChat",
-    "Jsonl",
-    "PersonaChat",
-    "Post",
-    "Posts",
-    "Profile",
-    "RealPersonaChat",
-    "Turn",
-    "TwitterArchive",
-]

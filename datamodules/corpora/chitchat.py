@@ -1,7 +1,6 @@
 """The BYU Chit-Chat corpus: English small talk between anonymous people, April to December 2018.
 
-In: `dataset.json` of the PyPI package `chitchat-dataset` (only that file; none of its code).
-Out: dialogues of two people. It declares no attributes.
+Only `dataset.json` of the PyPI package `chitchat-dataset` is read; none of its code is run. No attributes are declared.
 
 Terms: MIT. The people are anonymous (UUIDs), and the corpus was collected for research on conversation.
 """

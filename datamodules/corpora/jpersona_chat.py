@@ -1,9 +1,8 @@
 """PersonaChatJP (JPersonaChat): Japanese small talk between people who were each given a persona.
 
-In: the published workbook `japanese_persona_chat.xlsx`. Sheet `ペルソナリスト` has the columns `No`,
-`ペルソナID`, `A` and `B`, where A and B hold one persona's sentences each, a sentence a line. Sheet `対話`
-has the columns `No`, `ペルソナID`, `speaker` (or `話者`, ...), which is A or B, and `発話`.
-Out: dialogues of two people, and their personas as profiles.
+In the published workbook `japanese_persona_chat.xlsx`, sheet `ペルソナリスト` has the columns `No`, `ペルソナID`, `A`
+and `B`, where A and B hold one persona's sentences each, a sentence a line. Sheet `対話` has the columns `No`,
+`ペルソナID`, `speaker` (or `話者`, ...), which is A or B, and `発話`.
 
 Sugiyama et al., 2021; NTT publishes it at https://github.com/nttcslab/japanese-dialog-transformers
 Terms: see the licence there; NTT publishes it for evaluation and verification.
@@ -17,8 +16,6 @@ Terms: see the licence there; NTT publishes it for evaluation and verification.
   pair `ペルソナID`, such as `PP1:A`, who takes part in one dialogue. With `speaker: persona` it is the persona:
   its authors count 100 personas in 5,000 dialogues of 61,793 turns, about 618 turns of each. It is called after
   the first pair in the list that has these sentences, in this order.
-- A profile's attributes are the persona's sentences, `persona_1`, `persona_2`, ...; their origin is
-  `declared`, although the persona was handed out.
 """
 
 from __future__ import annotations
@@ -30,7 +27,7 @@ from pathlib import Path
 from typing import Any, Literal
 from zipfile import BadZipFile
 
-from .records import Corpus, Dialogue, Drops, Malformed, Profile, Turn, two_people
+from .records import Corpus, Dialogue, Drops, Malformed, Profile, Turn, persona_of, two_people
 
 PERSONA_SHEET, DIALOGUE_SHEET = "ペルソナリスト", "対話"
 SIDES = ("A", "B")
@@ -87,8 +84,7 @@ class JPersonaChat(Corpus):
         names = self._names()
         for side, sentences in self._personas():
             if sentences and names.get(side, side) == side:
-                attributes = {f"persona_{i}": sentence for i, sentence in enumerate(sentences, start=1)}
-                yield Profile(side, attributes, "declared")
+                yield persona_of(side, sentences)
 
     def _names(self) -> dict[str, str]:
         """Side of a pair → speaker, where it is not called so itself."""
@@ -150,11 +146,9 @@ class JPersonaChat(Corpus):
 
 
 def _open(path: Path) -> Any:
-    try:
-        from openpyxl import load_workbook
-        from openpyxl.utils.exceptions import InvalidFileException
-    except ImportError:
-        raise ImportError("reading PersonaChatJP needs the package openpyxl: pip install openpyxl") from None
+    from openpyxl import load_workbook
+    from openpyxl.utils.exceptions import InvalidFileException
+
     try:
         return load_workbook(path, read_only=True, data_only=True)
     except (InvalidFileException, BadZipFile, KeyError) as error:

@@ -7,13 +7,12 @@ dialogue; the two texts of a turn are separated by a tab (written <TAB> here):
     2 partner's persona: i am a nurse.
     3 hello there<TAB>hi , how was work ?<TAB><TAB>a candidate|another candidate
 
-Out: dialogues of two people, and their personas as profiles. The reward column and the candidates are
-not read. Zhang et al., ACL 2018; ParlAI (https://parl.ai) downloads it with `--task personachat`.
+The reward column and the candidates are not read. Zhang et al., ACL 2018; ParlAI (https://parl.ai) downloads it with
+`--task personachat`.
 
-People have no identity beyond one dialogue here, so a speaker is `FILE:N:self` or `FILE:N:partner`, N
-being the dialogue's number in its file: nobody has the history an adapter needs. A profile's attributes
-are the persona's sentences, `persona_1`, `persona_2`, ...; their origin is `declared`, although the
-persona was handed out. A `self` file says only what `self` is like; a `both` file says it of both.
+People have no identity beyond one dialogue here, so a speaker is `FILE:N:self` or `FILE:N:partner`, N being the
+dialogue's number in its file: no one has the history an adapter needs. A `self` file says only what `self` is like; a
+`both` file says it of both.
 
 Some releases tell each dialogue twice, once from either side (then the one who speaks first answers the
 utterance `__SILENCE__`, which is no text, and the last turn is missing); the files of one split
@@ -29,7 +28,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from .records import Corpus, Dialogue, Drops, Malformed, Profile, Turn, two_people
+from .records import Corpus, Dialogue, Drops, Malformed, Profile, Turn, persona_of, two_people
 
 NUMBERED = re.compile(r"(\d+) (.*)")
 PERSONAS = {"your persona:": "self", "partner's persona:": "partner"}
@@ -85,8 +84,7 @@ class PersonaChat(Corpus):
             except Malformed:
                 continue  # `dialogues` accounts for it
             for side, sentences in personas.items():
-                attributes = {f"persona_{number}": sentence for number, sentence in enumerate(sentences, start=1)}
-                yield Profile(f"{id}:{side}", attributes, "declared")
+                yield persona_of(f"{id}:{side}", sentences)
 
     def _episodes(self) -> Iterator[tuple[Path, str, list[tuple[int, bytes]]]]:
         """Yields the file, the id and the numbered lines of one dialogue after the other."""

@@ -1,8 +1,7 @@
 """RealPersonaChat: Japanese text chats between people who describe themselves.
 
-In: the folder of the published layout, `dialogues/NNNNN.json` and `interlocutors.json`. Out: dialogues of two people,
-and what the speakers declare about themselves: demographic attributes, and as `persona` their ten sentences, one
-after the other.
+The published folder has `dialogues/NNNNN.json` and `interlocutors.json`: demographic attributes that the speakers
+declare, and their ten sentences, which become the attribute `persona`.
 
 Yamashita et al., PACLIC 2023; https://github.com/nu-dialogue/real-persona-chat
 

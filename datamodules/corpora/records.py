@@ -1,17 +1,16 @@
-"""The records every corpus reader produces, and the account of what it had to leave out.
-
-In: nothing but plain values. Out: `Post`, `Turn`, `Dialogue`, `Profile`, the `Corpus` interface and `Drops`.
-"""
+"""The records that every corpus reader produces, the interface of a reader, and its account of what it dropped."""
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
+
+from artefacts.fingerprints import sha256_of_files
 
 EXAMPLES_PER_REASON = 3
 OPTED_OUT = "opted out"
@@ -57,11 +56,15 @@ class Profile:
     origin: str
 
 
-class Malformed(ValueError):
-    """What was read is not what the layout of a corpus promises.
+def persona_of(user: str, sentences: Iterable[str]) -> Profile:
+    """A profile of the sentences of a persona: `persona_1`, `persona_2`, ...; declared, although it was handed out."""
+    return Profile(user, {f"persona_{i}": sentence for i, sentence in enumerate(sentences, start=1)}, "declared")
 
-    Readers raise it inside and turn it into a counted drop; its text says what was got and what was
-    expected, in terms of keys, types and places, and never quotes what somebody said.
+
+class Malformed(ValueError):
+    """What was read is not what the layout of a corpus promises: readers turn it into a counted drop.
+
+    Its text says what was got and what was expected, in terms of keys, types and positions, and never quotes a person.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -69,17 +72,38 @@ class Malformed(ValueError):
         self.reason = reason
 
 
+class Reasons(Counter[str]):
+    """What was dropped, by reason; `examples` name files, lines or ids, and never quote a text."""
+
+    def __init__(self, *counts: Any) -> None:
+        super().__init__(*counts)
+        self.examples: dict[str, list[str]] = {}
+
+    def add(self, reason: str, count: int = 1, examples: Iterable[str] = ()) -> None:
+        """Counts what was dropped; a count of 0 leaves no trace."""
+        if count:
+            self[reason] += count
+            known = self.examples.setdefault(reason, [])
+            known.extend(list(examples)[: EXAMPLES_PER_REASON - len(known)])
+
+    def table(self) -> str:
+        """A line for each reason, the most frequent first."""
+        lines = []
+        for reason, count in self.most_common():
+            examples = self.examples.get(reason)
+            lines.append(f"  {count:>12,} {reason}" + (f" (such as {'; '.join(examples)})" if examples else ""))
+        return "\n".join(lines) or "  nothing dropped"
+
+
 @dataclass
 class Drops:
-    """Counts what was read and what was left out, by reason.
+    """Counts what was read and what was dropped, by reason.
 
-    Nothing leaves a corpus without a line in here: readers call `seen` for every dialogue they
-    meet and `add` for every one that they leave out.
+    Readers call `seen` for every dialogue they meet and `add` for every dialogue they drop.
     """
 
     num_seen: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    reasons: Reasons = field(default_factory=Reasons)
     num_opted_out: int = 0
     """Dialogues of people who asked to be left out: the input is not broken, so they are not among the reasons."""
 
@@ -89,31 +113,19 @@ class Drops:
 
     def add(self, reason: str, where: str = "") -> None:
         """Counts one dropped dialogue; `where` is its file and line or its id, never its text."""
-        self.reasons[reason] += 1
-        if where and len(self.examples[reason]) < EXAMPLES_PER_REASON:
-            self.examples[reason].append(where)
-
-    @property
-    def num_dropped(self) -> int:
-        """How many of the dialogues that were met have been left out."""
-        return sum(self.reasons.values())
+        self.reasons.add(reason, 1, [where] if where else [])
 
     def stop_above(self, max_share: float) -> None:
         """Raises ValueError when more than `max_share` of what was seen has been dropped."""
-        if self.num_dropped > max_share * self.num_seen:
+        if (num_dropped := self.reasons.total()) > max_share * self.num_seen:
             raise ValueError(
-                f"{self.num_dropped} of {self.num_seen} dialogues would be dropped, more than the allowed share "
+                f"{num_dropped} of {self.num_seen} dialogues would be dropped, more than the allowed share "
                 f"{max_share:g}:\n{self}\nMend the input, or raise max_dropped if this is what the data are like."
             )
 
     def __str__(self) -> str:
-        lines = []
-        for reason, count in self.reasons.most_common():
-            examples = self.examples.get(reason)
-            lines.append(f"  {count:>8,} {reason}" + (f" (such as {'; '.join(examples)})" if examples else ""))
-        if self.num_opted_out:
-            lines.append(f"  {self.num_opted_out:>8,} {OPTED_OUT}")
-        return "\n".join(lines) or "  nothing dropped"
+        opted_out = Reasons({OPTED_OUT: self.num_opted_out} if self.num_opted_out else {})
+        return "\n".join(part.table() for part in (self.reasons, opted_out) if part) or self.reasons.table()
 
 
 class Corpus(ABC):
@@ -134,12 +146,7 @@ class Corpus(ABC):
 
     def fingerprint(self) -> str:
         """SHA-256 over names and contents of the files, so that prepared data know where they came from."""
-        digest = hashlib.sha256()
-        for path in sorted(self.files):
-            digest.update(path.name.encode())
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        return digest.hexdigest()
+        return sha256_of_files(sorted(self.files), name=lambda path: path.name.encode())
 
 
 def merge_turns(messages: Iterable[Turn]) -> tuple[Turn, ...]:

@@ -1,11 +1,9 @@
 """The archive that Twitter (X) gives to a person: their own posts.
 
-In: `tweets.js` and its further parts (`tweet.js` in older archives), unpacked. Out: as `Posts`.
-
-Such a file is JavaScript: `window.YTD.tweets.part0 = [ {"tweet": {...}}, ... ]`; in old ones the posts stand in the
-list by themselves. It does not say whose posts they are: the id of the account is in `account.js` beside it, or is
-given. An archive holds one person's posts only, so replies find their parents only among the archives that are read
-together. The whole file is held in memory while it is read.
+`tweets.js` and its further parts (`tweet.js` in older archives) are JavaScript: `window.YTD.tweets.part0 = [ {"tweet":
+{...}}, ... ]`; in old ones the posts are the items of the list. They do not say whose posts they are: the id of the
+account is in `account.js` beside it, or is given. An archive holds one person's posts only, so replies find their
+parents only among the archives that are read together. The whole file is held in memory while it is read.
 
 Terms: the person's own; have their consent.
 """
@@ -23,10 +21,10 @@ from datamodules.corpora.posts.authors import AuthorRules
 from datamodules.corpora.posts.cleaning import Cleaning
 from datamodules.corpora.posts.files import Unit
 from datamodules.corpora.posts.profile_sources import ProfileSource
-from datamodules.corpora.posts.raw_posts import Fields, Reasons, row_of, table_of_rows
+from datamodules.corpora.posts.raw_posts import Fields, row_of, table_of_rows
 from datamodules.corpora.posts.reader import BATCH_ROWS, CHECKED_RECORDS, Posts
 
-from .records import Malformed
+from .records import Malformed, Reasons
 
 ACCOUNT = "account"  # the key under which a post gets its author
 TWITTER_FIELDS = Fields(

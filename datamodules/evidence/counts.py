@@ -102,7 +102,7 @@ def gram_counts(chunks: Sequence[Chunk], sizes: Iterable[int]) -> Counts:
     points = np.frombuffer(joined.encode("utf-32-le"), dtype=np.uint32).astype(np.int64)
     lengths = np.array([len(text) + 1 for text in texts], dtype=np.int64)
     chunk_of = np.repeat(owner, lengths)
-    found_chunks, found = [], []
+    chunks_of, keys = [], []
     for size in sizes:
         if not 1 <= size <= 3:
             raise ValueError(f"n-grams have 1 to 3 characters, got {size}")
@@ -114,11 +114,11 @@ def gram_counts(chunks: Sequence[Chunk], sizes: Iterable[int]) -> Counts:
             part = points[place : place + len(key)]
             key = (key << BITS) | part
             whole &= part != BREAK
-        found.append(key[whole])
-        found_chunks.append(chunk_of[: len(key)][whole])
-    if not found:
+        keys.append(key[whole])
+        chunks_of.append(chunk_of[: len(key)][whole])
+    if not keys:
         return NOTHING
-    return Counts.of(np.concatenate(found_chunks), np.concatenate(found))
+    return Counts.of(np.concatenate(chunks_of), np.concatenate(keys))
 
 
 def gram_text(key: int) -> str:
@@ -166,15 +166,15 @@ class Words:
 
     def counts(self, chunks: Sequence[Chunk], grow: bool) -> Counts:
         """Words within posts; new ones get a number if `grow`, and are left out otherwise."""
-        found, sizes = [NOTHING.item], []
+        numbers, sizes = [NOTHING.item], []
         for chunk in chunks:
             words = [word for post in chunk.posts for word in self.segment(post.text)]
             if grow:
                 for word in words:
                     self.number.setdefault(word, len(self.number))
-            found.append(np.fromiter(map(self.number.get, words, repeat(-1)), np.int64, len(words)))
+            numbers.append(np.fromiter(map(self.number.get, words, repeat(-1)), np.int64, len(words)))
             sizes.append(len(words))
-        chunk_of, item = np.repeat(np.arange(len(chunks)), sizes), np.concatenate(found)
+        chunk_of, item = np.repeat(np.arange(len(chunks)), sizes), np.concatenate(numbers)
         return Counts.of(chunk_of[item >= 0], item[item >= 0])
 
 
@@ -214,21 +214,20 @@ def choose(counts: Counts, user: np.ndarray, learners: np.ndarray, min_users: in
     return Vocabulary(items[kept], allowed[:, kept])
 
 
-def places(pattern: Pattern, chunk: Chunk) -> list[int]:
-    """The places of those statements in which the pattern occurs; with `asked`, of answers to what matches it only."""
+def posts_matching(pattern: Pattern, chunk: Chunk) -> list[int]:
+    """Numbers of the statements in which the pattern occurs; with `asked`, of answers to what matches it only."""
     if pattern.asked is None:
-        return chunk.stated.places(pattern.said)
-    answers = chunk.replied_to.places(pattern.asked)
-    if not answers:  # mostly so
-        return []
-    return [place for place in answers if pattern.said.search(chunk.stated.texts[place])]
+        return chunk.stated.matching(pattern.said, pattern.needs)
+    answers = chunk.replied_to.matching(pattern.asked, pattern.needs)
+    return [number for number in answers if pattern.said.search(chunk.stated.texts[number])]
 
 
 def matches(pattern: Pattern, chunk: Chunk) -> list[re.Match[str]]:
     """Where the pattern occurs in posts that are no questions; with `asked`, in answers to what matches it only."""
     if pattern.asked is None:
-        return occurrences(pattern.said, chunk.stated)
-    return [match for place in places(pattern, chunk) for match in pattern.said.finditer(chunk.stated.texts[place])]
+        return occurrences(pattern.said, chunk.stated, pattern.needs)
+    texts = chunk.stated.texts
+    return [match for number in posts_matching(pattern, chunk) for match in pattern.said.finditer(texts[number])]
 
 
 @dataclass
@@ -255,7 +254,7 @@ class PatternCounter:
         if not attribute.places:
             return Counter()
         # Few posts name a place, and there are many frames.
-        naming = [chunk.statements[place] for place in chunk.stated.places(attribute.any_name)]
+        naming = [chunk.statements[number] for number in posts_matching(attribute.any_name, chunk)]
         if not naming:
             return Counter()
         few = Chunk(chunk.user, *zip(*naming, strict=True))
@@ -268,5 +267,6 @@ class PatternCounter:
 
     def forms(self, chunk: Chunk) -> Counter[str]:
         """Form → how often it is used."""
-        counts = {name: len(occurrences(form, chunk.lines)) for name, form in self.language.forms.items()}
+        forms = self.language.forms.items()
+        counts = {name: len(occurrences(form.said, chunk.lines, form.needs)) for name, form in forms}
         return Counter({name: count for name, count in counts.items() if count})

@@ -6,7 +6,6 @@ of a network's `vocabulary.json`.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,12 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from artefacts.files import read_json
+from artefacts.layout import VOCABULARY
 from datamodules.batches import Facts
 from datamodules.evidence.counts import NOTHING, Chunk, Counts, PatternCounter, Words, gram_counts, gram_key, gram_text
 from datamodules.evidence.language import Language
 
 HOURS = [str(hour) for hour in range(24)]
-VOCABULARY_FILE = "vocabulary.json"
 Named = Counter[tuple[str, str]]
 """(frame, value) → how often a place is named."""
 
@@ -141,9 +141,9 @@ class ChunkFacts:
                 for place, (chunk, named) in enumerate(zip(chunks, places, strict=True))
                 for (pattern, value), count in (self.patterns.said(attribute, chunk) + named[attribute.name]).items()
             ]
-            found = saturating([entry[:-1] for entry in said], 3)
+            facts_of = saturating([entry[:-1] for entry in said], 3)
             shares = torch.tensor([entry[-1] for entry in said], dtype=torch.float32)
-            facts[attribute.said] = Facts(found.arguments, found.degrees * shares)
+            facts[attribute.said] = Facts(facts_of.arguments, facts_of.degrees * shares)
         return facts
 
     def places(self, chunks: Iterable[Chunk]) -> dict[str, Named]:
@@ -167,13 +167,13 @@ def read_vocabulary(directory: Path, language: Language, path: Path) -> dict[str
         FileNotFoundError: there is no learnt network.
         ValueError: it was learnt with another language.
     """
-    file = directory / VOCABULARY_FILE
+    file = directory / VOCABULARY
     if not file.is_file():
         raise FileNotFoundError(
             f"no learnt network in {directory}; learn it with: lightning fit --config <the same experiment>, or name "
             "one as `network`"
         )
-    content = json.loads(file.read_text(encoding="utf-8"))
+    content = read_json(file)
     if content.get("domains") != language_domains(language):  # weights go by the places of values and patterns
         raise ValueError(f"{path} has other values, patterns or forms than when {directory} was learnt; learn it anew")
     return content

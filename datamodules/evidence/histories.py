@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datamodules.corpora.records import Drops, Post, Profile
-from datamodules.evidence.counts import Chunk, PatternCounter, is_question, places
+from datamodules.evidence.counts import Chunk, PatternCounter, is_question, posts_matching
 from datamodules.evidence.language import Attribute, Language
 from datamodules.preparation.settings import Preparation
 from datamodules.preparation.splits import comparable, split_dialogues
@@ -37,18 +37,18 @@ def histories_of(preparation: Preparation) -> dict[str, list[Spoken]]:
     dialogues = list(preparation.dialogues(drops))
     drops.stop_above(preparation.max_dropped)
     _, splits = split_dialogues(dialogues, preparation.splits)
-    found: dict[str, list[Spoken]] = defaultdict(list)
+    histories: dict[str, list[Spoken]] = defaultdict(list)
     for dialogue, author in [*splits["pretrain/train"], *splits["users/train"]]:
         answered = ""
         for turn in dialogue.turns:
             if author in (None, turn.speaker):
                 post = Post(turn.speaker, turn.text, turn.time)
-                found[turn.speaker].append(Spoken(post, answered, dialogue.id))
+                histories[turn.speaker].append(Spoken(post, answered, dialogue.id))
             answered = turn.text
-    for posts in found.values():
+    for posts in histories.values():
         if all(spoken.post.time is not None for spoken in posts):
             posts.sort(key=lambda spoken: comparable(spoken.post.time))
-    return found
+    return histories
 
 
 def declared_labels(profiles: Iterable[Profile], language: Language, path: Path) -> dict[str, dict[str, str]]:
@@ -66,8 +66,8 @@ def declared_labels(profiles: Iterable[Profile], language: Language, path: Path)
         wrong.update((name, value) for name, value in known.items() if value not in language.attributes[name].values)
         labels[profile.user] = known
     if wrong:
-        told = ", ".join(f"{name}={value!r} ({count} users)" for (name, value), count in wrong.most_common(5))
-        raise ValueError(f"{path} does not have these values, which the corpus declares: {told}")
+        examples = ", ".join(f"{name}={value!r} ({count} users)" for (name, value), count in wrong.most_common(5))
+        raise ValueError(f"{path} does not have these values, which the corpus declares: {examples}")
     return labels
 
 
@@ -129,9 +129,9 @@ def stating(history: Sequence[Spoken], speaking: Sequence[Attribute]) -> Iterato
     ]
     for start in range(0, len(history), SEARCHED_AT_ONCE):
         chunk = chunk_of(history[start : start + SEARCHED_AT_ONCE])
-        found = {place for pattern in patterns for place in places(pattern, chunk)}
-        statements = (place for place, post in enumerate(chunk.posts) if not is_question(post.text))
-        yield from (start + place for number, place in enumerate(statements) if number in found)
+        stating_posts = {number for pattern in patterns for number in posts_matching(pattern, chunk)}
+        statements = (position for position, post in enumerate(chunk.posts) if not is_question(post.text))
+        yield from (start + position for number, position in enumerate(statements) if number in stating_posts)
 
 
 def chunk_of(history: Sequence[Spoken]) -> Chunk:

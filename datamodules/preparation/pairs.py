@@ -1,7 +1,4 @@
-"""Reply pairs: who answers whom, with which turns before.
-
-In: a dialogue. Out: `ReplyPair` records that point into it.
-"""
+"""Reply pairs: who answers whom, with which turns before."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """Token shards: reply pairs as Parquet, with what a reader needs to plan its batches.
 
-In: reply pairs and the ids of each turn. Out: `part-*.parquet` and the description of each part.
-
 Columns of a shard, one row a reply pair:
 
     pair_id           int64         63-bit hash of dialogue and position
@@ -18,14 +16,17 @@ Columns of a shard, one row a reply pair:
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
+from artefacts.files import replacing
+from artefacts.fingerprints import sha256_of
 
 from .pairs import ReplyPair
 
@@ -72,7 +73,7 @@ def shard_row(pair: ReplyPair, turn_ids: Sequence[Sequence[int]], turn_speakers:
 
 
 def write_shards(rows: Iterable[Mapping[str, Any]], directory: Path, schema: pa.Schema) -> list[dict[str, Any]]:
-    """Writes the rows in their order; returns for each part what `write_part` says of it."""
+    """Writes the rows in their order; returns a description of each part."""
     directory.mkdir(parents=True, exist_ok=True)
     parts = []
     for number, part_rows in enumerate(_batches(rows, ROWS_PER_PART)):
@@ -87,26 +88,31 @@ def part_name(number: int) -> str:
 
 
 def write_part(groups: Iterable[pa.Table], path: Path, schema: pa.Schema) -> dict[str, Any]:
-    """Writes one part, a row group from each table; it has its name only when it is complete.
-
-    Returns:
-        Its `file`, `sha256`, `bytes` and `row_groups`: a list of [pairs, context tokens, response tokens].
-    """
-    partial = path.with_name(path.name + ".partial")
+    """Writes one part, a row group from each table; returns its description."""
     sizes = []
-    with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+    with replacing(path) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as writer:
         for table in groups:
             writer.write_table(table, row_group_size=ROWS_PER_GROUP)
-            tokens = [len(table[name].combine_chunks().flatten()) for name in ("context_ids", "response_ids")]
-            sizes.append([table.num_rows, *tokens])
-    partial.replace(path)
+            sizes.append(_sizes(table))
+    return _description(path, sizes)
+
+
+def describe_part(path: Path) -> dict[str, Any]:
+    """The description of a part that is already written."""
+    with pq.ParquetFile(path) as file:
+        groups = range(file.num_row_groups)
+        sizes = [_sizes(file.read_row_group(group, columns=["context_ids", "response_ids"])) for group in groups]
+    return _description(path, sizes)
+
+
+def _description(path: Path, sizes: list[list[int]]) -> dict[str, Any]:
+    """As in the manifest; `row_groups` is a list of [pairs, context tokens, response tokens]."""
     return {"file": path.name, "sha256": sha256_of(path), "bytes": path.stat().st_size, "row_groups": sizes}
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _sizes(group: pa.Table) -> list[int]:
+    tokens = [pc.sum(pc.list_value_length(group[name])).as_py() for name in ("context_ids", "response_ids")]
+    return [group.num_rows, *tokens]
 
 
 def _batches(rows: Iterable[Mapping[str, Any]], size: int) -> Iterator[list[Mapping[str, Any]]]:

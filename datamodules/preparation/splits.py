@@ -1,9 +1,7 @@
-"""Who is a target user, and which dialogue belongs to which part of the data.
+"""Who is a target user, and which dialogue belongs to which split: first by user, then by time.
 
-In: dialogues. Out: named splits of (dialogue, author whose turns are learnt) without overlap of people.
-
-The rule (design: first by user, then by time): a dialogue in which a target user takes part never
-reaches pre-training. The other dialogues are the pre-training corpus, of which a share is held out.
+A dialogue in which a target user takes part never reaches pre-training. The other dialogues are the pre-training
+corpus, of which a share is held out.
 """
 
 from __future__ import annotations
@@ -18,6 +16,9 @@ from datamodules.corpora.records import Dialogue
 
 USER_SPLITS = ("users/train", "users/validation", "users/test")
 PRETRAIN_SPLITS = ("pretrain/train", "pretrain/validation")
+
+SplitDialogues = dict[str, list[tuple[Dialogue, str | None]]]
+"""The dialogues of each split, each with the author whose responses count (None: both people's)."""
 
 
 @dataclass(frozen=True)
@@ -107,17 +108,10 @@ def split_by_time(dialogues: Sequence[Dialogue], user: str, rule: SplitRule) -> 
     return splits
 
 
-def split_dialogues(
-    dialogues: Sequence[Dialogue], rule: SplitRule
-) -> tuple[list[str], dict[str, list[tuple[Dialogue, str | None]]]]:
-    """Target users, and for each split its dialogues with the author whose responses count (None: both).
-
-    Returns:
-        The target users, and `{split: [(dialogue, author), ...]}` for the five splits. A dialogue between
-        two target users stands once for each of them.
-    """
+def split_dialogues(dialogues: Sequence[Dialogue], rule: SplitRule) -> tuple[list[str], SplitDialogues]:
+    """Target users, and the five splits; a dialogue between two target users stands once for each of them."""
     targets = choose_target_users(dialogues, rule)
-    splits: dict[str, list[tuple[Dialogue, str | None]]] = {name: [] for name in (*PRETRAIN_SPLITS, *USER_SPLITS)}
+    splits: SplitDialogues = {name: [] for name in (*PRETRAIN_SPLITS, *USER_SPLITS)}
     of_user: dict[str, list[Dialogue]] = defaultdict(list)
     wanted = set(targets)
     for dialogue in dialogues:

@@ -1,6 +1,4 @@
-"""The tokenizer: SentencePiece unigram, trained once, kept in Hugging Face's `tokenizer.json`.
-
-In: texts of the pre-training split. Out: a directory that `AutoTokenizer.from_pretrained` loads.
+"""The tokenizer: SentencePiece unigram, trained once, kept as a directory that `AutoTokenizer.from_pretrained` loads.
 
 SentencePiece trains five times faster and in a fifth of the memory of `tokenizers`, and only it can
 learn with byte fallback; the converted file gives the same ids. The class `T5Tokenizer` is avoided:
@@ -9,7 +7,6 @@ it switches byte fallback off. Neither tokenizer nor vocabulary is stated in the
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import re
@@ -19,6 +16,10 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import Unigram
+
+from artefacts.files import write_text
+from artefacts.fingerprints import fingerprint_of
+from artefacts.layout import TOKENIZER_CONFIG, TOKENIZER_FILE
 
 PAD, EOS, UNK = "<pad>", "</s>", "<unk>"
 SPEAKER, PARTNER = "<|speaker|>", "<|partner|>"
@@ -75,7 +76,7 @@ def train_sentencepiece(texts: Iterable[str], vocabulary_size: int) -> bytes:
 
 
 def harmless(text: str) -> str:
-    """The text with a space behind each `<` that would begin a marker: whoever types `</s>` ends nothing."""
+    """The text with a space after each `<` that would begin a marker: a typed `</s>` ends nothing."""
     return LOOKS_SPECIAL.sub("< ", text) if "<" in text else text
 
 
@@ -98,7 +99,7 @@ def convert(model: bytes) -> Tokenizer:
 def save_tokenizer(tokenizer: Tokenizer, directory: Path) -> None:
     """Writes `tokenizer.json` and the configuration with which `AutoTokenizer` loads it as it is."""
     directory.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(directory / "tokenizer.json"))
+    tokenizer.save(str(directory / TOKENIZER_FILE))
     configuration = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "pad_token": PAD,
@@ -108,13 +109,13 @@ def save_tokenizer(tokenizer: Tokenizer, directory: Path) -> None:
         "clean_up_tokenization_spaces": False,
         "model_max_length": 1_000_000,
     }
-    (directory / "tokenizer_config.json").write_text(json.dumps(configuration, indent=2) + "\n", encoding="utf-8")
+    write_text(directory / TOKENIZER_CONFIG, json.dumps(configuration, indent=2) + "\n")
 
 
 def fast_encoder(directory: Path) -> Callable[[list[str]], list[list[int]]]:
-    """Texts → their ids, by SentencePiece where its model is kept beside `tokenizer.json`: measured ten times faster.
+    """Texts → their ids, by SentencePiece if its model is kept beside `tokenizer.json`: measured ten times faster.
 
-    They agree but for about one text in two thousand, where two ways to cut it are equally likely.
+    Both agree except for about one text in two thousand, which has two equally likely segmentations.
     """
     model = directory / MODEL_FILE
     if not model.is_file():
@@ -142,23 +143,24 @@ def copy_tokenizer(source: Path, directory: Path) -> Tokenizer:
             "the first three: give the directory of a backbone, or tokenizer/ of a prepared corpus"
         )
     directory.mkdir(parents=True, exist_ok=True)
-    for name in ("tokenizer.json", "tokenizer_config.json", MODEL_FILE):
+    for name in (TOKENIZER_FILE, TOKENIZER_CONFIG, MODEL_FILE):
         if name != MODEL_FILE or (source / name).is_file():  # only a preparation from posts keeps it
             shutil.copyfile(source / name, directory / name)
     return tokenizer
 
 
 def load_tokenizer(directory: Path) -> Tokenizer:
-    """The tokenizer of a prepared corpus or of a backbone; FileNotFoundError where there is none."""
-    path = directory / "tokenizer.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"no tokenizer.json in {directory}")
-    return Tokenizer.from_file(str(path))
+    """The tokenizer of a prepared corpus or of a backbone; FileNotFoundError if it is missing."""
+    return Tokenizer.from_file(str(_file_of(directory)))
 
 
 def tokenizer_fingerprint(directory: Path) -> str:
-    """SHA-256 of `tokenizer.json`, in 16 hexadecimal digits: what shards, backbones and adapters carry."""
-    path = directory / "tokenizer.json"
+    """The fingerprint of `tokenizer.json`: what shards, backbones and adapters carry."""
+    return fingerprint_of(_file_of(directory))
+
+
+def _file_of(directory: Path) -> Path:
+    path = directory / TOKENIZER_FILE
     if not path.is_file():
-        raise FileNotFoundError(f"no tokenizer.json in {directory}")
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        raise FileNotFoundError(f"no {TOKENIZER_FILE} in {directory}")
+    return path

@@ -16,99 +16,19 @@ conversation, and the context is what begins at the first turn marker, whatever 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from string import Formatter
-from typing import Literal, TypedDict
+from dataclasses import dataclass
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from artefacts.manifest import read_manifest, user_numbers
-from datamodules.evidence.language import load_language
-from datamodules.preparation.tokenizer import (
-    EOS,
-    PARTNER,
-    PARTNER_PROFILE,
-    SPEAKER,
-    SPEAKER_PROFILE,
-    harmless,
-    load_tokenizer,
-)
-from datamodules.prompts.profiles import Attributes, ProfileControl, read_profiles
+from datamodules.preparation.tokenizer import EOS, PARTNER, PARTNER_PROFILE, SPEAKER, SPEAKER_PROFILE, harmless
+from datamodules.prompts.profiles import Attributes
+from datamodules.prompts.template import PromptTemplate
 from datamodules.shards.ragged import Ragged, join
 from datamodules.shards.reader import TokenPairs
 
-
-class Wording(TypedDict):
-    """How one attribute and its values are written, as a language's YAML says it."""
-
-    written: str
-    values: dict[str, str]
-
-
-@dataclass(frozen=True)
-class PromptTemplate:
-    """How a profile is written. All wording is ours; it is not stated in the paper.
-
-    Args:
-        style: `none`, `psp` (the speaker's profile), `ppp` (the speaker's and the partner's) or `user` (a number that
-            stands for the speaker, who has to be a target user; anybody else has none).
-        attribute_format: one attribute, with `{attribute}` and `{value}`.
-        separator: what stands between two attributes.
-        attributes: which attributes, in this order; None takes all, in alphabetical order.
-        wording: how attributes and values are written: a language's YAML, such as `experiments/profiles/ja.yaml`.
-            None writes them as the profiles name them.
-    """
-
-    style: Literal["none", "psp", "ppp", "user"] = "none"
-    attribute_format: str = "{attribute}: {value}"
-    separator: str = ", "
-    attributes: tuple[str, ...] | None = None
-    wording: Path | dict[str, Wording] | None = None
-
-    def __post_init__(self) -> None:
-        fields = {field for _, field, *_ in Formatter().parse(self.attribute_format) if field is not None}
-        if "value" not in fields or fields - {"attribute", "value"}:
-            raise ValueError(
-                f"prompt.attribute_format {self.attribute_format!r} must have {{value}}, and may have {{attribute}}"
-            )
-
-    def resolved(self) -> PromptTemplate:
-        """What a backbone keeps: the content of the language's YAML in the place of its path, and no wording at all
-        where no profile is written."""
-        if self.style == "none":
-            return PromptTemplate()
-        if not isinstance(self.wording, Path):
-            return self
-        written = {
-            one.name: Wording(written=one.written, values=one.values)
-            for one in load_language(self.wording).attributes.values()
-            if self.attributes is None or one.name in self.attributes
-        }
-        return replace(self, wording=written)
-
-    def render(self, profile: Attributes) -> str:
-        """The profile as text; an attribute that is missing is left out, an empty profile is empty.
-
-        Raises:
-            ValueError: the wording does not have an attribute or value.
-        """
-        names = sorted(profile) if self.attributes is None else [name for name in self.attributes if name in profile]
-        written = (self._written(name, profile[name]) for name in names)
-        return self.separator.join(self.attribute_format.format(attribute=name, value=value) for name, value in written)
-
-    def _written(self, attribute: str, value: str) -> tuple[str, str]:
-        if self.wording is None:
-            return attribute, value
-        known = self.wording.get(attribute)
-        if known is None or value not in known["values"]:
-            there = sorted(self.wording if known is None else known["values"])
-            raise ValueError(
-                f"the prompt's wording has no {attribute}={value!r}, only {there}: add it to the language's YAML, or "
-                "choose attributes with data.prompt.attributes"
-            )
-        return known["written"], known["values"][value]
+Turns = list[tuple[str, str]]
+"""(`speaker` or `partner`, text), oldest first."""
 
 
 @dataclass(frozen=True)
@@ -196,20 +116,20 @@ class Prompts:
         lengths = Ragged.from_lists([[len(reply) for reply in row] for row in replies])
         return _marked(text, lengths, np.full(len(flat), self.reply_marker, dtype=np.int32), max_tokens)
 
-    def render(self, pairs: TokenPairs, max_context_tokens: int, in_front: Ragged | None = None) -> Rendered:
+    def render(self, pairs: TokenPairs, max_context_tokens: int, past_replies: Ragged | None = None) -> Rendered:
         """Puts prompts in front of the contexts and end tokens behind the responses.
 
         Args:
             pairs: what is rendered.
             max_context_tokens: most ids of context and markers kept.
-            in_front: what stands between profile and context of each pair, see `replies`.
+            past_replies: comes between profile and context of each pair, see `replies`.
         """
         both = np.stack([pairs.speaker, pairs.partner])
         people, person = np.unique(both, axis=1, return_inverse=True)
         prefixes = self.prefixes(
             (pairs.speakers[index] for index in people[0]), (pairs.partners[index] for index in people[1])
         ).take(person.ravel())
-        prefixes = prefixes if in_front is None else join(prefixes, in_front)
+        prefixes = prefixes if past_replies is None else join(prefixes, past_replies)
         inputs = self.inputs(prefixes, pairs.context, pairs.context_lengths, pairs.context_speakers, max_context_tokens)
         return Rendered(inputs, self.targets(pairs.response), pairs.pair_id, prefixes.lengths)
 
@@ -234,7 +154,7 @@ class Prompts:
         ends = Ragged(np.full(len(responses), self.eos, dtype=np.int32), np.arange(len(responses) + 1, dtype=np.int64))
         return join(responses, ends)
 
-    def turns(self, input_ids: Iterable[int]) -> list[tuple[str, str]]:
+    def turns(self, input_ids: Iterable[int]) -> Turns:
         """The context in an encoder input as (`speaker` or `partner`, text), oldest first, without what is in front."""
         names = {int(self.markers[0]): "speaker", int(self.markers[1]): "partner"}
         turns: list[tuple[str, list[int]]] = []
@@ -273,61 +193,3 @@ def _marked(text: Ragged, turn_lengths: Ragged, markers: np.ndarray, max_tokens:
     values[starts[cut]] = markers[np.searchsorted(turn_starts, starts[cut], side="right") - 1]
     keep = np.arange(len(values)) >= np.repeat(starts, lengths)
     return Ragged.from_lengths(values[keep], turns.offsets[1:] - starts)
-
-
-def load_prompts(
-    template: PromptTemplate, prepared: Path, profiles: Path | None, control: ProfileControl | None = None
-) -> Prompts:
-    """Prompts for a prepared corpus, with the profiles of a file, or those the corpus declares, or numbers, or none.
-
-    Raises:
-        FileNotFoundError: there are no profiles.
-        ValueError: nobody has an attribute that the template asks for, or the wording lacks a value.
-    """
-    tokenizer = load_tokenizer(prepared / "tokenizer")
-    template = template.resolved()
-    control = control or ProfileControl()
-    if template.style == "none":
-        if control != ProfileControl():
-            raise ValueError(f"data.control is {control}, but a prompt of style none has no profiles; use psp or ppp")
-        return Prompts(template, tokenizer)
-    if template.style == "user":
-        path, known = prepared / "manifest.json", numbered_users(prepared)
-    else:
-        path = profiles or prepared / "profiles.parquet"
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"prompt style {template.style!r} needs profiles, and there is no {path}; {_command_for(path)}"
-            )
-        known = read_profiles(path)
-    there = {name for profile in known.values() for name in profile}
-    if missing := [name for name in template.attributes or () if name not in there]:
-        raise ValueError(
-            f"data.prompt.attributes: nobody has {missing} in {path}, which has {sorted(there)}; if the corpus did not "
-            "declare it yet when it was prepared, delete that directory and prepare it anew"
-        )
-    if template.attributes is not None:
-        known = {
-            user: {name: value for name, value in profile.items() if name in template.attributes}
-            for user, profile in known.items()
-        }
-    profiles = control.apply(known)
-    for profile in profiles.values():
-        template.render(profile)  # what cannot be written is found now, not in the middle of training
-    return Prompts(template, tokenizer, profiles)
-
-
-def numbered_users(prepared: Path) -> dict[str, dict[str, str]]:
-    """A profile for each target user that is nothing but their place among them: short, whatever they are called."""
-    return {user: {"user": str(number)} for user, number in user_numbers(read_manifest(prepared)).items()}
-
-
-def _command_for(path: Path) -> str:
-    """`runs/NAME/profiles.parquet` is what a prediction of `experiments/NAME.yaml` makes."""
-    if path.parent.parent.name == "runs":
-        files = [Path("experiments") / f"{path.parent.name.split('+')[0]}.yaml"]
-        files += [Path("experiments/conditions") / f"{name}.yaml" for name in path.parent.name.split("+")[1:]]
-        if all(file.is_file() for file in files):
-            configs = " ".join(f"--config {file}" for file in files)
-            return f"make it with: lightning fit {configs}, and then lightning predict {configs}"
-    return "give data.profiles=<profiles.parquet>, or use the style none"

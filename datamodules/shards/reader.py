@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from artefacts.layout import TOKENIZER
 from artefacts.manifest import read_manifest, split_fingerprint
 from datamodules.preparation.shards import FINGERPRINT_KEY
 from datamodules.preparation.tokenizer import tokenizer_fingerprint
@@ -68,7 +69,7 @@ class ShardReader:
         if split not in manifest["splits"]:
             raise ValueError(f"{directory} has no split {split!r}; it has {sorted(manifest['splits'])}")
         self.content = split_fingerprint(manifest, split)
-        self.fingerprint = tokenizer_fingerprint(directory / "tokenizer")
+        self.fingerprint = tokenizer_fingerprint(directory / TOKENIZER)
         self.groups: list[tuple[Path, int]] = []
         self.group_sizes: list[int] = []
         self._groups_of: dict[Path, int] = {}
@@ -100,7 +101,7 @@ class ShardReader:
         theirs = (metadata.metadata or {}).get(FINGERPRINT_KEY, b"none").decode()
         if theirs != self.fingerprint:
             raise ValueError(
-                f"{path} was made with tokenizer {theirs}, but {self.directory / 'tokenizer'} is {self.fingerprint}; "
+                f"{path} was made with tokenizer {theirs}, but {self.directory / TOKENIZER} is {self.fingerprint}; "
                 f"{self._mend}"
             )
         if metadata.num_row_groups != self._groups_of[path]:

@@ -40,12 +40,12 @@ class Cut(NamedTuple):
     batches: int  # of each process
 
 
-class Left(NamedTuple):
+class Remainder(NamedTuple):
     """What some cuts have left of an epoch."""
 
     window: int  # the first of the epoch's windows that is not done
-    rows: np.ndarray | None = None  # those of it that are left; None: all
-    share: float = 1.0  # of its tokens that is left
+    rows: np.ndarray | None = None  # those of it that remain; None: all
+    share: float = 1.0  # of its tokens that remains
 
 
 @dataclass
@@ -101,15 +101,15 @@ class PairStream:
     world_size: int = 1
 
     @cached_property
-    def _places(self) -> np.ndarray:  # (row groups in an epoch, 3): source, row group, number of its pairs
+    def _row_groups(self) -> np.ndarray:  # (row groups in an epoch, 3): source, row group, number of its pairs
         """All row groups of an epoch, each as often as it comes, the sources spread evenly over each other."""
-        places, shares = [np.zeros((0, 3), dtype=np.int64)], [np.zeros(0)]
+        row_groups, shares = [np.zeros((0, 3), dtype=np.int64)], [np.zeros(0)]
         for number, source in enumerate(self.sources):
             sizes = np.tile(np.array(source.reader.group_sizes, dtype=np.int64), source.passes)
             groups = np.tile(np.arange(len(source.reader.group_sizes)), source.passes)
-            places.append(np.stack([np.full(len(groups), number), groups, sizes], axis=1))
+            row_groups.append(np.stack([np.full(len(groups), number), groups, sizes], axis=1))
             shares.append((np.arange(len(groups)) + 0.5) / max(1, len(groups)))
-        return np.concatenate(places)[np.argsort(np.concatenate(shares), kind="stable")]
+        return np.concatenate(row_groups)[np.argsort(np.concatenate(shares), kind="stable")]
 
     @cached_property
     def label_tokens_per_batch(self) -> float:
@@ -118,10 +118,10 @@ class PairStream:
         return self.tokens_per_batch * float(label_tokens / all_tokens)
 
     def windows(self, epoch: int) -> list[np.ndarray]:
-        """Places of each window of this epoch. Windows are about equal: a short last group is never alone."""
-        places = np.arange(len(self._places))
-        num_windows = math.ceil(len(places) / GROUPS_PER_WINDOW)
-        windows = np.array_split(places, max(1, num_windows))[:num_windows]
+        """Row groups of each window of this epoch. Windows are about equal: a short last group is never alone."""
+        indices = np.arange(len(self._row_groups))
+        num_windows = math.ceil(len(indices) / GROUPS_PER_WINDOW)
+        windows = np.array_split(indices, max(1, num_windows))[:num_windows]
         if self.shuffle:
             order = np.random.default_rng([self.seed, epoch]).permutation(num_windows)
             windows = [windows[index] for index in order]
@@ -129,57 +129,60 @@ class PairStream:
 
     def num_pairs(self, window: np.ndarray) -> int:
         """Reply pairs of a window."""
-        return int(self._places[window, 2].sum())
+        return int(self._row_groups[window, 2].sum())
 
-    def num_batches(self, window: np.ndarray, left: Left | None = None) -> int:
+    def num_batches(self, window: np.ndarray, remainder: Remainder | None = None) -> int:
         """Batches of a window, or of what is left of it, for each process."""
-        sources, _, sizes = self._places[window].T
+        sources, _, sizes = self._row_groups[window].T
         num_pairs = self.num_pairs(window)
         if num_pairs < self.world_size:
             raise ValueError(f"{num_pairs} reply pairs cannot be shared by {self.world_size} processes; use fewer")
         cost = sum(float(self.sources[s].tokens_per_pair[0]) * n for s, n in zip(sources, sizes.tolist(), strict=True))
-        num_rows, share = (num_pairs, 1.0) if left is None or left.rows is None else (len(left.rows), left.share)
+        num_rows, share = num_pairs, 1.0
+        if remainder is not None and remainder.rows is not None:
+            num_rows, share = len(remainder.rows), remainder.share
         wanted = math.ceil(share * cost / (self.tokens_per_batch * self.world_size))
         return max(1, min(wanted, num_rows // self.world_size))
 
-    def left(self, epoch: int, before: Sequence[Cut] = ()) -> Left:
+    def remainder(self, epoch: int, before: Sequence[Cut] = ()) -> Remainder:
         """What these cuts, one after the other, have left of an epoch."""
         windows = self.windows(epoch)
-        left = Left(0)
+        remainder = Remainder(0)
         for turn, done in enumerate(before):
             stream = replace(self, world_size=done.world_size, tokens_per_batch=done.tokens_per_batch)
             batches = done.batches
-            while left.window < len(windows):
-                count = stream.num_batches(windows[left.window], left)
+            while remainder.window < len(windows):
+                count = stream.num_batches(windows[remainder.window], remainder)
                 if batches < count:
                     break
-                batches, left = batches - count, Left(left.window + 1)
+                batches, remainder = batches - count, Remainder(remainder.window + 1)
             if batches:
-                window = self.render(windows[left.window])
-                cut = stream.cut(window, count, [self.seed, epoch, left.window, turn], left.rows)
+                window = self.render(windows[remainder.window])
+                cut = stream.cut(window, count, [self.seed, epoch, remainder.window, turn], remainder.rows)
                 rows = np.sort(np.concatenate(cut[batches * done.world_size :]))
-                left = Left(left.window, rows, float(window.costs[rows].sum() / window.costs.sum()))
-        return left
+                remainder = Remainder(remainder.window, rows, float(window.costs[rows].sum() / window.costs.sum()))
+        return remainder
 
     def num_batches_in_epoch(self, epoch: int, before: Sequence[Cut] = ()) -> int:
         """Batches for each process of what is left of an epoch. A whole one has equally many every time."""
-        left = self.left(epoch, before)
-        windows = self.windows(epoch)[left.window :]
-        return sum(self.num_batches(window, None if place else left) for place, window in enumerate(windows))
+        remainder = self.remainder(epoch, before)
+        windows = self.windows(epoch)[remainder.window :]
+        return sum(self.num_batches(window, None if index else remainder) for index, window in enumerate(windows))
 
     def batches(self, epoch: int, start: int = 0, before: Sequence[Cut] = ()) -> Iterator[Seq2SeqBatch]:
         """Yields this process's batches of what is left of an epoch, from number `start` on."""
-        left = self.left(epoch, before)
-        for number, places in enumerate(self.windows(epoch)):
-            if number < left.window:
+        remainder = self.remainder(epoch, before)
+        for number, indices in enumerate(self.windows(epoch)):
+            if number < remainder.window:
                 continue
-            count = self.num_batches(places, left if number == left.window else None)
+            is_cut = number == remainder.window
+            count = self.num_batches(indices, remainder if is_cut else None)
             if start >= count:
                 start -= count
                 continue
-            window = self.render(places)
-            some = left.rows if number == left.window else None
-            of_all = self.cut(window, count, [self.seed, epoch, number, len(before)], some)
+            window = self.render(indices)
+            seed = [self.seed, epoch, number, len(before)]
+            of_all = self.cut(window, count, seed, remainder.rows if is_cut else None)
             for rows in of_all[start * self.world_size + self.rank :: self.world_size]:
                 rows = rows if len(rows) else np.array([-1])  # every process has to take part in every step
                 yield collate(window.inputs, window.targets, rows, np.full(len(rows), -1), window.pair_id)
@@ -187,8 +190,8 @@ class PairStream:
 
     def render(self, window: np.ndarray) -> Rendered:
         """Reads a window, source by source."""
-        places = self._places[window]
-        groups = [places[places[:, 0] == number, 1].tolist() for number in range(len(self.sources))]
+        row_groups = self._row_groups[window]
+        groups = [row_groups[row_groups[:, 0] == number, 1].tolist() for number in range(len(self.sources))]
         return concatenate([source.render(some) for source, some in zip(self.sources, groups, strict=True) if some])
 
     def cut(

@@ -1,34 +1,26 @@
-"""What a user has replied to contexts like this one, looked up in their training dialogues. No torch.
+"""A user's replies to similar contexts, retrieved from their training dialogues, as texts or as a part of a prompt.
 
-In: the target users' training turns, and contexts. Out: the replies to the most similar ones, as texts for those who
-show them, or as the part of a prompt that stands in front of the context.
-
-Only training turns are ever found, and none of the dialogue at hand: a row of training would find itself, and the
-reply that is to be learnt would stand in its own prompt.
+Only training turns of other dialogues are retrieved: a row of training would find itself, and its prompt would contain
+the reply that is to be learnt. No torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING
+from functools import lru_cache
 
 import numpy as np
 
-from datamodules.prompts.rendering import Prompts
+from datamodules.prompts.rendering import Prompts, Turns
 from datamodules.shards.ragged import Ragged
 from datamodules.users.similar_contexts import SimilarContexts, as_text
+from datamodules.users.user_rows import UserSplit, UserTurns
 
-if TYPE_CHECKING:
-    from datamodules.users.user_rows import UserSplit
-
-Turns = list[tuple[str, str]]
-
-USERS_SEARCHED = 64
-"""People whose index is in memory at the same time."""
-FOUND_IN_MEMORY = 512
-"""People and splits for whom it is in memory what was found."""
+INDICES_IN_MEMORY = 64
+"""Users whose index is in memory at the same time."""
+PREFIXES_IN_MEMORY = 512
+"""Users and splits whose retrieved replies are in memory at the same time."""
 
 
 @dataclass(frozen=True)
@@ -54,25 +46,11 @@ class Retrieved:
             )
 
 
-@dataclass(frozen=True)
-class UserTurns:
-    """One user's rows of a split, oldest first, as texts, with what a search needs to know of them."""
-
-    turns: list[tuple[Turns, str]]  # context as `Prompts.turns` gives it, and reply
-    reply_ids: Ragged  # (rows, ids), without end tokens
-    dialogues: np.ndarray  # (rows,) object, names
-
-    @cached_property
-    def contexts(self) -> list[str]:
-        """Contexts as they are compared."""
-        return [as_text(context) for context, _ in self.turns]
-
-
 class PastReplies:
     """The target users' training turns, to be searched by context.
 
     Args:
-        train: where they are.
+        train: the split that holds them.
         prompts: turns ids into texts.
         max_context_tokens: ids of context that are compared, from the end: what the other systems see of it.
     """
@@ -81,8 +59,8 @@ class PastReplies:
         self.train = train
         self.prompts = prompts
         self.max_context_tokens = max_context_tokens
-        self.index_of = lru_cache(USERS_SEARCHED)(self._index_of)
-        self.found_for = lru_cache(FOUND_IN_MEMORY)(self._found_for)
+        self.index_of = lru_cache(INDICES_IN_MEMORY)(self._index_of)
+        self.prefixes_of = lru_cache(PREFIXES_IN_MEMORY)(self._prefixes_of)
 
     def _index_of(self, user: str) -> tuple[UserTurns, SimilarContexts]:
         past = self.train.turns_of(user, self.prompts, self.max_context_tokens)
@@ -91,43 +69,35 @@ class PastReplies:
     def similar(self, user: str, context: Turns, k: int) -> list[tuple[Turns, str]]:
         """The user's training turns with the `k` most similar contexts, the most similar first."""
         past, index = self.index_of(user)
-        return [past.turns[place] for place in index.most_similar([as_text(context)], k)[0]]
+        return [past.turns[row] for row in index.most_similar([as_text(context)], k)[0]]
 
-    def _found_for(self, split: UserSplit, user: str, retrieved: Retrieved) -> Ragged:
-        """What stands in front of each of the user's rows of a split, in their order."""
+    def _prefixes_of(self, split: UserSplit, user: str, retrieved: Retrieved) -> Ragged:
+        """The prompt part of each of the user's rows of a split, in their order."""
         past, index = self.index_of(user)
         if split is self.train:
-            found = index.most_similar(None, retrieved.num_replies, past.dialogues, past.dialogues)
+            similar = index.most_similar(None, retrieved.num_replies, past.dialogues, past.dialogues)
         else:
             asked = split.turns_of(user, self.prompts, self.max_context_tokens)
-            found = index.most_similar(asked.contexts, retrieved.num_replies, asked.dialogues, past.dialogues)
-        replies = [[past.reply_ids.row(place) for place in reversed(places)] for places in found]
+            similar = index.most_similar(asked.contexts, retrieved.num_replies, asked.dialogues, past.dialogues)
+        replies = [[past.reply_ids.row(row) for row in reversed(rows)] for rows in similar]
         return self.prompts.replies(replies, retrieved.max_tokens)
 
 
 @dataclass(frozen=True)
-class RepliesInFront:
-    """Puts replies in front of the rows of a split.
+class RetrievedPrefixes:
+    """Prepends past replies to the contexts of a split: a `RowPrefixes`.
 
     Args:
-        past: where they come from.
+        past: the turns that are searched.
         retrieved: how many, and how long.
     """
 
     past: PastReplies
     retrieved: Retrieved
 
-    def of_rows(self, split: UserSplit, rows: Mapping[str, np.ndarray], num_rows: int) -> Ragged:
-        """A row for each of `num_rows` pairs; empty where it belongs to none of these users."""
-        found = [self.past.found_for(split, user, self.retrieved) for user in rows]
-        together = _stacked([*found, Ragged.from_lists([[]])])
-        place = np.full(num_rows, len(together) - 1)
-        place[np.concatenate(list(rows.values()))] = np.arange(len(together) - 1)
-        return together.take(place)
-
-
-def _stacked(parts: Sequence[Ragged]) -> Ragged:
-    """The rows of one below those of the other."""
-    return Ragged.from_lengths(
-        np.concatenate([part.values for part in parts]), np.concatenate([part.lengths for part in parts])
-    )
+    def __call__(self, split: UserSplit, rows: Mapping[str, np.ndarray], num_rows: int) -> Ragged:
+        prefixes = [self.past.prefixes_of(split, user, self.retrieved) for user in rows]
+        stacked = Ragged.concatenate([*prefixes, Ragged.from_lists([[]])])
+        source = np.full(num_rows, len(stacked) - 1)
+        source[np.concatenate(list(rows.values()))] = np.arange(len(stacked) - 1)
+        return stacked.take(source)

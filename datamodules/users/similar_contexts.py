@@ -46,7 +46,7 @@ class SimilarContexts:
             searched_groups: the same of the contexts that are searched; those of the same group are not found.
         """
         vectors = self.vectors if contexts is None else self.vectorizer.transform(contexts)
-        found = []
+        matches = []
         for start in range(0, vectors.shape[0], AT_ONCE):
             part = slice(start, start + AT_ONCE)
             similarity = (vectors[part] @ self.vectors.T).toarray()  # (part, searched)
@@ -54,8 +54,8 @@ class SimilarContexts:
                 similarity[groups[part, None] == searched_groups] = -1  # below every cosine of such vectors
             order = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
             for row, indices in enumerate(order):
-                found.append(indices[similarity[row, indices] >= 0].tolist())
-        return found
+                matches.append(indices[similarity[row, indices] >= 0].tolist())
+        return matches
 
 
 def as_text(context: Sequence[tuple[str, str]]) -> str:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -19,16 +20,34 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from datamodules.preparation.splits import stable_hash
-from datamodules.prompts.rendering import Prompts, Rendered
+from datamodules.prompts.rendering import Prompts, Rendered, Turns
 from datamodules.shards.ragged import Ragged
 from datamodules.shards.reader import ShardReader
 from datamodules.users.history import History, TrainingRows, taken
-from datamodules.users.past_replies import RepliesInFront, UserTurns
+from datamodules.users.similar_contexts import as_text
 
 LENGTH_RATIO = 1.3
 """Target lengths in neighbouring bins differ by this factor."""
 MAX_BINS = 64
 CYCLES = 4
+
+RowPrefixes = Callable[["UserSplit", Mapping[str, np.ndarray], int], Ragged]
+"""(a split, user → their rows, number of rows) → what the prompt of each row has between profile and context; empty for
+a row of another user."""
+
+
+@dataclass(frozen=True)
+class UserTurns:
+    """One user's rows of a split, oldest first, as texts, with what a search needs to know of them."""
+
+    turns: list[tuple[Turns, str]]  # context as `Prompts.turns` gives it, and reply
+    reply_ids: Ragged  # (rows, ids), without end tokens
+    dialogues: np.ndarray  # (rows,) object, names
+
+    @cached_property
+    def contexts(self) -> list[str]:
+        """Contexts as they are compared."""
+        return [as_text(context) for context, _ in self.turns]
 
 
 class UserSplit:
@@ -71,7 +90,7 @@ class UserSplit:
         self.groups_of.update({u: set().union(*(own[a] for a in set(rows.authors))) for u, rows in self.chosen.items()})
 
     def load(
-        self, users: Sequence[str], prompts: Prompts, max_context_tokens: int, replies: RepliesInFront | None = None
+        self, users: Sequence[str], prompts: Prompts, max_context_tokens: int, prefixes: RowPrefixes | None = None
     ) -> UserRows:
         """Reads the row groups in which these users have rows, and no others."""
         groups = sorted(set().union(*(self.groups_of[user] for user in users)))
@@ -80,19 +99,19 @@ class UserSplit:
             pairs = taken(pairs, {user: self.chosen[user] for user in users})
         index = {name: number for number, name in enumerate(pairs.speakers)}
         rows = {user: np.flatnonzero(pairs.speaker == index[user]) for user in users}
-        in_front = None if replies is None else replies.of_rows(self, rows, len(pairs))
-        return UserRows(prompts.render(pairs, max_context_tokens, in_front), rows)
+        past_replies = None if prefixes is None else prefixes(self, rows, len(pairs))
+        return UserRows(prompts.render(pairs, max_context_tokens, past_replies), rows)
 
     def turns_of(self, user: str, prompts: Prompts, max_context_tokens: int) -> UserTurns:
-        """One user's rows, in the order of `load`, as texts, without anything in front of their contexts."""
+        """One user's rows, in the order of `load`, as texts, without profiles and past replies."""
         loaded = self.load([user], prompts, max_context_tokens)
         rows, rendered = loaded.rows[user], loaded.rendered
         inputs, targets = rendered.inputs.take(rows), rendered.targets.take(rows)
-        replies = Ragged.from_lists([targets.row(place)[:-1].tolist() for place in range(len(rows))])
+        replies = Ragged.from_lists([targets.row(row)[:-1].tolist() for row in range(len(rows))])
         dialogue_of = self.reader.dialogues(sorted(self.groups_of[user]))
         turns = [
-            (prompts.turns(inputs.row(place).tolist()), prompts.tokenizer.decode(replies.row(place).tolist()))
-            for place in range(len(rows))
+            (prompts.turns(inputs.row(row).tolist()), prompts.tokenizer.decode(replies.row(row).tolist()))
+            for row in range(len(rows))
         ]
         dialogues = np.array([dialogue_of[id] for id in rendered.pair_id[rows].tolist()], dtype=object)
         return UserTurns(turns, replies, dialogues)
@@ -135,5 +154,5 @@ class UserRows:
         within = np.arange(len(bins)) - np.searchsorted(bins[by_bin], bins[by_bin])  # rank of a batch within its bin
         cycle = (within + bins[by_bin]) % CYCLES
         cells = cycle * MAX_BINS + order[cycle, bins[by_bin]]
-        for place in np.argsort(cells, kind="stable"):
-            yield int(cells[place]), batches[by_bin[place]]
+        for position in np.argsort(cells, kind="stable"):
+            yield int(cells[position]), batches[by_bin[position]]

@@ -21,8 +21,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from artefacts.predictions import Prediction
 from evaluation.metrics.similarity import TextEncoder
-from evaluation.results.predictions import Prediction, by_user
+from evaluation.results.predictions import by_user
 
 
 def achieved(predictions: Sequence[Prediction], encoder: TextEncoder) -> dict[str, np.ndarray]:

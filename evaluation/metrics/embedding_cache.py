@@ -17,6 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from artefacts.fingerprints import DIGITS, sha256_of_files
+
 _AT_ONCE = 500  # keys of one query
 _CHECK = 8  # bytes of the checksum behind an embedding
 _PATIENCE = 30.0  # seconds to wait for another process that is writing
@@ -80,12 +82,8 @@ class EmbeddingCache:
 
 def fingerprint_of_directory(directory: Path) -> str:
     """SHA-256 over the names and contents of all files below a directory, in 16 hexadecimal digits."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in directory.rglob("*") if path.is_file() and path.suffix != ".pyc"):
-        with path.open("rb") as file:
-            digest.update(path.relative_to(directory).as_posix().encode() + b"\0")
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:16]
+    paths = sorted(path for path in directory.rglob("*") if path.is_file() and path.suffix != ".pyc")
+    return sha256_of_files(paths, lambda path: path.relative_to(directory).as_posix().encode() + b"\0")[:DIGITS]
 
 
 def _key(text: str) -> bytes:

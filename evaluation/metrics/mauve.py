@@ -7,16 +7,13 @@ mixtures (Pillutla et al. 2021, NeurIPS). It is computed by mauve-text, which is
 paper has no such score.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 
 import numpy as np
 
 from evaluation.metrics.similarity import TextEncoder
-from evaluation.results.predictions import Prediction
-from evaluation.scores.user_scores import CORPUS, Score
 
-MAUVE = "MAUVE"
 MIN_TEXTS = 1000  # with fewer there are too few clusters, and the score depends on their number more than on the texts
 
 
@@ -53,14 +50,3 @@ def require_mauve() -> None:
     """Raises ValueError if mauve-text is not installed; says how to install it."""
     if find_spec("mauve") is None:
         raise ValueError("MAUVE needs the package mauve-text: pip install -e '.[mauve]'; or set mauve=false")
-
-
-def mauve_scores(predictions: Mapping[str, Sequence[Prediction]], encoder: TextEncoder, seed: int) -> list[Score]:
-    """MAUVE of every system: the first candidate of each turn against the real replies; none with too few turns."""
-    scores = []
-    for name, records in predictions.items():
-        if len(records) < MIN_TEXTS:
-            continue
-        value = mauve([p.candidates[0] for p in records], [p.reference for p in records], encoder, seed)
-        scores.append(Score(name, CORPUS, MAUVE, value, None, None, len(records)))
-    return scores

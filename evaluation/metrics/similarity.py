@@ -1,6 +1,6 @@
 """Similarity of a generated to a reference reply: cosine of their sentence embeddings.
 
-In: generated and reference texts. Out: mean cosine (as a torchmetrics metric) or one cosine per pair.
+In: generated and reference texts. Out: one cosine per pair.
 The paper compares by SentenceBERT cosine (best reported: 0.57); which SentenceBERT is not stated in the paper, and
 cosines of different encoders do not compare, so a score never travels without the name of its encoder.
 Nothing here uses the network: an encoder is a directory, an installed package, or an already cached model.
@@ -19,8 +19,6 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import torch
-from torchmetrics import Metric
 
 from evaluation.metrics.embedding_cache import EmbeddingCache, fingerprint_of_directory
 
@@ -37,11 +35,7 @@ class SentenceEncoder(Protocol):
 
 
 class TextEncoder:
-    """An encoder with a name and a memory: every text is encoded once, weights are loaded at the first text.
-
-    A plain object on purpose: a metric that held the `nn.Module` itself would put the encoder's weights into the
-    checkpoint and the parameter list of the model that owns the metric.
-    """
+    """An encoder with a name and a memory: every text is encoded once, weights are loaded at the first text."""
 
     def __init__(self, encoder: str | SentenceEncoder = DEFAULT_ENCODER, cache: Path | None = None) -> None:
         """Finds the encoder.
@@ -106,10 +100,6 @@ class TextEncoder:
         zeros = np.zeros_like(next(iter(self._vectors.values()), np.zeros(0)))
         return np.array([self._vectors.get(text, zeros) for text in texts]).reshape(len(texts), len(zeros))
 
-    def forget(self) -> None:
-        """Drops the remembered embeddings."""
-        self._vectors.clear()
-
     def _encode(self, texts: Sequence[str]) -> None:
         new = [text for text in dict.fromkeys(texts) if text.strip() and text not in self._vectors]
         known = self._cache.read(new) if self._cache else {}
@@ -148,51 +138,6 @@ class _Universal:
         """Embeds some sentences at a time, so that memory stays small: (sentences, 512)."""
         starts = range(0, len(sentences), _SENTENCES_AT_ONCE)
         return np.concatenate([self._model.encode(sentences[at : at + _SENTENCES_AT_ONCE]) for at in starts])
-
-
-class SentenceSimilarity(Metric):
-    """Mean cosine between generated and reference sentence: sum of cosines / number of pairs."""
-
-    is_differentiable = False
-    higher_is_better = True
-    full_state_update = False
-
-    def __init__(self, encoder: str | SentenceEncoder = DEFAULT_ENCODER, cache: Path | None = None, **kwargs) -> None:
-        """Prepares the two accumulators.
-
-        Args:
-            encoder: As in `TextEncoder`.
-            cache: Directory in which embeddings are kept across epochs and runs, the same as tables use; None keeps
-                none: then every epoch encodes the references again.
-            kwargs: Passed on to `torchmetrics.Metric`.
-        """
-        super().__init__(**kwargs)
-        self.text_encoder = TextEncoder(encoder, cache)
-        self.add_state("cosine_sum", default=torch.tensor(0.0), dist_reduce_fx="sum")
-        self.add_state("num_pairs", default=torch.tensor(0), dist_reduce_fx="sum")
-
-    @property
-    def encoder_name(self) -> str:
-        """Name of the encoder, to be shown with every score."""
-        return self.text_encoder.name
-
-    def cosines(self, preds: list[str], target: list[str]) -> np.ndarray:
-        """Cosine of every generated text with its reference, `(pairs,)`; leaves the accumulators alone."""
-        return self.text_encoder.cosines(preds, target)
-
-    def update(self, preds: list[str], target: list[str]) -> None:
-        """Adds generated texts and their references."""
-        self.cosine_sum += float(self.cosines(preds, target).sum())
-        self.num_pairs += len(preds)
-
-    def compute(self) -> torch.Tensor:
-        """Sum of cosines / number of pairs, over all ranks; not a number if there were no pairs."""
-        return self.cosine_sum / self.num_pairs
-
-    def reset(self) -> None:
-        """Empties the accumulators and drops the embeddings, so that memory is bounded by one epoch."""
-        super().reset()
-        self.text_encoder.forget()
 
 
 def find_encoder(encoder: str) -> Path:

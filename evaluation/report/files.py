@@ -4,14 +4,16 @@ In: rows of cells, notes, figures. Out: `table.md`, `.tex`, `.csv`, `.png`.
 """
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Picture
 
 from artefacts.commit import git_commit
-from evaluation.report.cells import align
+from artefacts.files import replacing
+from evaluation.report.cells import align, csv_lines
 from evaluation.report.latex import latex, latex_notes
 from evaluation.report.plots import save_png
 
@@ -21,8 +23,10 @@ def write_tables(
     title: str,
     tables: Sequence[Sequence[Sequence[str]]],
     notes: Sequence[str],
-    csv_text: str,
-    figure: Figure | None,
+    records: Sequence[Any],
+    kind: type,
+    picture: Picture | None,
+    wandb_project: str | None,
 ) -> None:
     """Prints the tables and writes table.md, .tex, .csv and .png.
 
@@ -31,42 +35,47 @@ def write_tables(
         title: Headline, and caption in LaTeX.
         tables: Rows of cells, the first row the heading.
         notes: What a reader has to know, a line each; the commit of this code is added.
-        csv_text: table.csv, one line a figure.
-        figure: table.png; None leaves none there.
+        records: table.csv, one line a figure.
+        kind: The dataclass of the records, whose attributes are the columns.
+        picture: table.png; None leaves none there.
+        wandb_project: Also logs the records to this project of Weights & Biases.
     """
     commit = git_commit()
     notes = [*notes, *([f"Table made by commit {commit}."] if commit else [])]
     caption = "\n".join(f"- {line}" for line in notes)
-    markdown = "\n\n".join([f"# {title}", *map(align, tables), caption]) + "\n"
-    print(markdown)
-    output.mkdir(parents=True, exist_ok=True)
-    for name, text in (
-        ("table.md", markdown),
-        ("table.tex", "\n".join([*(latex(rows, title) for rows in tables), latex_notes(notes)])),
-        ("table.csv", csv_text),
-    ):
-        replace_file(output / name, lambda path, text=text: path.write_text(text, encoding="utf-8", newline=""))
-    if figure is None:
+    write_markdown(output, title, [*map(align, tables), caption], records, kind)
+    write_file(output / "table.tex", "\n".join([*(latex(rows, title) for rows in tables), latex_notes(notes)]))
+    if picture is None:
         (output / "table.png").unlink(missing_ok=True)  # an older table's
     else:
-        replace_file(output / "table.png", lambda path: save_png(figure, path))
+        write_file(output / "table.png", picture)
+    if wandb_project:
+        _log_to_wandb(wandb_project, title, records, kind, output)
 
 
-def log_to_wandb(project: str, title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], output: Path) -> None:
-    """Logs figures as a table of Weights & Biases; offline, below `output`, unless WANDB_MODE says otherwise."""
+def write_markdown(output: Path, title: str, parts: Sequence[str], records: Sequence[Any], kind: type) -> None:
+    """Prints a headline with what stands below it, and writes that and the records: table.md and table.csv."""
+    markdown = "\n\n".join([f"# {title}", *parts]) + "\n"
+    print(markdown)
+    write_file(output / "table.md", markdown)
+    write_file(output / "table.csv", csv_lines(records, kind))
+
+
+def write_file(path: Path, content: str | Picture) -> None:
+    """Writes a text or a picture in one step, so that a reader never sees half a file, and says so."""
+    with replacing(path, shared=True) as partial:
+        if isinstance(content, str):
+            partial.write_text(content, encoding="utf-8", newline="")
+        else:
+            save_png(content, partial)
+    print(f"wrote {path}")
+
+
+def _log_to_wandb(project: str, title: str, records: Sequence[Any], kind: type, output: Path) -> None:
+    """Logs records as a table of Weights & Biases; offline, below `output`, unless WANDB_MODE says otherwise."""
     import wandb  # two seconds that most tables do not need
 
     os.environ.setdefault("WANDB_MODE", "offline")
+    columns = [field.name for field in fields(kind)]
     with wandb.init(project=project, job_type="table", name=title, dir=output.absolute()) as run:
-        run.log({"table": wandb.Table(columns=list(columns), data=[list(row) for row in rows])})
-
-
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Writes to a temporary name and renames, so that a reader never sees half a file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    print(f"wrote {path}")
+        run.log({"table": wandb.Table(columns=columns, data=[list(astuple(record)) for record in records])})

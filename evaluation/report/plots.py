@@ -1,6 +1,6 @@
 """The picture of a table: what every single user gained, or all systems side by side; and the curves of a sweep.
 
-In: values that are already computed. Out: a matplotlib `Figure` (no pyplot, no global state, any
+In: values that are already computed. Out: a matplotlib figure (no pyplot, no global state, any
 thread). Of users, left: perplexity of the reference system and of the others, joined by a line. Right: similarity, with
 intervals. Users are sorted by their gain in perplexity, best on top. Labels are made ASCII, because matplotlib ships
 no Japanese font.
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Picture
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 REFERENCE_COLOR = "#6b7280"
@@ -50,7 +50,18 @@ def ascii_label(text: str) -> str:
     return text.encode("ascii", "replace").decode("ascii")
 
 
-def draw_users(panels: UserPanels, title: str) -> Figure:
+def headline(figure: Picture, title: str) -> None:
+    """Writes the title above all panels."""
+    figure.suptitle(ascii_label(title), fontsize=13, fontweight="bold")
+
+
+def _grid(axis: Axes, *hidden: str) -> None:
+    axis.grid(color="#e5e7eb", linewidth=0.7)
+    axis.set_axisbelow(True)
+    axis.spines[list(hidden)].set_visible(False)
+
+
+def draw_users(panels: UserPanels, title: str) -> Picture:
     """Draws both panels, one row per user.
 
     Args:
@@ -63,7 +74,7 @@ def draw_users(panels: UserPanels, title: str) -> Figure:
     order = _by_gain(panels.perplexity)
     num_users = len(order)
     height = 2.2 + 0.26 * min(num_users, MAX_NAMED_USERS)
-    figure = Figure(figsize=(11.5, height), layout="constrained")
+    figure = Picture(figsize=(11.5, height), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1.05, 1.0))
     _draw_perplexity(left, panels, order)
     _draw_similarity(right, panels, order)
@@ -74,17 +85,15 @@ def draw_users(panels: UserPanels, title: str) -> Figure:
         left.set_yticks([])
         left.set_ylabel(f"{num_users} users")
     for axis in (left, right):
-        axis.grid(axis="both", color="#e5e7eb", linewidth=0.7)
-        axis.set_axisbelow(True)
-        axis.spines[["top", "right", "left"]].set_visible(False)
+        _grid(axis, "top", "right", "left")
         axis.tick_params(axis="y", length=0)
-    figure.suptitle(ascii_label(title), fontsize=13, fontweight="bold")
+    headline(figure, title)
     handles, names = left.get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
     return figure
 
 
-def draw_systems(panels: Mapping[str, Mapping[str, np.ndarray]], title: str) -> Figure:
+def draw_systems(panels: Mapping[str, Mapping[str, np.ndarray]], title: str) -> Picture:
     """Draws a panel for each figure, one row per system, the first on top.
 
     Args:
@@ -97,7 +106,7 @@ def draw_systems(panels: Mapping[str, Mapping[str, np.ndarray]], title: str) -> 
     """
     names = list(next(iter(panels.values())))
     rows = np.arange(len(names))[::-1]
-    figure = Figure(figsize=(3.0 + 4.0 * len(panels), 1.6 + 0.32 * len(names)), layout="constrained")
+    figure = Picture(figsize=(3.0 + 4.0 * len(panels), 1.6 + 0.32 * len(names)), layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, (label, values) in zip(axes, panels.items(), strict=True):
         table = np.stack([values[name] for name in names])  # (systems, 3)
@@ -108,11 +117,9 @@ def draw_systems(panels: Mapping[str, Mapping[str, np.ndarray]], title: str) -> 
         axis.set_yticks(rows, [ascii_label(name) for name in names])
         axis.set_ylim(-0.7, len(names) - 0.3)
         axis.set_xlabel(ascii_label(label))
-        axis.grid(axis="both", color="#e5e7eb", linewidth=0.7)
-        axis.set_axisbelow(True)
-        axis.spines[["top", "right", "left"]].set_visible(False)
+        _grid(axis, "top", "right", "left")
         axis.tick_params(axis="y", length=0)
-    figure.suptitle(ascii_label(title), fontsize=13, fontweight="bold")
+    headline(figure, title)
     return figure
 
 
@@ -123,7 +130,7 @@ def draw_curves(
     best: tuple[str, int] | None,
     title: str,
     levels: Mapping[str, float] | None = None,
-) -> Figure:
+) -> Picture:
     """Draws one figure of every run over the one number that varies; what runs have in common makes a line.
 
     Args:
@@ -137,17 +144,10 @@ def draw_curves(
     Returns:
         The figure; `save_png` writes it. A single line is not named.
     """
-    figure = Figure(figsize=(7.0, 4.5), layout="constrained")
+    figure = Picture(figsize=(7.0, 4.5), layout="constrained")
     axis = figure.subplots()
     alone = len(lines) == 1 and not levels
-    for index, (name, (x, y)) in enumerate(lines.items()):
-        order = np.argsort(x, kind="stable")
-        label = None if alone else ascii_label(name)
-        style = ("o-", "s--", "^:")[index // len(COLORS) % 3]  # tells lines apart when colours run out
-        axis.plot(x[order], y[order], style, color=_color(index), markersize=6, label=label)
-    for index, (name, level) in enumerate((levels or {}).items()):
-        style = ("--", ":", "-.")[index % 3]
-        axis.axhline(level, color=REFERENCE_COLOR, linestyle=style, linewidth=1.2, label=ascii_label(name))
+    _draw_lines(axis, lines, levels or {}, alone)
     if best is not None:
         x, y = (values[best[1]] for values in lines[best[0]])
         color = COLORS[1] if alone else _color(list(lines).index(best[0]))
@@ -155,15 +155,26 @@ def draw_curves(
     _number_axis(axis, np.unique(np.concatenate([x for x, _ in lines.values()])))
     axis.set_xlabel(ascii_label(x_label))
     axis.set_ylabel(ascii_label(y_label))
-    axis.grid(color="#e5e7eb", linewidth=0.7)
-    axis.set_axisbelow(True)
-    axis.spines[["top", "right"]].set_visible(False)
+    _grid(axis, "top", "right")
     if alone:
         axis.legend(frameon=False)
     else:
         figure.legend(loc="outside lower center", ncols=2, frameon=False)
-    figure.suptitle(ascii_label(title), fontsize=13, fontweight="bold")
+    headline(figure, title)
     return figure
+
+
+def _draw_lines(
+    axis: Axes, lines: Mapping[str, tuple[np.ndarray, np.ndarray]], levels: Mapping[str, float], alone: bool
+) -> None:
+    for index, (name, (x, y)) in enumerate(lines.items()):
+        order = np.argsort(x, kind="stable")
+        label = None if alone else ascii_label(name)
+        style = ("o-", "s--", "^:")[index // len(COLORS) % 3]  # tells lines apart when colours run out
+        axis.plot(x[order], y[order], style, color=_color(index), markersize=6, label=label)
+    for index, (name, level) in enumerate(levels.items()):
+        style = ("--", ":", "-.")[index % 3]
+        axis.axhline(level, color=REFERENCE_COLOR, linestyle=style, linewidth=1.2, label=ascii_label(name))
 
 
 def _number_axis(axis: Axes, x: np.ndarray) -> None:
@@ -177,7 +188,7 @@ def _number_axis(axis: Axes, x: np.ndarray) -> None:
         axis.minorticks_off()
 
 
-def save_png(figure: Figure, path: Path, dpi: int = 150) -> None:
+def save_png(figure: Picture, path: Path, dpi: int = 150) -> None:
     """Writes the figure as PNG."""
     FigureCanvasAgg(figure).print_figure(path, format="png", dpi=dpi)
 

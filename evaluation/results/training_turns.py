@@ -4,13 +4,15 @@ In: the directory of a prepared corpus: `manifest.json`, `tokenizer/tokenizer.js
 user → responses, decoded by the tokenizer that predictions are decoded by, so that equal turns are equal strings.
 """
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 from tokenizers import Tokenizer
+
+from artefacts.fingerprints import sha256_of
+from artefacts.layout import TOKENIZER, TOKENIZER_FILE
+from artefacts.manifest import read_manifest, split_fingerprint
 
 
 def training_turns(prepared: Path) -> dict[str, list[str]]:
@@ -27,8 +29,8 @@ def training_turns(prepared: Path) -> dict[str, list[str]]:
         ValueError: If a file is not the one that the manifest names, or there are no training turns.
     """
     prepared = Path(prepared)
-    manifest = _manifest(prepared)
-    path = prepared / "tokenizer" / "tokenizer.json"
+    manifest = read_manifest(prepared)
+    path = prepared / TOKENIZER / TOKENIZER_FILE
     _check(path, manifest["tokenizer_fingerprint"], prepared)
     tokenizer = Tokenizer.from_file(str(path))
     turns: dict[str, list[str]] = {}
@@ -51,7 +53,7 @@ def check_corpus(name: str, card: dict[str, Any], prepared: Path) -> None:
 
     Args:
         name: Name of the system, for the message.
-        card: What lies beside its predictions, from `evaluation.results.predictions.read_card`.
+        card: What lies beside its predictions, from `read_card`.
         prepared: Directory of a prepared corpus.
 
     Raises:
@@ -59,9 +61,7 @@ def check_corpus(name: str, card: dict[str, Any], prepared: Path) -> None:
         ValueError: Names both fingerprints.
     """
     theirs = card.get("split")
-    parts = _manifest(Path(prepared))["splits"]["users/test"]
-    # As datamodules/preparation/settings.py makes it, and callbacks/prediction_writer.py writes it.
-    ours = hashlib.sha256("".join(part["sha256"] for part in parts).encode()).hexdigest()[:16]
+    ours = split_fingerprint(read_manifest(Path(prepared)), "users/test")
     if theirs and theirs != ours:
         raise ValueError(
             f"system {name!r} predicted the test split {theirs}, but that of {prepared} is {ours}: its training turns "
@@ -69,19 +69,10 @@ def check_corpus(name: str, card: dict[str, Any], prepared: Path) -> None:
         )
 
 
-def _manifest(prepared: Path) -> dict[str, Any]:
-    path = prepared / "manifest.json"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no prepared corpus in {prepared}; make it with: lightning prepare --config experiments/<corpus>.yaml"
-        )
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 def _check(path: Path, fingerprint: str, prepared: Path) -> None:
     """A fingerprint is the beginning of the SHA-256, or all of it."""
     mend = f"delete {prepared} and prepare it anew"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; {mend}")
-    if not hashlib.sha256(path.read_bytes()).hexdigest().startswith(fingerprint):
+    if not sha256_of(path).startswith(fingerprint):
         raise ValueError(f"{path} is damaged or not the file that the manifest names; {mend}")

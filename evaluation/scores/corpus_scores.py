@@ -8,22 +8,40 @@ the sums. Distinct-n is no sum: a draw would have turns twice and so fewer diffe
 Shapes: K sums of all scores side by side, F scores.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from artefacts.predictions import Prediction
+from evaluation.metrics.mauve import MIN_TEXTS, mauve
+from evaluation.metrics.similarity import TextEncoder
 from evaluation.metrics.text_metrics import Sums, Unit, chrf, distinct, length_ratio, rouge_l, sacrebleu, self_bleu
-from evaluation.results.predictions import Prediction, by_user
-from evaluation.scores.user_scores import CORPUS, Score, reply_pairs
-from evaluation.statistics.bootstrap import bca, jackknife_users, resample_users
-from evaluation.statistics.significance import TESTED
+from evaluation.results.predictions import by_user, reply_pairs
+from evaluation.scores.figure import CORPUS, MAUVE_SETTING, Figure, Score
+from evaluation.statistics.bootstrap import Bootstrap
 
-TEXT_METRICS = ("distinct-1", "distinct-2", "length_ratio", "chrF", "sacreBLEU", "ROUGE-L", "self-BLEU")
+COUNTED = (
+    "distinct-n and length ratio count {unit}s over all candidates. distinct-n falls with more replies, is no sum over "
+    "turns, and has no interval; nor have counts of users, nor what is said of a run."
+)
+DISTINCT = {n: Figure(f"distinct-{n}", f"distinct-{n}", (CORPUS,), description=COUNTED) for n in (1, 2)}
+LENGTH_RATIO = Figure("length_ratio", "length ratio", (CORPUS,), description=COUNTED)
+CHRF = Figure("chrF", "chrF", (CORPUS,), ".1f", higher_is_better=True, is_tested=True)
+SACREBLEU = Figure("sacreBLEU", "sacreBLEU", (CORPUS,), ".1f", higher_is_better=True, is_tested=True)
+ROUGE_L = Figure("ROUGE-L", "ROUGE-L", (CORPUS,), higher_is_better=True, is_tested=True)
+SELF_BLEU = Figure("self-BLEU", "self-BLEU", (CORPUS,), ".1f")
+MAUVE = Figure(
+    "MAUVE",
+    "MAUVE",
+    (CORPUS,),
+    description="MAUVE: first candidates against real replies, {turns} a side, features of {encoder}; from "
+    f"{MIN_TEXTS} on, comparable only between tables of as many replies, no interval.",
+    needs=MAUVE_SETTING,
+)
+TEXT_FIGURES = (*DISTINCT.values(), LENGTH_RATIO, CHRF, SACREBLEU, ROUGE_L, SELF_BLEU, MAUVE)
 
 
-def corpus_scores(
-    predictions: Mapping[str, Sequence[Prediction]], unit: Unit, num_resamples: int, seed: int
-) -> list[Score]:
+def corpus_scores(predictions: Mapping[str, Sequence[Prediction]], unit: Unit, bootstrap: Bootstrap) -> list[Score]:
     """The scores of texts of every system over all its replies, and how alike the candidates of one context are.
 
     Those that are tested are there for every user, too.
@@ -31,60 +49,63 @@ def corpus_scores(
     Args:
         predictions: Of every system.
         unit: What n-grams and lengths count.
-        num_resamples: Bootstrap resamples for the intervals.
-        seed: Of the bootstrap.
+        bootstrap: Draws the intervals.
     """
     scores = []
     for name, records in predictions.items():
         ordered = [p for items in by_user(records).values() for p in items]
         replies, _ = reply_pairs(ordered)
-        for n in (1, 2):
-            scores.append(Score(name, CORPUS, f"distinct-{n}", distinct(replies, n, unit), None, None, len(replies)))
+        for n, figure in DISTINCT.items():
+            scores.append(Score(name, CORPUS, figure.name, distinct(replies, n, unit), None, None, len(replies)))
         sums = _sums_of_turns(ordered, unit)
-        ends = _intervals(sums, ordered, num_resamples, seed)
         users, starts = np.unique([p.user for p in ordered], return_index=True)  # they are sorted by user
-        for place, (metric, found) in enumerate(sums.items()):
-            low, high = (None, None) if ends is None else (float(ends[0][place]), float(ends[1][place]))
-            scores.append(Score(name, CORPUS, metric, found.value, low, high, len(replies)))
-            if (CORPUS, metric) in TESTED:
-                own = found.score(np.add.reduceat(found.columns, starts))
-                turns = np.diff([*starts, len(ordered)])
+        ends = _ends(sums.values(), starts, bootstrap)  # (2, F)
+        num_turns = np.diff([*starts, len(ordered)]).tolist()
+        for (figure, of_figure), (low, high) in zip(sums.items(), ends.T.tolist(), strict=True):
+            scores.append(Score(name, CORPUS, figure.name, of_figure.value, low, high, len(replies)))
+            if figure.is_tested:
+                values = of_figure.score(np.add.reduceat(of_figure.columns, starts)).tolist()
                 scores += [
-                    Score(name, str(user), metric, float(value), None, None, int(n))
-                    for user, value, n in zip(users, own, turns, strict=True)
+                    Score(name, str(user), figure.name, value, None, None, n)
+                    for user, value, n in zip(users, values, num_turns, strict=True)
                 ]
     return scores
 
 
-def _sums_of_turns(records: Sequence[Prediction], unit: Unit) -> dict[str, Sums]:
+def mauve_scores(predictions: Mapping[str, Sequence[Prediction]], encoder: TextEncoder, seed: int) -> list[Score]:
+    """MAUVE of every system: the first candidate of each turn against the real replies; none with too few turns."""
+    scores = []
+    for name, records in predictions.items():
+        if len(records) < MIN_TEXTS:
+            continue
+        value = mauve([p.candidates[0] for p in records], [p.reference for p in records], encoder, seed)
+        scores.append(Score(name, CORPUS, MAUVE.name, value, None, None, len(records)))
+    return scores
+
+
+def _sums_of_turns(records: Sequence[Prediction], unit: Unit) -> dict[Figure, Sums]:
     """Every score with a row a turn: what its candidates add together."""
     replies, references = reply_pairs(records)
     first = np.cumsum([0, *(len(p.candidates) for p in records[:-1])])  # of each turn's candidates
     of_replies = {
-        "length_ratio": length_ratio(replies, references, unit),
-        "chrF": chrf(replies, references),
-        "sacreBLEU": sacrebleu(replies, references, unit),
-        "ROUGE-L": rouge_l(replies, references, unit),
+        LENGTH_RATIO: length_ratio(replies, references, unit),
+        CHRF: chrf(replies, references),
+        SACREBLEU: sacrebleu(replies, references, unit),
+        ROUGE_L: rouge_l(replies, references, unit),
     }
-    found = {key: Sums(np.add.reduceat(sums.columns, first), sums.score) for key, sums in of_replies.items()}
+    of_turns = {figure: Sums(np.add.reduceat(s.columns, first), s.score) for figure, s in of_replies.items()}
     alike = self_bleu([p.candidates for p in records], unit)
-    return found if alike is None else {**found, "self-BLEU": alike}
+    return of_turns if alike is None else {**of_turns, SELF_BLEU: alike}
 
 
-def _intervals(
-    sums: Mapping[str, Sums], records: Sequence[Prediction], num_resamples: int, seed: int
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """Both ends for every score, (F,); None with too few users."""
-    borders = np.cumsum([one.columns.shape[1] for one in sums.values()])[:-1]
-    columns = np.concatenate([one.columns for one in sums.values()], axis=1)  # (turns, K)
-    _, starts = np.unique([p.user for p in records], return_index=True)
-    users = np.split(columns, starts[1:])  # records are sorted by user
+def _ends(sums: Iterable[Sums], starts: np.ndarray, bootstrap: Bootstrap) -> np.ndarray:
+    """Both ends of every score, (2, F); the rows of each user begin at `starts`."""
+    sums = list(sums)
+    borders = np.cumsum([one.columns.shape[1] for one in sums])[:-1]
+    columns = np.concatenate([one.columns for one in sums], axis=1)  # (turns, K)
 
-    def figures(totals: np.ndarray) -> np.ndarray:  # (draws, users, K) to (draws, F)
+    def values(totals: np.ndarray) -> np.ndarray:  # (draws, users, K) to (draws, F)
         pieces = np.split(totals.sum(axis=-2), borders, axis=-1)
-        return np.stack([one.score(piece) for one, piece in zip(sums.values(), pieces, strict=True)], axis=-1)
+        return np.stack([one.score(piece) for one, piece in zip(sums, pieces, strict=True)], axis=-1)
 
-    drawn = resample_users(users, figures, num_resamples, seed)
-    if drawn is None:
-        return None
-    return bca(drawn, np.array([one.value for one in sums.values()]), jackknife_users(users, figures))
+    return bootstrap.of_users(np.split(columns, starts[1:]), values, np.array([one.value for one in sums]))

@@ -2,7 +2,7 @@
 person themselves would get.
 
 In: predictions of several systems over the same reply pairs, the users' training turns, a sentence encoder. Out:
-`Score` records, and rows of cells.
+`Score` records.
 
     others' replies    floor of similarity: real replies of other users to the same type of context
     own other replies  ceiling of similarity: real replies of the same user to other contexts of that type
@@ -11,58 +11,64 @@ In: predictions of several systems over the same reply pairs, the users' trainin
 All figures are means over users of a user's figure; intervals are 95 % BCa bootstrap over users, then items.
 """
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
+from artefacts.predictions import Prediction
 from evaluation.metrics.calibration import achieved, ceiling, covered, floor
 from evaluation.metrics.identification import UserClassifier
 from evaluation.metrics.memorisation import copied
 from evaluation.metrics.similarity import TextEncoder
 from evaluation.metrics.text_metrics import Unit
-from evaluation.report.cells import cell, marked
-from evaluation.results.predictions import Prediction, by_user
-from evaluation.scores.user_scores import MACRO, Score
-from evaluation.statistics.bootstrap import bca, jackknife_users, resample_users
-from evaluation.statistics.significance import Standings
+from evaluation.results.predictions import by_user
+from evaluation.scores.figure import MACRO, PREPARED, Figure, Score
+from evaluation.scores.user_scores import SIMILARITY
+from evaluation.statistics.bootstrap import Bootstrap
 
-PERSON_FIGURES = {  # metric: heading, form of its numbers
-    "similarity": ("sim", ".3f"),
-    "best_of_n": ("best of n", ".3f"),
-    "coverage": ("coverage", ".3f"),
-    "recognised": ("recognised", ".3f"),
-    "in_first_5": ("in first 5", ".3f"),
-    "MRR": ("MRR", ".3f"),
-    "copied_5-grams": ("copied 5-grams", ".1%"),
-    "copied_replies": ("whole replies", ".1%"),
-}
-SIMILARITIES, COVERAGE, RECOGNITION, COPIES = (tuple(PERSON_FIGURES)[a:b] for a, b in ((0, 2), (2, 3), (3, 6), (6, 8)))
 COVERED_FROM = 0.5
+RECOGNISED_BY = (
+    "recognised, in first 5, MRR: by a classifier of the users' training turns, of about ten turns together; real "
+    "replies are its ceiling."
+)
+COPIED = "copied: share of 5-grams, and of whole replies, that stand in the user's training turns."
+
+_tested = partial(Figure, rows=(MACRO,), needs=PREPARED, higher_is_better=True, is_tested=True)
+_copied = partial(Figure, rows=(MACRO,), needs=PREPARED, format=".1%", description=COPIED)
+
+BEST_OF_N = _tested("best_of_n", "best of n", description="best of n: of a turn's candidates.")
+COVERAGE = _tested(
+    "coverage",
+    "coverage",
+    description="coverage: share of the user's real replies that some candidate comes near to (cosine from "
+    f"{COVERED_FROM}).",
+)
+RECOGNITION = tuple(
+    _tested(name, title, description=RECOGNISED_BY)
+    for name, title in (("recognised", "recognised"), ("in_first_5", "in first 5"), ("MRR", "MRR"))
+)
+COPIES = (_copied("copied_5-grams", "copied 5-grams"), _copied("copied_replies", "whole replies"))
+PERSON_FIGURES = (SIMILARITY, BEST_OF_N, COVERAGE, *RECOGNITION, *COPIES)
 OTHERS, OWN, REAL = "others' real replies (floor)", "own other replies (ceiling)", "real replies"
 
-Sums = Mapping[str, np.ndarray]
-"""User → (items, 2 * figures): what each item adds to the numerators, then to the denominators."""
 
-
+@dataclass(frozen=True)
 class PersonTable:
     """Compares systems with the persons they are to speak like.
 
-    Args:
+    Attributes:
         training: user → training turns.
         encoder: sentence encoder of the similarities.
         unit: what n-grams count.
-        num_resamples: bootstrap resamples.
-        seed: of all that is drawn.
+        bootstrap: draws the intervals; its seed is that of all that is drawn.
     """
 
-    def __init__(
-        self, training: Mapping[str, Sequence[str]], encoder: TextEncoder, unit: Unit, num_resamples: int, seed: int
-    ) -> None:
-        self.training = training
-        self.encoder = encoder
-        self.unit: Unit = unit
-        self.num_resamples = num_resamples
-        self.seed = seed
+    training: Mapping[str, Sequence[str]]
+    encoder: TextEncoder
+    unit: Unit
+    bootstrap: Bootstrap
 
     def scores(self, predictions: Mapping[str, Sequence[Prediction]]) -> list[Score]:
         """The figures of all systems and of the three to read them by, for every user and as means over users.
@@ -72,22 +78,22 @@ class PersonTable:
         """
         first = next(iter(predictions.values()))
         users = by_user(first)
+        seed = self.bootstrap.seed
         if missing := sorted(users.keys() - self.training.keys()):
             raise ValueError(f"{len(missing)} of {len(users)} users have no training turns, such as {missing[0]!r}")
-        classifier = UserClassifier({user: self.training[user] for user in users}, seed=self.seed)
+        classifier = UserClassifier({user: self.training[user] for user in users}, seed=seed)
         num_draws = max(len(p.candidates) for p in first)
-        similarities = SIMILARITIES if num_draws > 1 else SIMILARITIES[:1]  # the best of one is that one
+        similarities = (SIMILARITY, BEST_OF_N) if num_draws > 1 else (SIMILARITY,)  # the best of one is that one
         scores = []
         for name, records in predictions.items():
             alike = as_many_candidates(first, records)
-            scores += self._scored(
-                name, similarities if alike else SIMILARITIES[:1], _means(achieved(records, self.encoder))
-            )
+            reached = _means(achieved(records, self.encoder))
+            scores += self._scored(name, similarities if alike else (SIMILARITY,), reached)
             if alike:
-                scores += self._scored(name, COVERAGE, _means(covered(records, self.encoder, COVERED_FROM)))
+                scores += self._scored(name, (COVERAGE,), _means(covered(records, self.encoder, COVERED_FROM)))
             scores += self._texts(name, classifier, by_user(records), lambda p: p.candidates)
         for name, compare in ((OTHERS, floor), (OWN, ceiling)):
-            scores += self._scored(name, similarities, _means(compare(first, self.encoder, num_draws, self.seed)))
+            scores += self._scored(name, similarities, _means(compare(first, self.encoder, num_draws, seed)))
         return scores + self._texts(REAL, classifier, users, lambda p: (p.reference,))
 
     def _texts(
@@ -100,24 +106,29 @@ class PersonTable:
         """Recognition by the first text of each item, and what all texts copy."""
         judged = classifier.judge({user: [texts(p)[0] for p in items] for user, items in users.items()})
         replies = {user: [text for p in items for text in texts(p)] for user, items in users.items()}
-        counts = {  # copied n-grams, copied replies; then what there are of both
-            user: found[:, [0, 2, 1, 3]] for user, found in copied(replies, self.training, self.unit).items()
+        counts = {  # copied n-grams, copied replies; then how many of both there are
+            user: rows[:, [0, 2, 1, 3]] for user, rows in copied(replies, self.training, self.unit).items()
         }
         return self._scored(name, RECOGNITION, _means(judged)) + self._scored(name, COPIES, counts)
 
-    def _scored(self, name: str, metrics: Sequence[str], sums: Sums) -> list[Score]:
-        """Each figure of every user, and its mean over users with its interval."""
-        everyone = list(sums.values())
-        totals = np.stack([items.sum(axis=0) for items in everyone])  # (users, 2 * figures)
-        values = _over_users(totals)
-        drawn = resample_users(everyone, _over_users, self.num_resamples, self.seed)
-        ends = None if drawn is None else bca(drawn, values, jackknife_users(everyone, _over_users))
+    def _scored(self, name: str, figures: Sequence[Figure], users: Mapping[str, np.ndarray]) -> list[Score]:
+        """Each figure of every user, and its mean over users with its interval.
+
+        Args:
+            name: of the system.
+            figures: the figures, F of them.
+            users: user → (items, 2 F): what each item adds to the numerators, then to the denominators.
+        """
+        all_items = list(users.values())
+        totals = np.stack([items.sum(axis=0) for items in all_items])  # (users, 2 F)
+        shares, means = _shares(totals), _over_users(totals)
+        ends = self.bootstrap.of_users(all_items, _over_users, means)  # (2, F)
         scores = []
-        for place, metric in enumerate(metrics):
-            for (user, items), own in zip(sums.items(), _shares(totals)[:, place], strict=True):
-                scores.append(Score(name, user, metric, float(own), None, None, len(items)))
-            low, high = (None, None) if ends is None else (float(ends[0][place]), float(ends[1][place]))
-            scores.append(Score(name, MACRO, metric, float(values[place]), low, high, len(sums)))
+        for position, figure in enumerate(figures):
+            for (user, items), share in zip(users.items(), shares[:, position].tolist(), strict=True):
+                scores.append(Score(name, user, figure.name, share, None, None, len(items)))
+            low, high = ends[:, position].tolist()
+            scores.append(Score(name, MACRO, figure.name, float(means[position]), low, high, len(users)))
         return scores
 
 
@@ -125,32 +136,6 @@ def as_many_candidates(first: Sequence[Prediction], records: Sequence[Prediction
     """Has every turn as many candidates in both? More of them alone make the best of them better."""
     one, other = ({(p.user, p.pair_id): len(p.candidates) for p in system} for system in (first, records))
     return one == other
-
-
-def person_rows(
-    scores: Sequence[Score], systems: Sequence[str], standings: Standings, shown: Container[str]
-) -> list[list[str]]:
-    """The heading, a row a system, and of the three rows to read them by those that say something.
-
-    Args:
-        scores: from `PersonTable.scores`.
-        systems: their names, in order.
-        standings: how they stand.
-        shown: figures that get a column where some system has them.
-    """
-    found = {(score.system, score.metric): score for score in scores if score.user == MACRO}
-    there = {metric for _, metric in found}
-    figures = {metric: column for metric, column in PERSON_FIGURES.items() if metric in there and metric in shown}
-    rows = [["system", *(heading for heading, _ in figures.values())]]
-    for name in (*systems, OTHERS, OWN, REAL):
-        cells = []
-        for metric, (_, form) in figures.items():
-            score = found.get((name, metric))
-            standing = standings.get((MACRO, metric)) if name in systems else None
-            cells.append("" if score is None else marked(cell(score, form), name, standing))
-        if name in systems or any(cells):
-            rows.append([name, *cells])
-    return rows
 
 
 def _shares(totals: np.ndarray) -> np.ndarray:
@@ -167,10 +152,10 @@ def _over_users(totals: np.ndarray) -> np.ndarray:
     return np.divide(np.nansum(shares, axis=-2), count, out=np.full(count.shape, np.nan), where=count > 0)
 
 
-def _means(items: Mapping[str, np.ndarray]) -> Sums:
+def _means(items: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Plain means as sums: each item counts one, or nothing where it is not a number."""
-    found = {user: values.reshape(len(values), -1) for user, values in items.items()}
+    columns = {user: values.reshape(len(values), -1) for user, values in items.items()}
     return {
         user: np.concatenate([np.nan_to_num(values), (~np.isnan(values)).astype(float)], axis=1)
-        for user, values in found.items()
+        for user, values in columns.items()
     }

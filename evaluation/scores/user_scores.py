@@ -1,4 +1,4 @@
-"""The figures of a table: per user and overall, each with its interval.
+"""Perplexity and similarity, per user and overall, each with its interval.
 
 In: predictions of several systems over the same reply pairs. Out: `Score` records. Figures, per user and overall
 (micro: all turns pooled; macro: mean over users of the per-user figure):
@@ -7,95 +7,106 @@ In: predictions of several systems over the same reply pairs. Out: `Score` recor
 - similarity = mean over turns of the turn's mean cosine over its candidates;
 - ratio = perplexity / perplexity of the reference system; change = similarity - similarity of the reference system.
 
-Shapes: B resamples, S systems, 4 sums (nll, tokens, cosine, turns), 4 figures (`METRICS`).
+Shapes: B resamples, S systems, 4 sums (nll, tokens, cosine, turns), 4 figures (`USER_FIGURES`).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from artefacts.predictions import Prediction
 from evaluation.metrics.perplexity import perplexity
 from evaluation.metrics.similarity import TextEncoder
-from evaluation.results.predictions import Prediction, by_user
-from evaluation.statistics.bootstrap import bca, jackknife_items, jackknife_users, resample_items, resample_users
+from evaluation.results.predictions import by_user, reply_pairs
+from evaluation.scores.figure import ENCODER, MACRO, MICRO, Score, UserFigure
+from evaluation.statistics.bootstrap import Bootstrap
 
-METRICS = ("perplexity", "similarity", "perplexity_ratio", "similarity_change")
-COMPARISONS = METRICS[2:]
-MICRO, MACRO, CORPUS, RUN = "(micro)", "(macro)", "(corpus)", "(run)"
-OVERALL = (MICRO, MACRO, CORPUS, RUN)
+PERPLEXITY = UserFigure(
+    name="perplexity",
+    title="ppl",
+    rows=(MICRO, MACRO),
+    format=".2f",
+    higher_is_better=False,
+    is_tested=True,
+    description="ppl: perplexity per label token.",
+    user_title="{system} ppl",
+    macro_title="macro ppl",
+    axis="perplexity",
+)
+SIMILARITY = UserFigure(
+    name="similarity",
+    title="sim",
+    rows=(MICRO, MACRO),
+    higher_is_better=True,
+    is_tested=True,
+    names_encoder=True,
+    description="sim: mean cosine of generated and reference reply, encoder {encoder}, mean over a turn's candidates, "
+    "an empty reply counts 0.",
+    needs=ENCODER,
+    user_title="{system} sim",
+    axis="similarity",
+)
+PERPLEXITY_RATIO = UserFigure(
+    name="perplexity_ratio",
+    title="% of {reference}",
+    rows=(MICRO, MACRO),
+    format=".1f",
+    scale=100.0,
+    higher_is_better=False,
+    user_title="{system}/{reference} ppl %",
+    macro_title="macro %",
+    axis="perplexity, % of {reference}",
+    neutral=1.0,
+)
+SIMILARITY_CHANGE = UserFigure(
+    name="similarity_change",
+    title="change of sim",
+    rows=(MICRO, MACRO),
+    format="+.3f",
+    higher_is_better=True,
+    names_encoder=True,
+    needs=ENCODER,
+    user_title="{system}-{reference} sim",
+    axis="similarity, change from {reference}",
+    neutral=0.0,
+)
+USER_FIGURES = (PERPLEXITY, SIMILARITY, PERPLEXITY_RATIO, SIMILARITY_CHANGE)
 
 
-@dataclass(frozen=True)
-class Score:
-    """One line of `table.csv`.
-
-    Attributes:
-        system: Name of the system.
-        user: Full name of the user, or (micro), (macro), (corpus), (run).
-        metric: Name of the figure; in the file similarities carry their encoder: "similarity:all-MiniLM-L6-v2".
-        value: The figure.
-        low: Lower end of the 95 % interval, None without interval.
-        high: Upper end.
-        n: What was averaged: turns of the user or of all users, users for (macro), replies for (corpus), 1 for (run).
-    """
-
-    system: str
-    user: str
-    metric: str
-    value: float
-    low: float | None
-    high: float | None
-    n: int
-
-
-def user_scores(systems: list[str], users: dict[str, np.ndarray], num_resamples: int, seed: int) -> list[Score]:
+def user_scores(systems: Sequence[str], users: Mapping[str, np.ndarray], bootstrap: Bootstrap) -> list[Score]:
     """Scores of every user, then the two overall rows.
 
     Args:
         systems: Names; the first is the reference the others are compared to.
         users: What every turn adds to the sums, from `items_of_users`.
-        num_resamples: Bootstrap resamples for the intervals.
-        seed: Seed of the bootstrap.
+        bootstrap: Draws the intervals.
     """
     scores = []
+    comparable = same_tokens(users)
+
+    def add_row(name: str, values: np.ndarray, ends: np.ndarray, n: int) -> None:  # (S, 4), (2, S, 4)
+        for s, system in enumerate(systems):
+            for m, figure in enumerate(USER_FIGURES):
+                if (figure.neutral is not None and s == 0) or (figure is PERPLEXITY_RATIO and not comparable[s]):
+                    continue
+                if figure is PERPLEXITY and np.isnan(values[s, m]):  # the system gives no likelihoods
+                    continue
+                scores.append(Score(system, name, figure.name, float(values[s, m]), *ends[:, s, m].tolist(), n))
+
     for user, items in users.items():
-        figures = _figures(items.sum(axis=0))  # (S, 4)
-        drawn = resample_items(items, _figures, num_resamples, seed)  # (B, S, 4)
-        ends = None if drawn is None else bca(drawn, figures, jackknife_items(items, _figures))
-        scores += _row(systems, user, figures, ends, len(items), users)
-    everyone = list(users.values())
-    overall = _overall(np.stack([items.sum(axis=0) for items in everyone]))  # (2, S, 4)
-    drawn = resample_users(everyone, _overall, num_resamples, seed)  # (B, 2, S, 4)
-    ends = None if drawn is None else bca(drawn, overall, jackknife_users(everyone, _overall))
-    sizes = {MICRO: sum(map(len, everyone)), MACRO: len(users)}
-    for index, (name, n) in enumerate(sizes.items()):
-        scores += _row(systems, name, overall[index], ends and (ends[0][index], ends[1][index]), n, users)
+        values = _figures(items.sum(axis=0))  # (S, 4)
+        add_row(user, values, bootstrap.of_items(items, _figures, values), len(items))
+    all_items = list(users.values())
+    overall = _overall(np.stack([items.sum(axis=0) for items in all_items]))  # (2, S, 4)
+    ends = bootstrap.of_users(all_items, _overall, overall)
+    for index, (name, n) in enumerate({MICRO: sum(map(len, all_items)), MACRO: len(users)}.items()):
+        add_row(name, overall[index], ends[:, index], n)
     return scores
 
 
-def _row(
-    systems: list[str],
-    name: str,
-    figures: np.ndarray,
-    ends: tuple[np.ndarray, np.ndarray] | None,
-    n: int,
-    users: dict[str, np.ndarray],
-) -> list[Score]:
-    """One row of the table: figures and both ends of their intervals `(S, 4)`."""
-    scores = []
-    for s, (system, comparable) in enumerate(zip(systems, same_tokens(users), strict=True)):
-        for m, metric in enumerate(METRICS):
-            if (metric in COMPARISONS and s == 0) or (metric == "perplexity_ratio" and not comparable):
-                continue
-            if metric == "perplexity" and np.isnan(figures[s, m]):  # the system gives no likelihoods
-                continue
-            low, high = (float(end[s, m]) for end in ends) if ends else (None, None)
-            scores.append(Score(system, name, metric, float(figures[s, m]), low, high, n))
-    return scores
-
-
-def items_of_users(predictions: dict[str, list[Prediction]], text_encoder: TextEncoder | None) -> dict[str, np.ndarray]:
+def items_of_users(
+    predictions: Mapping[str, Sequence[Prediction]], text_encoder: TextEncoder | None
+) -> dict[str, np.ndarray]:
     """What every turn adds to the sums, per user: `(turns, S, 4)`; without an encoder all cosines are 0."""
     sums = {}
     for name, records in predictions.items():
@@ -111,12 +122,7 @@ def items_of_users(predictions: dict[str, list[Prediction]], text_encoder: TextE
     }
 
 
-def reply_pairs(records: Sequence[Prediction]) -> tuple[list[str], list[str]]:
-    """Every candidate with its own reference, in order."""
-    return [reply for p in records for reply in p.candidates], [p.reference for p in records for _ in p.candidates]
-
-
-def same_tokens(users: dict[str, np.ndarray]) -> np.ndarray:
+def same_tokens(users: Mapping[str, np.ndarray]) -> np.ndarray:
     """Per system: do its label token counts equal those of the reference system, turn by turn?"""
     tokens = np.concatenate(list(users.values()))[:, :, 1]  # (turns, S)
     return (tokens == tokens[:, :1]).all(axis=0)

@@ -27,6 +27,7 @@ The paper gives no intervals; all of this is ours.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -39,6 +40,37 @@ _BLOCK = 60_000  # users or items in memory at a time; by these alone, so that d
 _KEPT = 16_000_000  # bytes of draws that are kept for the next figures: 10,000 of 1,600 items
 
 Statistic = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """How the intervals of a table are drawn.
+
+    Attributes:
+        num_resamples: Resamples of each interval.
+        seed: Same seed, same intervals.
+    """
+
+    num_resamples: int
+    seed: int
+
+    def of_items(self, items: np.ndarray, statistic: Statistic, estimate: np.ndarray) -> np.ndarray:
+        """BCa ends of one user's figures, `(2, *figures)`, None with too few items; arguments as `resample_items`."""
+        drawn = resample_items(items, statistic, self.num_resamples, self.seed)
+        return _ends(drawn, estimate, lambda: jackknife_items(items, statistic))
+
+    def of_users(
+        self, users: Sequence[np.ndarray], statistic: Statistic, estimate: np.ndarray, draw_items: bool = True
+    ) -> np.ndarray:
+        """BCa ends of overall figures, `(2, *figures)`, None with too few users; arguments as `resample_users`."""
+        drawn = resample_users(users, statistic, self.num_resamples, self.seed, draw_items)
+        return _ends(drawn, estimate, lambda: jackknife_users(users, statistic))
+
+
+def _ends(drawn: np.ndarray | None, estimate: np.ndarray, jackknife: Callable[[], np.ndarray]) -> np.ndarray:
+    if drawn is None:
+        return np.full((2, *np.shape(estimate)), None)
+    return np.stack(bca(drawn, estimate, jackknife()))
 
 
 def percentiles(figures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,7 @@
 """Which system is best, and which others are not significantly worse.
 
-In: of every system one figure per user, the users in the same order (paired), or the `Score` records of a table. Out:
-p-values, win rates, and a `Standing` per figure.
+In: of every system one figure per user, the users in the same order (paired). Out: p-values, win rates, and a
+`Standing` per figure.
 
 The unit is the user. Systems are compared by Wilcoxon's signed rank test over the users' own figures against the best;
 Holm's step-down keeps the chance of one false claim among all of them at 5 %. Things to know:
@@ -24,26 +24,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import wilcoxon
 
-from evaluation.scores.user_scores import CORPUS, MACRO, MICRO, OVERALL, Score
 from evaluation.statistics.bootstrap import MIN_UNITS
 
 ALPHA = 0.05
-TESTED = {  # row and figure of a table: whether lower is better
-    (MICRO, "perplexity"): True,
-    (MACRO, "perplexity"): True,
-    (MICRO, "similarity"): False,
-    (MACRO, "similarity"): False,
-    (CORPUS, "chrF"): False,
-    (CORPUS, "sacreBLEU"): False,
-    (CORPUS, "ROUGE-L"): False,
-    (MACRO, "best_of_n"): False,
-    (MACRO, "coverage"): False,
-    (MACRO, "recognised"): False,
-    (MACRO, "in_first_5"): False,
-    (MACRO, "MRR"): False,
-}
-Standings = Mapping[tuple[str, str], "Standing"]
-"""(row, figure) -> how the systems stand in it."""
 K = TypeVar("K")
 _DECIMALS = 6  # users' figures that differ by less are tied: the same replies encoded in another batch differ by 1e-7
 
@@ -152,31 +135,6 @@ def against_best(columns: Mapping[K, Column]) -> dict[K, Standing]:
         not_worse = tuple(name for name, p in p_values.items() if p is not None and p >= ALPHA)
         standings[key] = Standing(top, p_values, not_worse)
     return standings
-
-
-def standings_of(scores: Sequence[Score], systems: Sequence[str]) -> Standings:
-    """How systems stand in every figure of a table that is tested; Holm over the table.
-
-    (micro) and (macro) test the same figures, those of users, which counts once; but each has the best of its own
-    overall figure. A figure that some user lacks is left out. Perplexities take part that are over the label tokens of
-    the first system, which is what a ratio to it says.
-
-    Args:
-        scores: Of users and overall.
-        systems: Those that are compared; the first is the reference.
-    """
-    found = {(s.system, s.user, s.metric): s.value for s in scores}
-    users = list(dict.fromkeys(s.user for s in scores if s.user not in OVERALL))
-    columns = {}
-    for (row, metric), lower_is_better in TESTED.items():
-        names = [name for name in systems if (name, row, metric) in found]
-        if metric == "perplexity":
-            names = [name for name in names if name == systems[0] or (name, row, "perplexity_ratio") in found]
-        figures = {name: [found.get((name, user, metric), np.nan) for user in users] for name in names}
-        if not np.isnan(list(figures.values())).any():
-            overall = {name: found[name, row, metric] for name in names}
-            columns[row, metric] = Column(figures, lower_is_better, overall, figure=metric)
-    return against_best(columns)
 
 
 def _differences(ours: ArrayLike, theirs: ArrayLike) -> np.ndarray:

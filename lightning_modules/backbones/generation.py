@@ -1,7 +1,4 @@
-"""How replies are generated: the decoding settings, and candidates for a batch.
-
-In: a model and a batch. Out: token ids of the candidates of each row.
-"""
+"""How replies are generated: the decoding settings, and candidates for a batch."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The log-likelihood of replies: summed, never averaged here.
-
-Loss is always two numbers, summed negative log-likelihood in nats and the count of label tokens; whoever
-needs a mean divides once, at the end.
+"""The log-likelihood of replies: summed negative log-likelihood in nats and the count of label tokens, divided once.
 
 Shapes: b rows, s input positions, t label positions, n label tokens, d model width, v vocabulary.
 """

@@ -1,28 +1,14 @@
-"""Everyone's summed losses, and the files that a test leaves of them.
-
-    test_users.csv        a user a row: nats and label tokens of `own` (test turns), `train` (some of their training
-                          turns), `general` (some of other people's pairs), each under the weights that the user
-                          gets; of adapters also `base` and `other` (test turns without, and under other users')
-    test_users.card.json  what that is of: weights, backbone, test split, the two samples
-    swaps.csv             user, adapter, nll, tokens: every user's test turns under every user's adapter
-
-A model that is the same for everybody has the same `general` in each row.
-"""
+"""Summed losses of each user, added up batch by batch; `artefacts/user_sums.py` has the files that a test leaves."""
 
 from __future__ import annotations
 
-import csv
-import json
 import math
-import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 from torch import Tensor
 
-USERS_FILE, CARD_FILE, SWAPS_FILE = "test_users.csv", "test_users.card.json", "swaps.csv"
+from artefacts.user_sums import Losses
 
 
 class UserTotals:
@@ -46,39 +32,9 @@ class UserTotals:
         """Of all users' tokens together."""
         return math.exp(sum(self.nll[kind].values()) / sum(self.tokens[kind].values()))
 
-    def write(self, path: Path) -> None:
-        """Writes a CSV of the sums, one row per user."""
-        users = sorted({user for nll in self.nll.values() for user in nll})
-        heading = ["user", *(f"{kind}_{what}" for kind in self.nll for what in ("nll", "tokens"))]
-        sums = ([sums[kind][user] for kind in self.nll for sums in (self.nll, self.tokens)] for user in users)
-        _write(path, [heading, *([user, *row] for user, row in zip(users, sums, strict=True))])
-
-
-def write_test(directory: Path, totals: UserTotals, swaps: UserTotals | None, card: dict[str, Any]) -> None:
-    """Writes the files of a test; the card goes first and comes last, so that it is never of other sums.
-
-    Args:
-        directory: of the run.
-        totals: sums by kind.
-        swaps: sums by the adapter's user; None removes those of an earlier test.
-        card: what the sums are of.
-    """
-    (directory / CARD_FILE).unlink(missing_ok=True)
-    totals.write(directory / USERS_FILE)
-    (directory / SWAPS_FILE).unlink(missing_ok=True)
-    if swaps is not None:
-        rows = [
-            [user, adapter, nll, swaps.tokens[adapter][user]]
-            for adapter, sums in sorted(swaps.nll.items())
-            for user, nll in sorted(sums.items())
-        ]
-        _write(directory / SWAPS_FILE, [["user", "adapter", "nll", "tokens"], *sorted(rows)])
-    (partial := directory / f"{CARD_FILE}.partial").write_text(json.dumps(card, indent=1) + "\n")
-    os.replace(partial, directory / CARD_FILE)
-
-
-def _write(path: Path, rows: Iterable[Sequence[Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with (partial := path.with_suffix(".partial")).open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(rows)
-    os.replace(partial, path)
+    def sums(self) -> dict[str, Losses]:
+        """Nats and label tokens by kind and user."""
+        return {
+            kind: {user: (nll, self.tokens[kind][user]) for user, nll in users.items()}
+            for kind, users in self.nll.items()
+        }

@@ -1,12 +1,11 @@
 """`ChatEndpoint`: a chat model behind an OpenAI-compatible endpoint, on this machine or, if allowed, elsewhere.
 
-In: prompts. Out: answers, each kept on disk, so that a run that was stopped goes on without asking (and paying)
-again. Messages are neither logged nor kept, nor is what a server says in its errors, because it may repeat them.
+Every answer is cached on disk, so that a stopped run resumes without asking (and paying) again. Messages are neither
+logged nor kept, nor is what a server says in its errors, because it may repeat them.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
@@ -21,17 +20,18 @@ from urllib.parse import urlsplit
 
 import torch
 
+from artefacts.files import read_json, write_text
+from artefacts.fingerprints import sha256_of_content
+
 from .models import ChatDecoding, ChatModel, Message
 
-FIRST_WAIT, LONGEST_WAIT = (
-    0.5,
-    8.0,
-)  # before an empty answer is asked for again, s; as the client waits for a busy server
+FIRST_WAIT, LONGEST_WAIT = 0.5, 8.0
+"""Seconds before an empty answer is asked for again; as the client waits for a busy server."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer and what it took, as it is kept on disk."""
+    """One answer and the tokens it took, as cached on disk."""
 
     text: str
     prompt_tokens: int
@@ -126,17 +126,17 @@ class ChatEndpoint(ChatModel):
             for number in range(decoding.num_candidates)
         ]
         keys = [self._key(body) for body in bodies]
-        once = dict(zip(keys, bodies, strict=True))  # nobody pays twice for the same question
+        distinct = dict(zip(keys, bodies, strict=True))  # nobody pays twice for the same question
+        size = decoding.num_candidates
         with ThreadPoolExecutor(self.concurrency) as pool:
             try:
-                found = list(pool.map(lambda key: self._answer(key, once[key], decoding.num_candidates), once))
+                answers = list(pool.map(lambda key: self._answer(key, distinct[key], size), distinct))
             except BaseException:
-                pool.shutdown(cancel_futures=True)  # what is not under way yet is not asked
+                pool.shutdown(cancel_futures=True)  # requests that have not started are dropped
                 raise
-        for answer, is_kept in found:
-            self._count(answer, is_kept)
-        texts = {key: answer.text for key, (answer, _) in zip(once, found, strict=True)}
-        size = decoding.num_candidates
+        for answer, is_cached in answers:
+            self._count(answer, is_cached)
+        texts = {key: answer.text for key, (answer, _) in zip(distinct, answers, strict=True)}
         return [[texts[key] for key in keys[start : start + size]] for start in range(0, len(keys), size)]
 
     def _body(self, prompt: Sequence[Message], decoding: ChatDecoding, seed: int) -> dict[str, Any]:
@@ -147,27 +147,24 @@ class ChatEndpoint(ChatModel):
             "seed": seed,
             **self.request,
         }
-        kept = {name: value for name, value in fields.items() if value is not None}
-        return {"model": self.model, "messages": list(prompt), **kept}
+        given = {name: value for name, value in fields.items() if value is not None}
+        return {"model": self.model, "messages": list(prompt), **given}
 
     def _key(self, body: dict[str, Any]) -> str:
-        """What the answer is kept under: the same only for the same question, settings, model and endpoint."""
-        return hashlib.sha256(json.dumps([self.base_url, body], sort_keys=True).encode()).hexdigest()
+        """Names the cached answer: the same only for the same question, settings, model and endpoint."""
+        return sha256_of_content(json.dumps([self.base_url, body], sort_keys=True))
 
     def _answer(self, key: str, body: dict[str, Any], next_seed: int) -> tuple[Answer, bool]:
-        """The answer, and whether it was kept already."""
+        """The answer, and whether it was cached."""
         path = self.cache / key[:2] / f"{key}.json"
-        with suppress(FileNotFoundError, ValueError, TypeError):  # one that cannot be read is asked for again
-            return Answer(**json.loads(path.read_bytes())), True
+        with suppress(FileNotFoundError, ValueError, TypeError):  # an unreadable one is asked for again
+            return Answer(**read_json(path)), True
         answer = self._ask(body, next_seed)
-        path.parent.mkdir(exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        partial.write_text(json.dumps(asdict(answer), ensure_ascii=False), encoding="utf-8")
-        os.replace(partial, path)
+        write_text(path, json.dumps(asdict(answer), ensure_ascii=False), shared=True)
         return answer, False
 
     def _ask(self, body: dict[str, Any], next_seed: int) -> Answer:
-        """Asks until there is something in the answer; each time later, and with a seed that no other candidate has."""
+        """Asks until the answer is not empty; each time later, and with a seed that no other candidate has."""
         prompt_tokens = completion_tokens = 0
         for attempt in range(self.max_retries + 1):
             if attempt:
@@ -183,7 +180,7 @@ class ChatEndpoint(ChatModel):
         raise ValueError(
             f"{self.name} gave an empty answer {self.max_retries + 1} times (finish_reason {choice.finish_reason!r}). "
             "With 'length', a model that reasons has used up model.decoding.max_new_tokens; with 'content_filter' it "
-            "refuses; otherwise look at the server's log. Answers so far are kept: the same command goes on"
+            "refuses; otherwise look at the server's log. Answers so far are cached: the same command resumes"
         )
 
     def _complete(self, body: dict[str, Any]) -> Any:
@@ -228,17 +225,17 @@ class ChatEndpoint(ChatModel):
             )
         return f"it failed {self.max_retries + 1} times; look at the server's log"
 
-    def _count(self, answer: Answer, is_kept: bool) -> None:
+    def _count(self, answer: Answer, is_cached: bool) -> None:
         usage = self.usage
         usage.answers += 1
-        usage.from_cache += is_kept
+        usage.from_cache += is_cached
         usage.prompt_tokens += answer.prompt_tokens
         usage.completion_tokens += answer.completion_tokens
         if self.price_per_million is not None:
             of_prompt, of_completion = self.price_per_million
             cost = (answer.prompt_tokens * of_prompt + answer.completion_tokens * of_completion) / 1e6
             usage.cost = (usage.cost or 0.0) + cost
-            usage.paid = (usage.paid or 0.0) + (0.0 if is_kept else cost)
+            usage.paid = (usage.paid or 0.0) + (0.0 if is_cached else cost)
 
 
 def is_loopback(base_url: str) -> bool:

@@ -1,7 +1,4 @@
-"""Models that answer chat messages: the interface, and a causal model in a local directory.
-
-In: prompts, each a list of messages as the OpenAI API has them. Out: answers as texts, and how many tokens it took.
-"""
+"""Models that answer chat messages: the interface, and a causal model in a local directory."""
 
 from __future__ import annotations
 

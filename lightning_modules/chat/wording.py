@@ -1,9 +1,7 @@
 """What a chat model reads: one message of text. No torch.
 
-In: a profile, examples and a context as texts. Out: the message; and from an answer, the reply in it.
-
-One message, because not every chat template has a system role, or lets a dialogue begin with the assistant. What is
-the same for all of a user's contexts stands first, so that endpoints that keep the beginnings of prompts can.
+One message, because not every chat template has a system role, or lets a dialogue begin with the assistant. What is the
+same for all of a user's contexts comes first, so that endpoints can cache the beginnings of prompts.
 """
 
 from __future__ import annotations

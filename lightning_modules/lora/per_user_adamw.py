@@ -1,7 +1,7 @@
 """AdamW for a matrix in which every row is one user's adapter.
 
-A step moves only the rows of the users in the batch. The others' moments do not decay, their weights do not
-decay and their steps are not counted: each row fares as if it were alone.
+A step moves only the rows of the users in the batch. The moments and weights of other users do not decay and their
+steps are not counted: each row fares as if it were alone.
 """
 
 from __future__ import annotations
@@ -19,20 +19,12 @@ class PerUserAdamW(Optimizer):
 
     Args:
         rows: the one matrix, (slots, numbers of an adapter).
-        betas: decay of the two moments.
-        eps: keeps the division finite.
         weight_decay: share of a weight taken off per step, times the learning rate.
     """
 
-    def __init__(
-        self,
-        rows: Tensor,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-    ) -> None:
-        # Lightning wants to see a learning rate; everyone's own comes with each step.
-        super().__init__([rows], {"lr": 1.0, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+    def __init__(self, rows: Tensor, weight_decay: float = 0.0) -> None:
+        # Lightning wants to see a learning rate; each user's own comes with each step.
+        super().__init__([rows], {"lr": 1.0, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": weight_decay})
         self.state[rows] = {
             "steps": torch.zeros(len(rows), device=rows.device),
             "exp_avg": torch.zeros_like(rows),
@@ -40,7 +32,7 @@ class PerUserAdamW(Optimizer):
         }
 
     def forget(self, slot: int) -> None:
-        """Clears what is remembered of a slot, for the next user in it."""
+        """Clears the moments and steps of a slot, for the next user in it."""
         (rows,) = self.param_groups[0]["params"]
         for tensor in self.state[rows].values():
             tensor[slot] = 0
@@ -64,7 +56,7 @@ class PerUserAdamW(Optimizer):
         first = state["exp_avg"][slots].lerp_(gradient, 1 - beta1)
         second = state["exp_avg_sq"][slots].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
         state["steps"][slots], state["exp_avg"][slots], state["exp_avg_sq"][slots] = steps, first, second
-        # In 64 bits, for 1 - 0.999 has lost half its digits in 32.
+        # In fp64, because 1 - 0.999 has lost half its digits in fp32.
         correction1, correction2 = ((1 - beta ** steps.double()).to(rows)[:, None] for beta in (beta1, beta2))
         rate = learning_rates[:, None]
         denominator = (second / correction2).sqrt_().add_(group["eps"])

@@ -1,10 +1,8 @@
-"""LoRA adapters of many users side by side on one frozen model.
+"""LoRA adapters of many users side by side on one frozen model: rows of a batch are grouped by user, and every user's
+adapter is applied in two batched products per matrix.
 
-In: a model, a PEFT `LoraConfig`, batches whose rows are grouped by user. Out: everyone's own adapter applied in two
-batched products per matrix; PEFT state dicts.
-
-All numbers of one user's adapter stand in one row of one matrix, so that taking it out, putting it back,
-clipping its gradient and moving its moments are each a single operation on a row.
+All numbers of one user's adapter are one row of one matrix, so that taking it out, putting it back, clipping its
+gradient and moving its moments are each a single operation on a row.
 
 Shapes: u users in a batch, k slots, p numbers in one adapter, r rank, m rows and positions of one user.
 
@@ -61,7 +59,7 @@ class GroupedLoraLinear(nn.Module):
 
 @dataclass(frozen=True)
 class Site:
-    """One adapted matrix: its name in the model and where A and B stand in a row."""
+    """One adapted matrix and its name in the model."""
 
     name: str
     layer: GroupedLoraLinear
@@ -79,7 +77,7 @@ class StackedLora(nn.Module):
 
     Raises:
         ValueError: rank below 1, an option this module does not have, or an entry of `target_modules` that
-            matches nothing (PEFT would pass over it in silence).
+            matches nothing (PEFT would ignore it silently).
     """
 
     def __init__(self, model: nn.Module, config: LoraConfig, num_slots: int) -> None:
@@ -97,11 +95,6 @@ class StackedLora(nn.Module):
             self.sites.append(Site(name, layer, base.in_features, base.out_features))
         self.sizes = [self.rank * size for site in self.sites for size in (site.d_in, site.d_out)]
         self.rows = nn.Parameter(torch.zeros(num_slots, sum(self.sizes)))  # (k, p)
-
-    @property
-    def num_parameters(self) -> int:
-        """Numbers in one user's adapter: r (d_in + d_out) for each adapted matrix."""
-        return sum(self.sizes)
 
     def initial_row(self, seed: int) -> Tensor:
         """A new adapter: A as PEFT initialises it (Kaiming uniform), B zero, from this seed alone; (p,)."""
@@ -127,35 +120,31 @@ class StackedLora(nn.Module):
             site.layer.a = next(pieces).view(-1, self.rank, site.d_in)
             site.layer.b = next(pieces).view(-1, site.d_out, self.rank)
 
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """PEFT's name of every tensor of an adapter → its shape, in the order of a row."""
+        shapes = {}
+        for site in self.sites:
+            shapes[f"{PEFT_PREFIX}{site.name}.lora_A.weight"] = (self.rank, site.d_in)
+            shapes[f"{PEFT_PREFIX}{site.name}.lora_B.weight"] = (site.d_out, self.rank)
+        return shapes
+
     def to_peft(self, row: Tensor) -> dict[str, Tensor]:
         """One adapter, (p,), as the state dict that PEFT keeps in `adapter_model.safetensors`."""
-        pieces = iter(row.detach().cpu().split(self.sizes))
-        state = {}
-        for site in self.sites:
-            key = PEFT_PREFIX + site.name
-            state[f"{key}.lora_A.weight"] = next(pieces).view(self.rank, site.d_in).clone()
-            state[f"{key}.lora_B.weight"] = next(pieces).view(site.d_out, self.rank).clone()
-        return state
+        pieces = zip(self.shapes().items(), row.detach().cpu().split(self.sizes), strict=True)
+        return {name: piece.view(shape).clone() for (name, shape), piece in pieces}
 
     def from_peft(self, state: Mapping[str, Tensor]) -> Tensor:
-        """The row, (p,), of an adapter in PEFT's format; ValueError where it is made for other matrices."""
-        pieces = []
-        expected = {}
-        for site in self.sites:
-            key = PEFT_PREFIX + site.name
-            expected[f"{key}.lora_A.weight"] = (self.rank, site.d_in)
-            expected[f"{key}.lora_B.weight"] = (site.d_out, self.rank)
-        found = {key: tuple(value.shape) for key, value in state.items()}
+        """The row, (p,), of an adapter in PEFT's format; ValueError if it was made for other matrices."""
+        expected, found = self.shapes(), {name: tuple(value.shape) for name, value in state.items()}
         if found != expected:
-            differing = sorted(key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key))
-            key = differing[0]
+            differing = sorted(name for name in found | expected if found.get(name) != expected.get(name))
+            name = differing[0]
             raise ValueError(
-                f"the adapter does not fit: {len(differing)} tensors differ, such as {key}: "
-                f"found {found.get(key, 'nothing')}, expected {expected.get(key, 'nothing')}; "
+                f"the adapter does not fit: {len(differing)} tensors differ, such as {name}: "
+                f"found {found.get(name, 'nothing')}, expected {expected.get(name, 'nothing')}; "
                 "set rank and target_modules to those it was trained with"
             )
-        pieces = [state[key].flatten().float() for key in expected]
-        return torch.cat(pieces)
+        return torch.cat([state[name].flatten().float() for name in expected])
 
 
 def target_names(model: nn.Module, target_modules: str | list[str] | set[str]) -> list[str]:
@@ -168,15 +157,13 @@ def target_names(model: nn.Module, target_modules: str | list[str] | set[str]) -
     if isinstance(target_modules, str):
         matches = {target_modules: [name for name in linears if re.fullmatch(target_modules, name)]}
     else:
-        matches = {
-            entry: [name for name in linears if name == entry or name.endswith("." + entry)] for entry in target_modules
-        }
+        matches = {entry: [name for name in linears if f".{name}".endswith(f".{entry}")] for entry in target_modules}
     if empty := sorted(entry for entry, names in matches.items() if not names):
         kinds = sorted({name.rpartition(".")[2] for name in linears})
         raise ValueError(f"target_modules {empty} match nothing in this model; its linear layers are called {kinds}")
     chosen = {name for names in matches.values() for name in names}
     if "lm_head" in chosen:
-        raise ValueError("lm_head shares its weights with the embedding and cannot be adapted; leave it out")
+        raise ValueError("lm_head shares its weights with the embedding and cannot be adapted; drop it")
     return [name for name in linears if name in chosen]
 
 

@@ -1,7 +1,4 @@
-"""Who of a fit of many users is in training, who waits, and how far everyone is.
-
-Plain values that go into a checkpoint, and what a trainer must be set to for such a fit.
-"""
+"""Which users of a fit are in training, which wait, and how far each of them is: plain values for a checkpoint."""
 
 from __future__ import annotations
 
@@ -11,11 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lightning import Trainer
+from datamodules.protocol import UserReplies
 
 
 @dataclass
-class Progress:
+class UserProgress:
     """How far one user's training is."""
 
     user: str
@@ -31,7 +28,7 @@ class Progress:
         """Counts an epoch, and says whether its weights are the best so far.
 
         Args:
-            loss: validation loss in nats per token. None for somebody without validation turns, who is trained for
+            loss: validation loss in nats per token. None for a user without validation turns, who is trained for
                 all epochs and whose last weights count.
         """
         self.epoch += 1
@@ -47,27 +44,27 @@ class Progress:
         return False
 
 
-class Roster:
+class UserRounds:
     """Slots with one user in training each, and a queue of those who wait.
 
     Args:
-        waiting: users, in the order in which they get a slot.
+        waiting: users in the order in which they get a slot.
         num_slots: users in training at the same time.
     """
 
     def __init__(self, waiting: Sequence[str], num_slots: int) -> None:
         self.waiting = list(waiting)
-        self.slots: list[Progress | None] = [None] * num_slots
-        self.best_losses: dict[str, float] = {}  # of all users so far, those who are done included
+        self.slots: list[UserProgress | None] = [None] * num_slots
+        self.best_losses: dict[str, float] = {}  # of all users so far, finished ones included
 
     @property
-    def active(self) -> dict[int, Progress]:
+    def active(self) -> dict[int, UserProgress]:
         """Slot → progress of the user in it."""
         return {slot: progress for slot, progress in enumerate(self.slots) if progress is not None}
 
     @property
-    def num_left(self) -> int:
-        """Users who are not done."""
+    def num_unfinished(self) -> int:
+        """Users in training or waiting."""
         return len(self.waiting) + len(self.active)
 
     def slots_of(self, users: Sequence[str]) -> list[int]:
@@ -75,61 +72,44 @@ class Roster:
         by_user = {progress.user: slot for slot, progress in self.active.items()}
         return [by_user[user] for user in users]
 
-    def fill(self, begin: Callable[[str], Progress]) -> list[int]:
-        """Gives free slots to those who wait; the slots that were given."""
-        given = [slot for slot, progress in enumerate(self.slots) if progress is None][: len(self.waiting)]
-        for slot in given:
+    def fill(self, begin: Callable[[str], UserProgress]) -> list[int]:
+        """Gives free slots to users who wait; returns these slots."""
+        filled = [slot for slot, progress in enumerate(self.slots) if progress is None][: len(self.waiting)]
+        for slot in filled:
             self.slots[slot] = begin(self.waiting.pop(0))
-        return given
+        return filled
+
+    def end_epoch(self, progress: UserProgress, loss: float | None) -> bool:
+        """As `UserProgress.end_epoch`; remembers the best loss also when the user is finished."""
+        is_best = progress.end_epoch(loss)
+        if is_best and loss is not None:
+            self.best_losses[progress.user] = loss
+        return is_best
 
     def state_dict(self, backbone: str | None) -> dict[str, Any]:
-        """Plain values for a checkpoint, with the fingerprint of the backbone that everybody's weights belong to."""
+        """Plain values for a checkpoint, with the fingerprint of the backbone that all weights belong to."""
         slots = [asdict(progress) if progress is not None else None for progress in self.slots]
         return {"slots": slots, "waiting": self.waiting, "best_losses": self.best_losses, "backbone": backbone}
 
     def load_state_dict(self, state: dict[str, Any], backbone: str | None) -> None:
-        """Takes a checkpoint over; raises ValueError where it was made on another backbone than this one."""
+        """Restores a checkpoint; raises ValueError if it was made on another backbone."""
         if state["backbone"] != backbone:
             raise ValueError(
                 f"the checkpoint was made on backbone {state['backbone']}, init_from is {backbone}; "
-                "delete the checkpoint or give back the backbone"
+                "delete the checkpoint or set init_from to that backbone"
             )
-        self.slots = [Progress(**progress) if progress is not None else None for progress in state["slots"]]
+        self.slots = [UserProgress(**progress) if progress is not None else None for progress in state["slots"]]
         self.waiting = list(state["waiting"])
         self.best_losses = dict(state["best_losses"])
 
 
-def require_rounds(trainer: Trainer, module: str) -> None:
-    """Raises ValueError where the trainer would end before everybody is done, or not make rounds of its epochs."""
-    expected = {
-        "max_epochs": -1,
-        "max_steps": -1,
-        "reload_dataloaders_every_n_epochs": 1,
-        "check_val_every_n_epoch": 1,
-        "num_sanity_val_steps": 0,
-    }
-    wrong = [name for name, value in expected.items() if getattr(trainer, name) != value]
-    if wrong and not trainer.fast_dev_run:
-        settings = ", ".join(f"trainer.{name}={expected[name]}" for name in wrong)
-        raise ValueError(f"{module} ends when every user is done: set {settings}; model.max_epochs is each user's")
-
-
-def require_one_process(trainer: Trainer, module: str) -> None:
-    """Raises ValueError where users would be trained in every process anew."""
-    if trainer.world_size > 1:
-        raise ValueError(
-            f"{module} runs in one process, got {trainer.world_size}; split the users by data.users instead"
-        )
-
-
-def history_settings(data: Any) -> dict[str, Any]:
+def history_settings(data: UserReplies) -> dict[str, Any]:
     """What a card says of `data.history`: nothing where a user has all of their turns as they are."""
-    history = getattr(data, "history", None)
-    return {} if history is None else {"history": asdict(history)}
+    return {} if data.history is None else {"history": asdict(data.history)}
 
 
 def seed_of(seed: int, user: str) -> int:
-    """A seed for one user, whoever else is trained."""
+    """A seed for one user, independent of the other users."""
     return int.from_bytes(hashlib.blake2b(f"{seed}\x1f{user}".encode(), digest_size=7).digest(), "big")
 
 

@@ -1,7 +1,4 @@
-"""From chunks to a user: majority vote, or the product of posteriors; and when to say nothing.
-
-In: posteriors of a user's chunks. Out: a value and how sure it is, as a row of `profiles.parquet`.
-"""
+"""From the posteriors of a user's chunks to a value: majority vote or product, and when to abstain."""
 
 from __future__ import annotations
 

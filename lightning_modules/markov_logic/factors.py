@@ -1,7 +1,5 @@
 """What formulas mean: each becomes factors over attributes, in tensors.
 
-In: a `Program` and the values of its types. Out: `Factor`s.
-
 A world y has the unnormalised log probability  sum over formulas f, groundings g:  w(f, g) [g holds in y]
 (Richardson and Domingos 2006, eq. 3). Evidence is given, so a grounding that has the evidence atoms e1 ... em is a
 function of their truth values and of the attributes in its scope. Written as a polynomial in the truth values,

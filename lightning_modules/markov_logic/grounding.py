@@ -1,7 +1,4 @@
-"""Which rows of a factor's table apply to whom: facts joined as a formula's evidence atoms ask for.
-
-In: a `Factor` and the facts of a batch. Out: `Grounding`.
-"""
+"""Which rows of a factor's table apply to which users: facts joined as a formula's evidence atoms ask for."""
 
 from __future__ import annotations
 
@@ -72,9 +69,9 @@ class WeightedSums(torch.autograd.Function):
         return weighted_sums(gradient, rows, offsets, degrees), None
 
 
-def weighted_sums(table: Tensor, places: Tensor, offsets: Tensor, degrees: Tensor) -> Tensor:
-    """The sum of the rows at these places, times degrees, for each bag that begins at one of the offsets."""
-    return functional.embedding_bag(places, table, offsets, mode="sum", per_sample_weights=degrees.to(table))
+def weighted_sums(table: Tensor, rows: Tensor, offsets: Tensor, degrees: Tensor) -> Tensor:
+    """The sum of these rows, times degrees, for each bag that begins at one of the offsets."""
+    return functional.embedding_bag(rows, table, offsets, mode="sum", per_sample_weights=degrees.to(table))
 
 
 def ground(factor: Factor, facts: Mapping[str, Facts], num_units: int, domains: Domains) -> Grounding:
@@ -95,17 +92,17 @@ def ground(factor: Factor, facts: Mapping[str, Facts], num_units: int, domains: 
     if units.shape[1] == 2 and bool((units[:, 0] == units[:, 1]).any()):
         raise ValueError(
             f"a user is related to themselves by {', '.join(atom.predicate.name for atom in factor.evidence)}; "
-            "leave such facts out"
+            "drop such facts"
         )
-    # One number for users and row of the table; where it is there twice, one entry has the sum of the degrees.
+    # One number for users and row of the table; entries with the same number add their degrees.
     num_columns = math.prod(factor.sizes)
     keys = torch.zeros(len(units), dtype=torch.int64)
     for column in units.unbind(1):
         keys = keys * num_units + column
     for name, size in zip(factor.columns, factor.sizes, strict=True):
         keys = keys * size + bound[name]
-    keys, place = torch.unique(keys, return_inverse=True)
-    degrees = torch.zeros(len(keys)).index_add_(0, place, degrees)
+    keys, inverse = torch.unique(keys, return_inverse=True)
+    degrees = torch.zeros(len(keys)).index_add_(0, inverse, degrees)
     people, counts = torch.unique_consecutive(keys // num_columns, return_counts=True)
     units = torch.stack([people // num_units, people % num_units][-units.shape[1] :], dim=1)
     return Grounding(units, keys % num_columns, counts.cumsum(0) - counts, degrees)

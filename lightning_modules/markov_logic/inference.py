@@ -1,16 +1,11 @@
-"""`ProfileInference`: profiles from the posts of many people, by a network that is learnt already.
+"""`ProfileInference`: profiles from the posts of many people, by a learned network.
 
-In: a table of posts, all of each person's, and the directory of a network. Out: rows of `profiles.parquet`, to the
-last digit those of `lightning predict` on the same histories.
-
-This is where evidence (`datamodules`) and networks (`lightning_modules`) meet without a Trainer, so that unlike the
-rest of this room it may import both. Torch is loaded where something is inferred only: the command that makes and
-distributes this object need not have it.
+Evidence (`datamodules`) and networks meet here without a Trainer, so that unlike the rest of this package it may import
+both. Torch is imported only when something is inferred: the command that distributes this object need not have it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from artefacts.fingerprints import sha256_of, sha256_of_content
 from datamodules.corpora.posts.profile_sources import PROFILES, ProfileSource
 from datamodules.corpora.records import Post
 from datamodules.evidence.counts import Chunk
 from datamodules.evidence.histories import Spoken, label_attributes, stating
-from datamodules.evidence.language import language_files, load_language
+from datamodules.evidence.language_file import language_content, load_language
 from lightning_modules.markov_logic.decisions import Decision
 
 if TYPE_CHECKING:
@@ -35,25 +31,25 @@ if TYPE_CHECKING:
     from lightning_modules.markov_logic.network import MarkovLogicNetwork
 
 CHUNKS_PER_BATCH = 256
-"""Chunks that are judged at once, which memory depends on and results do not."""
+"""Chunks that are judged at once; memory depends on it, results do not."""
 
 COLUMNS = ("id", "author", "text", "time", "answered")
 
 
 class ProfileInference(ProfileSource):
-    """A learnt Markov logic network as a source of profiles.
+    """A learned Markov logic network as a source of profiles, to the last digit those of `lightning predict`.
 
     An author's posts are taken in order of time and then id, those without a time last; texts as they are, so they
-    should have the Unicode form of those that the network has learnt from (NFKC, if not set otherwise). Whoever is in
-    one of the network's folds is judged by the learner that has not seen them, everybody else by the last one.
+    should have the Unicode form of those that the network has learned from (NFKC, if not set otherwise). A user in one
+    of the network's folds is judged by the learner that has not seen them, any other user by the last one.
 
     Args:
-        network: directory of the learnt network, such as `runs/<name>/network`.
-        language: YAML of attributes, patterns and forms that it was learnt with.
+        network: directory of the learned network, such as `runs/<name>/network`.
+        language: YAML of attributes, patterns and forms that it was learned with.
         posts_per_chunk: posts that are judged together (150 in the paper).
-        min_posts: whoever has fewer posts gets no profile.
+        min_posts: a user with fewer posts gets no profile.
         decision: how a person's chunks are put together, and when an attribute is left out.
-        label_patterns: where the network was learnt with `labels: distant`, its `label_patterns`: posts that match one
+        label_patterns: if the network was learned with `labels: distant`, its `label_patterns`: posts that match one
             were hidden from it, and are here; otherwise none.
     """
 
@@ -76,36 +72,36 @@ class ProfileInference(ProfileSource):
         self.label_patterns = tuple(label_patterns)
 
     def check(self) -> None:
-        self._learnt()
+        self._load()
 
     def fingerprint(self) -> str:
         settings = [self.posts_per_chunk, self.min_posts, asdict(self.decision), self.label_patterns]
-        return hashlib.sha256(json.dumps([self._content(), settings]).encode()).hexdigest()
+        return sha256_of_content(json.dumps([self._content(), settings]))
 
     def infer(self, posts: pa.Table) -> pa.Table:
         if missing := [name for name in COLUMNS if name not in posts.column_names]:
             raise ValueError(f"the posts lack the columns {missing}; they have {posts.column_names}")
-        learnt = self._learnt()
+        learned = self._load()
         rows: list[dict[str, Any]] = []
         with one_thread():
-            for people in together(self._people(posts, learnt), CHUNKS_PER_BATCH):
-                rows += self._profiles(people, learnt)
+            for people in batches(self._people(posts, learned), CHUNKS_PER_BATCH):
+                rows += self._profiles(people, learned)
         return pa.Table.from_pylist(rows, PROFILES)
 
     def _content(self) -> list[str]:
-        """SHA-256 of every file that a profile depends on; those that are missing are told by whoever reads them."""
-        paths = [*sorted(self.network.glob("*")), *language_files(self.language)]
-        return [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()]
+        """SHA-256 of every file that a profile depends on; a missing one is reported where it is read."""
+        network = [sha256_of(path) for path in sorted(self.network.glob("*")) if path.is_file()]
+        return [*network, *map(sha256_of_content, language_content(self.language))]
 
-    def _learnt(self) -> Learnt:
+    def _load(self) -> LearnedNetwork:
         return load(self.network, self.language, self.label_patterns, tuple(self._content()))
 
-    def _people(self, posts: pa.Table, learnt: Learnt) -> Iterator[Person]:
-        """Everybody who has enough posts, by name."""
+    def _people(self, posts: pa.Table, learned: LearnedNetwork) -> Iterator[Person]:
+        """Every user who has enough posts, by name."""
         for user, history in histories(posts):
-            if learnt.hidden:
-                hidden = set(stating(history, learnt.hidden))
-                history = [spoken for place, spoken in enumerate(history) if place not in hidden]
+            if learned.hidden:
+                hidden = set(stating(history, learned.hidden))
+                history = [spoken for index, spoken in enumerate(history) if index not in hidden]
             if len(history) >= max(1, self.min_posts):
                 from datamodules.evidence.facts import cut
 
@@ -113,20 +109,20 @@ class ProfileInference(ProfileSource):
                 chunks = [Chunk(user, texts, answered) for texts, answered, _ in parts]
                 yield Person(user, chunks, len(history) < self.posts_per_chunk)
 
-    def _profiles(self, people: Sequence[Person], learnt: Learnt) -> Iterator[dict[str, Any]]:
+    def _profiles(self, people: Sequence[Person], learned: LearnedNetwork) -> Iterator[dict[str, Any]]:
         chunks = [chunk for person in people for chunk in person.chunks]
-        places = [own for person in people for own in [learnt.facts.places(person.chunks)] * len(person.chunks)]
-        # Of somebody who has very many chunks some at a time.
+        places = [own for person in people for own in [learned.facts.places(person.chunks)] * len(person.chunks)]
+        # A user with very many chunks takes several batches.
         parts = [
-            learnt.posteriors(chunks[start : start + CHUNKS_PER_BATCH], places[start : start + CHUNKS_PER_BATCH])
+            learned.posteriors(chunks[start : start + CHUNKS_PER_BATCH], places[start : start + CHUNKS_PER_BATCH])
             for start in range(0, len(chunks), CHUNKS_PER_BATCH)
         ]
-        found = {name: np.concatenate([part[name] for part in parts]) for name in sorted(parts[0])}
+        posteriors = {name: np.concatenate([part[name] for part in parts]) for name in sorted(parts[0])}
         end = 0
         for person in people:
             start, end = end, end + len(person.chunks)
-            for name, marginals in found.items():
-                values = learnt.values[name]
+            for name, marginals in posteriors.items():
+                values = learned.values[name]
                 row = self.decision.row(person.user, name, values, marginals[start:end], person.is_short)
                 if row is not None:
                     yield row
@@ -134,7 +130,7 @@ class ProfileInference(ProfileSource):
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody's posts in chunks."""
+    """A user's posts in chunks."""
 
     user: str
     chunks: list[Chunk]
@@ -142,7 +138,7 @@ class Person:
 
 
 def histories(posts: pa.Table) -> Iterator[tuple[str, list[Spoken]]]:
-    """Everybody's posts in order of time and id, by name of the author."""
+    """Every user's posts in order of time and id, by name of the author."""
     order = [("author", "ascending"), ("time", "ascending"), ("id", "ascending")]  # what is null comes last
     table = posts.select(COLUMNS).sort_by(order).combine_chunks()
     start = 0
@@ -156,8 +152,8 @@ def histories(posts: pa.Table) -> Iterator[tuple[str, list[Spoken]]]:
         yield user, [Spoken(Post(user, text, time), answered or "", "") for text, time, answered in rows]
 
 
-def together(people: Iterable[Person], num_chunks: int) -> Iterator[list[Person]]:
-    """Groups of people who have at least so many chunks together, but for the last group."""
+def batches(people: Iterable[Person], num_chunks: int) -> Iterator[list[Person]]:
+    """Groups of people with at least `num_chunks` chunks in total, except the last group."""
     group: list[Person] = []
     size = 0
     for person in people:
@@ -171,8 +167,8 @@ def together(people: Iterable[Person], num_chunks: int) -> Iterator[list[Person]
 
 
 @dataclass(frozen=True)
-class Learnt:
-    """A network that is loaded, with what it needs to see posts.
+class LearnedNetwork:
+    """A loaded network, with what it needs to see posts.
 
     Args:
         facts: the evidence that it knows.
@@ -199,7 +195,7 @@ class Learnt:
         from lightning_modules.markov_logic.network_files import posteriors
         from lightning_modules.markov_logic.propagation import BeliefPropagation
 
-        copies = [replace(chunk) for chunk in chunks]  # so that what a chunk keeps of its texts goes with the batch
+        copies = [replace(chunk) for chunk in chunks]  # so that what a chunk caches of its texts goes with the batch
         last = self.network.num_learners - 1
         batch = EvidenceBatch(
             facts=self.facts.of(copies, places),
@@ -215,22 +211,22 @@ class Learnt:
 
 
 @lru_cache(maxsize=1)
-def load(network: Path, language: Path, label_patterns: tuple[str, ...], content: tuple[str, ...]) -> Learnt:
+def load(network: Path, language: Path, label_patterns: tuple[str, ...], content: tuple[str, ...]) -> LearnedNetwork:
     """Loads a network, once in a process as long as the content of its files is the same.
 
     Raises:
-        FileNotFoundError: there is no learnt network.
-        ValueError: it has another language or was learnt with other label patterns, or links people.
+        FileNotFoundError: there is no learned network.
+        ValueError: it has another language or was learned with other label patterns, or links people.
     """
     from datamodules.evidence.facts import ChunkFacts, read_vocabulary
     from lightning_modules.markov_logic.network_files import load_network
 
     spoken = load_language(language)
     vocabulary = read_vocabulary(network, spoken, language)
-    hidden = vocabulary.get("hidden", label_patterns)  # what was learnt before this was kept does not say it
+    hidden = vocabulary.get("hidden", label_patterns)  # missing in older networks
     if sorted(hidden) != sorted(label_patterns):
         raise ValueError(
-            f"{network} was learnt with posts hidden that match {list(hidden)}, and label_patterns are "
+            f"{network} was learned with posts hidden that match {list(hidden)}, and label_patterns are "
             f"{list(label_patterns)}; set them to the same"
         )
     facts = ChunkFacts.learnt(spoken, vocabulary)
@@ -242,12 +238,14 @@ def load(network: Path, language: Path, label_patterns: tuple[str, ...], content
                 "related to whom would depend on who comes in the same part of the work; learn a network without such "
                 "formulas"
             )
-    return Learnt(facts, model, vocabulary["folds"], label_attributes(spoken, label_patterns) if label_patterns else [])
+    return LearnedNetwork(
+        facts, model, vocabulary["folds"], label_attributes(spoken, label_patterns) if label_patterns else []
+    )
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Lets torch work with one thread, as there are processes enough; its products here are small."""
+    """Limits torch to one thread: there are processes enough, and its products here are small."""
     import torch
 
     before = torch.get_num_threads()

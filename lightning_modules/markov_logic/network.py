@@ -1,14 +1,11 @@
 """A Markov logic network as a differentiable model: weights, potentials, likelihoods, marginals.
 
-In: a `Program`, values of its types, batches of evidence. Out: log potentials, log-likelihoods, marginals and the
-most likely values.
-
 Attributes that meet in a formula about one user form a component; its joint states are enumerated, so all that
 concerns one user is exact. Formulas about two users link them: learning then uses the pseudo-likelihood (Besag 1975),
 each user's joint given what is known of the others, and inference loopy belief propagation between users.
 
-Several learners can share one network: they have weights of their own and the same evidence, and stand side by side
-as the copies of every user that they judge. Copy l of user i is row i * learners + l.
+Several learners can share one network: they have weights of their own and the same evidence. Copy l of user i, which
+learner l judges, is row i * learners + l.
 
 Shapes: n users times learners, a table of a component has one axis per attribute: (n, states, states, ...).
 """
@@ -16,9 +13,9 @@ Shapes: n users times learners, a table of a component has one axis per attribut
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -27,34 +24,8 @@ from datamodules.batches import EvidenceBatch
 
 from .factors import Domains, Factor, compile_formula
 from .grounding import Grounding, ground
+from .potentials import Link, Potentials, Side, absorb, expand, log_sum, marginal, merge, receive
 from .syntax import Program
-
-
-@dataclass(frozen=True)
-class Side:
-    """One user's end of a link: a component and the axes in it, 1 for its first attribute."""
-
-    component: int
-    axes: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Link:
-    """A factor between two users, grounded."""
-
-    left: Side
-    right: Side
-    left_unit: Tensor  # (edges,) int64
-    right_unit: Tensor  # (edges,) int64
-    table: Tensor  # (edges, left states, right states), log potentials; several attributes are flattened
-
-
-@dataclass(frozen=True)
-class Potentials:
-    """Log potentials of a batch: a table for each component, and links between users."""
-
-    joints: list[Tensor]
-    links: list[Link]
 
 
 class MarkovLogicNetwork(nn.Module):
@@ -95,7 +66,7 @@ class MarkovLogicNetwork(nn.Module):
             self.weights.append(torch.full([num_learners, *shape], formula.weight))
             self.factors += compile_formula(program, number, self.domains)
         self.components = self._components()
-        self.place = {
+        self.positions = {
             attribute: (number, axis)
             for number, component in enumerate(self.components)
             for axis, attribute in enumerate(component, start=1)
@@ -163,8 +134,8 @@ class MarkovLogicNetwork(nn.Module):
         return Potentials(joints, merge(links, num_units * self.num_learners))
 
     def _side(self, factor: Factor, which: int) -> Side:
-        places = [self.place[attribute] for side, attribute in factor.scope if side == which]
-        return Side(places[0][0], tuple(axis for _, axis in places))
+        positions = [self.positions[attribute] for side, attribute in factor.scope if side == which]
+        return Side(positions[0][0], tuple(axis for _, axis in positions))
 
     def _link(self, factor: Factor, grounding: Grounding, table: Tensor) -> Link:
         order = [axis for which in (0, 1) for axis, (side, _) in enumerate(factor.scope, start=1) if side == which]
@@ -183,7 +154,7 @@ class MarkovLogicNetwork(nn.Module):
             groundings: of a batch.
             weights: (n,) how much each user counts.
         """
-        found = [torch.zeros_like(weight) for weight in self.weights]
+        curvatures = [torch.zeros_like(weight) for weight in self.weights]
         for factor, grounding in zip(self.factors, groundings, strict=True):
             size = math.prod(factor.sizes)
             rows = torch.repeat_interleave(torch.arange(len(grounding.units)), grounding.counts)
@@ -192,8 +163,8 @@ class MarkovLogicNetwork(nn.Module):
             probe = torch.ones_like(self.weights[factor.formula], requires_grad=True)
             table = replace(factor, coefficients=factor.coefficients.abs()).table(probe)
             spread = table.flatten(1).mean(dim=1)  # over learners and states
-            found[factor.formula] += torch.autograd.grad((spread * evidence).sum(), probe)[0]
-        return found
+            curvatures[factor.formula] += torch.autograd.grad((spread * evidence).sum(), probe)[0]
+        return curvatures
 
     # ---- likelihoods
 
@@ -201,25 +172,19 @@ class MarkovLogicNetwork(nn.Module):
         """Log probability of what is known of each user, (n,), unknown attributes summed out.
 
         Exact where no formula links users; otherwise the log pseudo-likelihood, in which each user's neighbours have
-        their known values, and a link to somebody whose value is not known is left out.
+        their known values, and a link to a user whose value is not known is dropped.
 
         Args:
             potentials: of a batch.
             labels: (n, attributes) int64, -1 where it is not known.
         """
         joints = list(potentials.joints)
-        for link in potentials.links:
-            for here, there, unit, neighbour, table in (
-                (link.left, link.right, link.left_unit, link.right_unit, link.table),
-                (link.right, link.left, link.right_unit, link.left_unit, link.table.mT),
-            ):
-                state, known = self._state(there, labels)
-                edges = known[neighbour].nonzero().squeeze(1)
-                given = table[edges, :, state[neighbour[edges]]]
-                joint = joints[here.component]
-                sums = given.new_zeros(len(labels), given.shape[1]).index_add(0, unit[edges], given)
-                sums = sums.view(-1, *(joint.shape[axis] for axis in here.axes))
-                joints[here.component] = joint + expand(sums, here.axes, joint)
+        for link in chain.from_iterable((link, link.mirrored) for link in potentials.links):
+            state, known = self._state(link.right, labels)
+            edges = known[link.right_unit].nonzero().squeeze(1)
+            given = link.table[edges, :, state[link.right_unit[edges]]]
+            number = link.left.component
+            joints[number] = receive(joints[number], link.left, link.left_unit[edges], given)
         total = 0.0
         for component, joint in zip(self.components, joints, strict=True):
             excluded = torch.zeros([1] * joint.dim(), dtype=torch.bool, device=joint.device)
@@ -245,80 +210,8 @@ class MarkovLogicNetwork(nn.Module):
 
     def marginals(self, beliefs: Sequence[Tensor]) -> dict[str, Tensor]:
         """Attribute → probabilities, (n, values), from log potentials or beliefs of the components."""
-        found = {}
+        marginals = {}
         for component, joint in zip(self.components, beliefs, strict=True):
             for axis, attribute in enumerate(component, start=1):
-                found[attribute] = marginal(joint, (axis,)).softmax(dim=1)
-        return {attribute: found[attribute] for attribute in self.attributes}
-
-    def most_likely(self, beliefs: Sequence[Tensor]) -> Tensor:
-        """The most likely joint values of each user, (n, attributes) int64 (MAP)."""
-        columns = {}
-        for component, joint in zip(self.components, beliefs, strict=True):
-            best = joint.flatten(1).argmax(dim=1)
-            for axis in reversed(range(1, joint.dim())):
-                columns[component[axis - 1]] = best % joint.shape[axis]
-                best = best // joint.shape[axis]
-        return torch.stack([columns[attribute] for attribute in self.attributes], dim=1)
-
-
-def merge(links: Sequence[Link], num_units: int) -> list[Link]:
-    """Puts all that is said about two users and the same of their attributes into one edge.
-
-    Two edges side by side would be a cycle, in which belief propagation counts everything twice.
-    """
-    groups: dict[tuple[Side, Side], list[tuple[Tensor, Tensor, Tensor]]] = defaultdict(list)
-    for link in links:
-        is_first = link.left_unit < link.right_unit
-        for keep, left, right, left_unit, right_unit, table in (
-            (is_first, link.left, link.right, link.left_unit, link.right_unit, link.table),
-            (~is_first, link.right, link.left, link.right_unit, link.left_unit, link.table.mT),
-        ):
-            if keep.any():
-                groups[left, right].append((left_unit[keep], right_unit[keep], table[keep]))
-    merged = []
-    for (left, right), parts in groups.items():
-        left_unit, right_unit, table = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-        pairs, place = torch.unique(left_unit * num_units + right_unit, return_inverse=True)
-        sums = table.new_zeros(len(pairs), *table.shape[1:]).index_add(0, place, table)
-        merged.append(Link(left, right, pairs // num_units, pairs % num_units, sums))
-    return merged
-
-
-def expand(table: Tensor, axes: Sequence[int], joint: Tensor) -> Tensor:
-    """A table over some axes of a joint, (n or 1, *states), laid out so that it broadcasts over the joint."""
-    order = sorted(range(len(axes)), key=lambda place: axes[place])
-    shape = [1] * joint.dim()
-    shape[0] = table.shape[0]
-    for axis in axes:
-        shape[axis] = joint.shape[axis]
-    return table.permute(0, *(place + 1 for place in order)).reshape(shape)
-
-
-def absorb(tables: Sequence[Tensor]) -> list[Tensor]:
-    """Tables with the same sum, laid out for the same joint: each that fits into a larger one is added to that.
-
-    Additions to a whole joint were most of a training step.
-    """
-    left: list[Tensor] = []
-    for table in sorted(tables, key=Tensor.numel, reverse=True):
-        for place, larger in enumerate(left):
-            if all(size in (1, room) for size, room in zip(table.shape, larger.shape, strict=True)):
-                left[place] = larger + table
-                break
-        else:
-            left.append(table)
-    return left
-
-
-def marginal(joint: Tensor, axes: Sequence[int]) -> Tensor:
-    """Log sum over all other axes, (n, states of `axes` in their order, flattened)."""
-    others = [axis for axis in range(1, joint.dim()) if axis not in axes]
-    reduced = joint.logsumexp(dim=others) if others else joint
-    left = [axis for axis in range(1, joint.dim()) if axis in axes]
-    return reduced.permute(0, *(left.index(axis) + 1 for axis in axes)).flatten(1)
-
-
-def log_sum(joint: Tensor) -> Tensor:
-    """Log of the sum of exponentials over all states of each user, (n,)."""
-    return joint.flatten(1).logsumexp(dim=1)
+                marginals[attribute] = marginal(joint, (axis,)).softmax(dim=1)
+        return {attribute: marginals[attribute] for attribute in self.attributes}

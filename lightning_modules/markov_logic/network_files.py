@@ -1,27 +1,65 @@
-"""A learnt network: read from its directory, and asked about chunks of posts. Without Lightning, which a process that
-only infers need not load.
+"""A learned network as a directory, and its posteriors of chunks of posts. Without Lightning, which a process that
+only infers need not import.
 
-In: what `ProfileNetwork.export` wrote, `EvidenceBatch`es. Out: posteriors of every chunk.
+    formulas.mln             the formula files
+    weights.safetensors      weights of each formula, of all learners
+    vocabulary.json          what the network knows: words, folds, settings of its evidence
+    weights.tsv              the last learner's weights for people to read
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from artefacts.files import replacing_directory
+from artefacts.layout import NETWORK_WEIGHTS, VOCABULARY
 from datamodules.batches import EvidenceBatch
 
 from .network import MarkovLogicNetwork
+from .parser import parse
 from .propagation import BeliefPropagation
-from .syntax import Program, parse
+from .syntax import Program
 
-FORMULAS, WEIGHTS = "formulas.mln", "weights.safetensors"
+FORMULAS = "formulas.mln"
+READABLE_WEIGHTS = "weights.tsv"
 
 Posteriors = dict[str, Tensor]
 """What is believed of the chunks of a batch: attribute → (chunks, values)."""
+
+
+def save_network(network: MarkovLogicNetwork, formulas: Sequence[Path], vocabulary: str, directory: Path) -> None:
+    """Writes a learned network; an earlier one is replaced.
+
+    Args:
+        network: learned.
+        formulas: the files that it was compiled from.
+        vocabulary: content of `vocabulary.json`.
+        directory: where to.
+    """
+    from safetensors.torch import save_file
+
+    weights = [network.used_weights(number).detach().contiguous() for number in range(len(network.weights))]
+    with replacing_directory(directory) as partial:
+        texts = [path.read_text(encoding="utf-8") for path in formulas]
+        (partial / FORMULAS).write_text("\n".join(texts), encoding="utf-8")
+        save_file({str(number): weight for number, weight in enumerate(weights)}, partial / NETWORK_WEIGHTS)
+        (partial / VOCABULARY).write_text(vocabulary, encoding="utf-8")
+        (partial / READABLE_WEIGHTS).write_text("".join(_readable(network, weights)), encoding="utf-8")
+
+
+def _readable(network: MarkovLogicNetwork, weights: Sequence[Tensor]) -> Iterator[str]:
+    """The last learner's weights that are not zero, by formula and size: weight, formula, values of its variables."""
+    for formula, weight in zip(network.program.formulas, weights, strict=True):
+        values = [network.domains[formula.types[name]] for name in formula.weighted]
+        last = weight[-1]
+        order = last[last != 0].abs().argsort(descending=True, stable=True)
+        for index in last.nonzero()[order].tolist():
+            chosen = [choices[number] for choices, number in zip(values, index, strict=True)]
+            yield "\t".join([f"{float(last[tuple(index)]):.4f}", formula.text, *chosen]) + "\n"
 
 
 def load_network(
@@ -30,12 +68,12 @@ def load_network(
     domains: Mapping[str, Sequence[str]],
     num_learners: int,
 ) -> MarkovLogicNetwork:
-    """A learnt network with its weights.
+    """A learned network with its weights.
 
     Args:
         directory: of the network.
         predicates: what the data offer: name → types of its arguments.
-        domains: type → values, as when it was learnt.
+        domains: type → values, as when it was learned.
         num_learners: sets of weights: one more than folds.
 
     Raises:
@@ -50,18 +88,19 @@ def load_network(
 
 
 def load_weights(network: MarkovLogicNetwork, directory: Path) -> None:
-    """Takes over learnt weights; ValueError where they are of another shape."""
+    """Takes over learned weights; raises ValueError if they have another shape."""
     from safetensors.torch import load_file
 
-    state = load_file(directory / WEIGHTS)
+    path = directory / NETWORK_WEIGHTS
+    state = load_file(path)
     for number, weight in enumerate(network.weights):
-        found = state.get(str(number))
-        if found is None or found.shape != weight.shape:
+        saved = state.get(str(number))
+        if saved is None or saved.shape != weight.shape:
             raise ValueError(
-                f"{directory / WEIGHTS} has {None if found is None else tuple(found.shape)} for formula {number}, "
-                f"expected {tuple(weight.shape)}; the language's YAML has changed since then: learn it anew"
+                f"{path} has {None if saved is None else tuple(saved.shape)} for formula {number}, expected "
+                f"{tuple(weight.shape)}; the language's YAML has changed since then: relearn the network"
             )
-        weight.data = found
+        weight.data = saved
 
 
 def posteriors(
@@ -72,11 +111,10 @@ def posteriors(
 ) -> Posteriors:
     """Beliefs about every chunk, by the learner that has not seen its user.
 
-    Where no formula links users, what comes out for a chunk is the same to the last digit whatever else is in the
-    batch.
+    Where no formula links users, the result for a chunk is the same to the last digit whatever else is in the batch.
 
     Args:
-        network: learnt.
+        network: learned.
         batch: evidence.
         propagation: how messages pass between users, where formulas link them.
         names: predicate → attribute.
@@ -89,7 +127,7 @@ def posteriors(
 
 
 def read_formulas(paths: list[Path]) -> Program:
-    """Formula files as one program; FileNotFoundError names the one that is not there."""
+    """Formula files as one program; FileNotFoundError names a missing one."""
     program = None
     for path in paths:
         if not path.is_file():
@@ -101,10 +139,9 @@ def read_formulas(paths: list[Path]) -> Program:
 
 
 def require_predicates(program: Program, offered: Mapping[str, tuple[str, ...]]) -> None:
-    """Raises ValueError where a formula file declares what the data do not have, naming what they have."""
+    """Raises ValueError if a formula file declares a predicate that the data do not have."""
     for predicate in program.predicates.values():
-        found = offered.get(predicate.name)
-        if found is None or found != predicate.types:
-            what = f"{predicate.name}({', '.join(predicate.types)})"
+        if offered.get(predicate.name) != predicate.types:
+            declared = f"{predicate.name}({', '.join(predicate.types)})"
             known = "; ".join(f"{name}({', '.join(types)})" for name, types in offered.items())
-            raise ValueError(f"{program.source}: the data have no {what}; they have {known}")
+            raise ValueError(f"{program.source}: the data have no {declared}; they have {known}")

@@ -1,7 +1,7 @@
 """Loopy belief propagation between users: sum-product, damped, all messages of a round at once.
 
-In: `Potentials` of a batch. Out: beliefs of every user, of the shape of their joints. What concerns one user is exact
-already, so only the links carry messages; on a graph without cycles the beliefs are the true marginals.
+What concerns one user is exact already, so only the links carry messages; on a graph without cycles the beliefs are
+the true marginals.
 
 Shapes: n users, e edges of a link, (e, states) messages.
 """
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .network import Potentials, Side, expand, marginal
+from .potentials import Potentials, Side, marginal, receive
 
 
 @dataclass(frozen=True)
@@ -66,15 +66,12 @@ def _collect(potentials: Potentials, to_left: list[Tensor], to_right: list[Tenso
     joints = list(potentials.joints)
     for link, left, right in zip(potentials.links, to_left, to_right, strict=True):
         for side, unit, messages in ((link.left, link.left_unit, left), (link.right, link.right_unit, right)):
-            joint = joints[side.component]
-            sums = messages.new_zeros(len(joint), messages.shape[1]).index_add(0, unit, messages)
-            sums = sums.view(-1, *(joint.shape[axis] for axis in side.axes))
-            joints[side.component] = joint + expand(sums, side.axes, joint)
+            joints[side.component] = receive(joints[side.component], side, unit, messages)
     return joints
 
 
 def _cavity(joints: list[Tensor], side: Side, unit: Tensor, incoming: Tensor) -> Tensor:
-    """What the users at one end of a link believe apart from what the link itself told them, (e, states)."""
+    """What the users at one end of a link believe apart from what the link itself said, (e, states)."""
     return marginal(joints[side.component], side.axes)[unit] - incoming
 
 

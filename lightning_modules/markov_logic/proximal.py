@@ -1,7 +1,4 @@
-"""Accelerated proximal gradient: minimises a smooth convex loss plus an L1 penalty.
-
-In: a closure that computes loss and gradients of all data. Out: parameters, many of them exactly zero under L1.
-"""
+"""Accelerated proximal gradient: minimises a smooth convex loss plus an L1 penalty, which makes many weights zero."""
 
 from __future__ import annotations
 
@@ -11,6 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+
+GROWTH = 1.2
+"""Factor of the step size after a move."""
 
 
 class ProximalGradient(Optimizer):
@@ -23,15 +23,11 @@ class ProximalGradient(Optimizer):
 
     Args:
         params: parameters, or groups of them.
-        lr: first step size.
         l1: weight of the sum of absolute values.
-        growth: factor of the step size after a move.
     """
 
-    def __init__(self, params: Iterable[Any], lr: float = 1.0, l1: float = 0.0, growth: float = 1.2) -> None:
-        super().__init__(params, {"lr": lr, "l1": l1, "growth": growth})
-        if len({group["lr"] for group in self.param_groups}) > 1:
-            raise ValueError("all parameter groups move with one step size; give one lr")
+    def __init__(self, params: Iterable[Any], l1: float = 0.0) -> None:
+        super().__init__(params, {"lr": 1.0, "l1": l1})  # all groups move with one step size
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor]) -> Tensor:
@@ -44,7 +40,6 @@ class ProximalGradient(Optimizer):
         parameters = [parameter for group in self.param_groups for parameter in group["params"]]
         penalties = [group["l1"] for group in self.param_groups for _ in group["params"]]
         metrics = [metric for group in self.param_groups for metric in _metrics(group)]
-        first = self.param_groups[0]
         for parameter in parameters:
             if not self.state[parameter]:
                 self.state[parameter] = {"last": parameter.clone(), "momentum": torch.ones(())}
@@ -55,32 +50,30 @@ class ProximalGradient(Optimizer):
         points = [parameter.clone() for parameter in parameters]
         gradients = [parameter.grad.clone() for parameter in parameters]
         while True:
-            rate = first["lr"]
-            for parameter, point, gradient, l1, metric in zip(
-                parameters, points, gradients, penalties, metrics, strict=True
-            ):
+            rate = self.param_groups[0]["lr"]
+            moved = zip(parameters, points, gradients, penalties, metrics, strict=True)
+            for parameter, point, gradient, l1, metric in moved:
                 parameter.copy_(_shrink(point - rate / metric * gradient, rate / metric * l1))
-            moves = [parameter - point for parameter, point in zip(parameters, points, strict=True)]
             closure()
+            moves = [parameter - point for parameter, point in zip(parameters, points, strict=True)]
+            turns = [parameter.grad - gradient for parameter, gradient in zip(parameters, gradients, strict=True)]
             # The loss has at most this curvature along the move. Gradients tell it where, close to the minimum,
             # the difference of two losses would be all rounding (Becker, Candès and Grant 2011, section 5.3).
-            turned = (parameter.grad - gradient for parameter, gradient in zip(parameters, gradients, strict=True))
-            curvature = sum((turn * move).sum() for turn, move in zip(turned, moves, strict=True))
-            if rate * curvature <= sum(
-                (metric * move * move).sum() for metric, move in zip(metrics, moves, strict=True)
-            ):
+            if rate * _inner(turns, moves) <= _inner(moves, moves, metrics):
                 break
-            for group in self.param_groups:
-                group["lr"] = rate / 2
+            self._scale_rate(0.5)
         self._extrapolate(parameters, moves, metrics)
-        for group in self.param_groups:
-            group["lr"] *= group["growth"]
+        self._scale_rate(GROWTH)
         return loss
 
+    def _scale_rate(self, factor: float) -> None:
+        for group in self.param_groups:
+            group["lr"] *= factor
+
     def _extrapolate(self, parameters: list[Tensor], moves: list[Tensor], metrics: list[Tensor]) -> None:
-        """Moves on in the direction of the last two places, unless that leads uphill."""
+        """Moves on in the direction of the last two points, unless that leads uphill."""
         steps = [parameter - self.state[parameter]["last"] for parameter in parameters]
-        uphill = sum((m * move * step).sum() for m, move, step in zip(metrics, moves, steps, strict=True)) < 0
+        uphill = _inner(moves, steps, metrics) < 0
         for parameter, step in zip(parameters, steps, strict=True):
             state = self.state[parameter]
             state["last"] = parameter.clone()
@@ -96,6 +89,13 @@ class ProximalGradient(Optimizer):
             for parameter in group["params"]:
                 if self.state[parameter]:
                     parameter.copy_(self.state[parameter]["last"])
+
+
+def _inner(left: list[Tensor], right: list[Tensor], metrics: list[Tensor] | None = None) -> Tensor:
+    """Inner product over all parameters, in these metrics."""
+    if metrics is not None:
+        left = [metric * tensor for metric, tensor in zip(metrics, left, strict=True)]
+    return sum((one * other).sum() for one, other in zip(left, right, strict=True))
 
 
 def _metrics(group: dict[str, Any]) -> list[Tensor]:

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.synthetic_network.network import BROKEN, generate
 from benchmarks.synthetic_network.people import Settings
 from benchmarks.synthetic_network.texts import HABITS_PER_VALUE, NUM_WORDS, habits, phrases, vocabulary
-from datamodules.evidence.language import load_language
+from datamodules.evidence.language_file import load_language
 
 POSTS, PEOPLE = 30_000, 100  # seven whole units and a part of one
 ENGLISH = Path(__file__).parents[2] / "experiments" / "profiles" / "en.yaml"
@@ -155,7 +155,7 @@ def test_every_phrase_is_evidence_for_its_value_only():
                 if attribute == "residence":
                     found = {
                         language.attributes[name].value_of(place)
-                        for place in language.attributes[name].any_name.findall(phrase)
+                        for place in language.attributes[name].any_name.said.findall(phrase)
                     }
                 assert found and found <= set(value.split(" ") if attribute == "spouse" else [value]), (phrase, found)
 

@@ -8,9 +8,12 @@ import torch
 
 from callbacks import PredictionWriter
 from datamodules.batches import Seq2SeqBatch
-from datamodules.prompts.rendering import Prompts, PromptTemplate
+from datamodules.prompts.rendering import Prompts
+from datamodules.prompts.template import PromptTemplate
+from evaluation.results.cards import card_facts, read_card
+from evaluation.results.predictions import read_predictions
 from lightning_modules.backbones.generation import Decoding
-from lightning_modules.seq2seq import Predictions
+from lightning_modules.reply_module import Predictions
 
 # 0 <pad>, 1 </s>, 3 speaker, 4 partner, 5 the speaker's profile; 7 hi, 8 tea, 9 coffee, 10 yes, 11 no, 15 age, 19 old
 BATCH = Seq2SeqBatch(
@@ -51,6 +54,7 @@ LINES = [
 def trainer(tmp_path, word_tokenizer):
     """As much of a trainer as the callback looks at."""
     data = SimpleNamespace(
+        retrieved=None,
         users=["あん", "ben"],
         prompts=Prompts(PromptTemplate(), word_tokenizer),
         splits={"test": SimpleNamespace(reader=SimpleNamespace(content="5b117"))},
@@ -63,15 +67,23 @@ def module():
     return SimpleNamespace(backbone_fingerprint="bb", decoding=Decoding(num_candidates=2))
 
 
-def test_the_file_is_what_it_should_be(trainer, module, tmp_path):
+def begun(trainer, module, outputs=OUTPUTS):
+    """A writer that has written a batch."""
     writer = PredictionWriter()
     writer.on_predict_start(trainer, module)
-    writer.on_predict_batch_end(trainer, module, OUTPUTS, BATCH, 0)
+    writer.on_predict_batch_end(trainer, module, outputs, BATCH, 0)
+    return writer
+
+
+def test_the_file_is_what_it_should_be(trainer, module, tmp_path):
+    writer = begun(trainer, module)
     assert not (tmp_path / "run" / "predictions.jsonl").exists()
     writer.on_predict_end(trainer, module)
     text = (tmp_path / "run" / "predictions.jsonl").read_text(encoding="utf-8")
     assert [json.loads(line) for line in text.splitlines()] == LINES
     assert "あん" in text
+    first, second = read_predictions(tmp_path / "run" / "predictions.jsonl")
+    assert (first.user, first.context[0], second.candidates) == ("ben", ("partner", "hi tea"), ("", "no"))
     card = json.loads((tmp_path / "run" / "predictions.card.json").read_text())
     assert (card["backbone"], card["decoding"]["num_candidates"]) == ("bb", 2)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["predictions.card.json", "predictions.jsonl"]
@@ -82,9 +94,7 @@ def test_what_was_interrupted_does_not_replace_what_is_there(trainer, module, tm
     earlier = {"predictions.jsonl": "earlier\n", "predictions.card.json": "{}"}
     for name, text in earlier.items():
         (tmp_path / "run" / name).write_text(text)
-    writer = PredictionWriter()
-    writer.on_predict_start(trainer, module)
-    writer.on_predict_batch_end(trainer, module, OUTPUTS, BATCH, 0)
+    writer = begun(trainer, module)
     assert {name: (tmp_path / "run" / name).read_text() for name in earlier} == earlier
     trainer.fast_dev_run = 1
     writer.on_predict_end(trainer, module)
@@ -92,13 +102,9 @@ def test_what_was_interrupted_does_not_replace_what_is_there(trainer, module, tm
 
 
 def test_texts_without_likelihoods(trainer, tmp_path):
-    from evaluation.results.predictions import card_facts, read_card, read_predictions
-
     module = SimpleNamespace(decoding=Decoding(), card={"model": "m at 127.0.0.1", "prompt": "8 retrieved"})
-    writer = PredictionWriter()
-    writer.on_predict_start(trainer, module)
-    writer.on_predict_batch_end(trainer, module, Predictions([["お茶", ""], ["no"], []], None, None), BATCH, 0)
-    writer.on_predict_end(trainer, module)
+    outputs = Predictions([["お茶", ""], ["no"], []], None, None)
+    begun(trainer, module, outputs).on_predict_end(trainer, module)
     first, second = read_predictions(tmp_path / "run" / "predictions.jsonl")
     assert (first.candidates, second.candidates) == (("お茶", ""), ("no",))
     assert [(one.reference, one.nll, one.tokens) for one in (first, second)] == [
@@ -108,14 +114,3 @@ def test_texts_without_likelihoods(trainer, tmp_path):
     card = read_card(tmp_path / "run" / "predictions.jsonl")
     assert card["backbone"] is None
     assert card_facts(card)[1:3] == ["model m at 127.0.0.1", "prompt 8 retrieved"]
-
-
-def test_our_own_reader_reads_it(trainer, module, tmp_path):
-    from evaluation.results.predictions import read_predictions
-
-    writer = PredictionWriter()
-    writer.on_predict_start(trainer, module)
-    writer.on_predict_batch_end(trainer, module, OUTPUTS, BATCH, 0)
-    writer.on_predict_end(trainer, module)
-    first, second = read_predictions(tmp_path / "run" / "predictions.jsonl")
-    assert (first.user, first.context[0], second.candidates) == ("ben", ("partner", "hi tea"), ("", "no"))

@@ -10,8 +10,8 @@ from lightning import Trainer
 from callbacks import BackboneExport, ResumeCheckpoint, RunCard, SampleReplies
 from datamodules import ReplyPairs
 from lightning_modules import ProfileSeq2Seq
+from lightning_modules.backbones.files import load_backbone
 from lightning_modules.backbones.generation import Decoding
-from lightning_modules.backbones.t5 import load_backbone
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_a_checkpoint_is_whole_and_never_behind_the_last_batch(fit, tmp_path):
     fit(Recorded(tmp_path / "last.ckpt", every=0), max_steps=-1, max_epochs=2)
     assert {last: exists for last, exists in saved} == {False: True, True: False}
     assert all(exists != last for last, exists in saved)
-    assert not (tmp_path / "last.partial").exists()
+    assert not (tmp_path / "last.ckpt.partial").exists()
 
 
 def test_checkpoints_keep_their_distance_in_time(fit, tmp_path):

@@ -1,9 +1,8 @@
 """Commands of rows that are not run, and commands in a process that is killed."""
 
 import asyncio
-import subprocess
-import sys
-import time
+import multiprocessing
+import os
 from pathlib import Path
 
 import pytest
@@ -33,18 +32,37 @@ def commands(monkeypatch, tmp_path):
     return seen
 
 
-@pytest.fixture
-def started(monkeypatch):
-    """Starts our command in a process group of its own and waits until it has written a file."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+ROOT = Path(__file__).parents[2]
+PRELOADED = [
+    "commands.training.trainer_cli",
+    "callbacks",
+    "lightning_modules.user_lora",
+    "lightning_modules.user_tuning",
+]
 
-    def start(arguments, file):
-        process = subprocess.Popen([sys.executable, "-m", "commands.cli", *arguments], start_new_session=True)
-        deadline = time.monotonic() + 180
-        while not file.is_file():
-            assert process.poll() is None, "it ended before it was killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+
+def run_command(arguments, directory):
+    """A command in a process group of its own."""
+    from commands.cli import main
+
+    os.setsid()
+    os.chdir(directory)
+    main(arguments)
+
+
+@pytest.fixture
+def start_command(project, monkeypatch):
+    """Starts `lightning ...` in the project, as a process to be killed.
+
+    It is forked from a server that has imported everything, which takes longer than all else that the command does.
+    """
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+
+    def start(*arguments):
+        process = context.Process(target=run_command, args=(list(arguments), project))
+        process.start()
         return process
 
     return start

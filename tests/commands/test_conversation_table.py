@@ -9,18 +9,19 @@ import hashlib
 import json
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from commands import conversation_table
 from commands.cli import main
-from commands.conversation_table import ConversationTable, Line, by_chance, draw
+from commands.conversation_table import ConversationTable
 from commands.experiments import child_process
 from commands.experiments.child_process import Run
-from evaluation.metrics.conversation_parts import FIGURES, figures_of_parts, read_parts
 from evaluation.metrics.identification import UserClassifier
+from evaluation.report.conversation_report import draw
+from evaluation.results.conversations import read_parts
+from evaluation.scores.conversation_scores import FIGURES, ConversationScore, figures_of_parts
 
 SAYS = {
     "ada": "stars comet orbit",
@@ -194,13 +195,8 @@ def test_what_is_wrong_is_said(written):
     assert "make them with: lightning predict" in error(*flags(written, f"--conversations={written / 'none.jsonl'}"))
 
 
-def test_chance_is_the_mean_over_all_ranks():
-    top, reciprocal = (line.value for line in by_chance(4))
-    assert (top, reciprocal) == (0.25, pytest.approx(np.mean([1, 1 / 2, 1 / 3, 1 / 4])))
-
-
 def test_of_many_blocks_some_are_named_below_the_picture():
-    lines = [Line("own", 2 * n + 1, 2 * n + 2, "recognised", 0.5, 0.4, 0.6, 24) for n in range(20)]
+    lines = [ConversationScore("own", 2 * n + 1, 2 * n + 2, "recognised", 0.5, 0.4, 0.6, 24) for n in range(20)]
     (panel,) = draw(lines, "title").axes
     assert [label.get_text() for label in panel.get_xticklabels()] == ["1-2", "9-10", "17-18", "25-26", "33-34"]
     (panel,) = draw(lines[:4], "title").axes

@@ -20,8 +20,9 @@ from commands.forgetting.prepared_data import NOTE
 from datamodules import ReplyPairs, UserSets
 from datamodules.corpora import Corpus, Dialogue, Drops, Profile, Turn
 from datamodules.preparation import shards
+from datamodules.preparation.run import prepare
 from datamodules.preparation.settings import Preparation
-from datamodules.prompts.rendering import numbered_users
+from datamodules.prompts.loading import numbered_users
 from datamodules.shards.reader import ShardReader
 
 ZORA = "zora-4711"
@@ -58,7 +59,7 @@ def made(tmp_path_factory, invented_corpus, split_rule):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shards, "ROWS_PER_GROUP", 20)
         patch.setattr(shards, "ROWS_PER_PART", 100)
-        Preparation(WithZora(invented_corpus), root / "data/invented", rule, vocabulary_size=400).run()
+        prepare(Preparation(WithZora(invented_corpus), root / "data/invented", rule, vocabulary_size=400))
     shuffled = pa.record_batch({"speaker": [ZORA, "ben"], "partner": ["ben", "dan"], "pair_id": [1, 2]})
     (root / "data/invented/pairs").mkdir()
     with pa.ipc.new_file(str(root / "data/invented/pairs/0.arrow"), shuffled.schema) as file:
@@ -86,6 +87,7 @@ def make_runs(root):
     texts = {
         "lora/predictions.jsonl": "".join(json.dumps({"user": u, "pair_id": i, **line}) + "\n" for u, i in of),
         "lora/predictions.partial": '{"user": "zora-47',
+        "lora/predictions.jsonl.partial": '{"user": "zora-47',
         "lora/test_users.csv": f"user,own_nll\r\n{ZORA},1\r\nben,2\r\n",
         "lora/swaps.csv": f"user,adapter,nll\nben,{ZORA},1\n{ZORA},ben,1\nben,ben,1\n",
         "lora/fit.card.json": card(
@@ -210,6 +212,7 @@ def test_runs_without_the_person(here):
         "human/page.html",
         "human/key.json",
         "lora/predictions.partial",
+        "lora/predictions.jsonl.partial",
     ):
         assert not (runs / gone).exists()
 
@@ -407,7 +410,7 @@ def test_record_batches_keep_their_numbers(tmp_path, kind):
 # ---- the door
 
 
-def prepare(corpus, split_rule, output, opt_out, **settings):
+def preparation_of(corpus, split_rule, output, opt_out, **settings):
     rule = type(split_rule)(**{**vars(split_rule), "num_target_users": 3, "max_turns": 70})
     return Preparation(WithZora(corpus), output, rule, vocabulary_size=400, opt_out=opt_out, **settings)
 
@@ -415,8 +418,8 @@ def prepare(corpus, split_rule, output, opt_out, **settings):
 def test_who_opted_out_is_left_out(tmp_path, invented_corpus, split_rule, capsys):
     (tmp_path / "out.txt").write_text(f"\ufeff{ZORA} \n\nnobody\n", encoding="utf-8")
     manifest = prepare(
-        invented_corpus, split_rule, tmp_path / "a", tmp_path / "out.txt", max_dropped=0.0
-    ).run()  # 10 of 70 dialogues would be too many
+        preparation_of(invented_corpus, split_rule, tmp_path / "a", tmp_path / "out.txt", max_dropped=0.0)
+    )  # 10 of 70 dialogues would be too many
     assert manifest["num_dialogues"] == 60
     assert manifest["dropped"] == {"opted out": 10}
     assert manifest["profiles"] == 2
@@ -431,18 +434,18 @@ def test_who_opted_out_is_left_out(tmp_path, invented_corpus, split_rule, capsys
 
 def test_a_list_that_grows_after_preparation(tmp_path, invented_corpus, split_rule):
     (tmp_path / "out.txt").write_text("")
-    made = prepare(invented_corpus, split_rule, tmp_path / "data/a", tmp_path / "out.txt")
-    manifest = made.run()
+    made = preparation_of(invented_corpus, split_rule, tmp_path / "data/a", tmp_path / "out.txt")
+    manifest = prepare(made)
     (tmp_path / "out.txt").write_text(f"{ZORA}\nnobody\n")
     with pytest.raises(
         ValueError, match=r"1 of the people in .*out.txt are in .*: take each out with `lightning forget"
     ):
-        made.run()
+        prepare(made)
     Forget(ZORA, tmp_path / "data", tmp_path / "runs").run()
-    assert made.run()["forgotten"] == 1
+    assert prepare(made)["forgotten"] == 1
     assert "opted out" not in manifest["dropped"]
 
 
 def test_a_list_that_is_not_there(tmp_path, invented_corpus, split_rule):
     with pytest.raises(FileNotFoundError, match="opt_out is a text file"):
-        prepare(invented_corpus, split_rule, tmp_path / "a", tmp_path / "out.txt").run()
+        prepare(preparation_of(invented_corpus, split_rule, tmp_path / "a", tmp_path / "out.txt"))

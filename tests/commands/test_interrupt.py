@@ -1,10 +1,12 @@
-"""How a command ends: after Ctrl-C, whether Lightning has caught it or not, and in its report to a parent process."""
+"""How a command ends: after Ctrl-C, SIGTERM or an error, and what it reports to a parent process."""
 
+import json
 import os
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from ending import terminate
 
 from commands import cli
 from commands.experiments.outcome import VARIABLE, Outcome, read_outcome
@@ -69,3 +71,21 @@ def test_a_wrong_flag_is_told_too(monkeypatch, tmp_path):
         cli.main(["sweep", "--config=x", "--nothing=1"])
     assert ended.value.code == 2
     assert "nothing" in read_outcome(tmp_path / "outcome.json").reason
+
+
+def test_a_fit_that_is_told_to_end_does_not_end_as_if_it_was_done(project, start_command):
+    """`make quickstart` would go on with the next command."""
+    fit = ["fit", "--config", "experiments/lora_tiny.yaml", "--run=told", "--model.max_epochs=2000"]
+    run = project / "runs" / "told"
+    assert terminate(start_command(*fit, "--checkpoint_every=0"), run / "checkpoints" / "last.ckpt") == 143
+    assert json.loads((run / "fit.card.json").read_text())["status"] == "running"
+
+
+def test_a_prediction_that_is_told_to_end_ends(project, start_command):
+    """Lightning looks for signals in a fit only: a table that is stopped would wait for its child's last batch."""
+    run = ["--config", "experiments/lora_tiny.yaml", "--run=told", "--model.max_epochs=1"]
+    cli.main(["fit", *run])
+    slow = ["--model.decoding.num_candidates=200", "--model.decoding.max_new_tokens=400"]
+    partial = project / "runs" / "told" / "predictions.jsonl.partial"
+    assert terminate(start_command("predict", *run, *slow), partial) == 143
+    assert not (partial.parent / "predictions.jsonl").is_file()

@@ -11,7 +11,9 @@ from datamodules.corpora import Drops
 from datamodules.preparation import shards
 from datamodules.preparation.splits import SplitRule
 from datamodules.preparation.tokenizer import save_tokenizer, tokenizer_fingerprint
-from datamodules.prompts.rendering import Prompts, PromptTemplate, load_prompts
+from datamodules.prompts.loading import load_prompts
+from datamodules.prompts.rendering import Prompts
+from datamodules.prompts.template import PromptTemplate
 
 MARKS = re.compile(r"<\|(?:speaker|partner)(?: profile)?\|>|</s>")
 

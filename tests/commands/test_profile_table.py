@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from commands.cli import main
-from commands.profile_table import ProfileTable, read_judgements
+from commands.profile_table import ProfileTable
+from evaluation.results.profile_judgements import read_judgements
 
 LABELS = ["Ball"] * 5 + ["Chess"] * 3
 POSTERIORS = [0.95, 0.85, 0.75, 0.65, 0.55, 0.45, 0.35, 0.25]

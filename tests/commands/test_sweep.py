@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ending import terminate
 from matplotlib.image import imread
 
 from commands.cli import main
@@ -76,12 +77,10 @@ def test_a_sweep_runs_its_points_and_leaves_finished_ones_alone(ranks, monkeypat
     assert len(rows()) == 1 and not (OUTPUT / "sweep.png").exists()
 
 
-def test_a_killed_sweep_resumes(ranks, started):
+def test_a_killed_sweep_resumes(ranks, start_command):
     command = ranks([2], 8)
     run = OUTPUT / "lora_r12,max_epochs=8,rank=2"
-    process = started(command, run / "checkpoints" / "last.ckpt")
-    process.terminate()
-    assert process.wait(60) == 128 + signal.SIGTERM
+    assert terminate(start_command(*command), run / "checkpoints" / "last.ckpt") == 128 + signal.SIGTERM
     assert json.loads((run / "fit.card.json").read_text())["status"] == "running"
     assert not (OUTPUT / "sweep.md").exists()
     main(command)

@@ -17,12 +17,9 @@ import sys
 import numpy as np
 import pytest
 
-from commands.table import Table, user_labels
-from evaluation.metrics.similarity import TextEncoder
-from evaluation.report.cells import system_panels
-from evaluation.report.plots import draw_systems
-from evaluation.results.predictions import Prediction, by_user, read_predictions
-from evaluation.scores.user_scores import MICRO, Score, items_of_users, user_scores
+from artefacts.predictions import Prediction
+from commands.table import Table
+from evaluation.results.predictions import by_user, read_predictions
 
 BASE, LORA = (2, 4, 8, 16, 32), (1, 2, 4, 8, 64)
 
@@ -41,22 +38,13 @@ class FakeEncoder:
 def write_system(folder, perplexities, candidates, tokens=2, turns=5, card=None, user="{0}{0}{0}{0}-long-name"):
     """Writes the predictions of one system; `candidates` maps the index of a user to replies."""
     folder.mkdir()
+    context = (("partner", "secret"),)
     lines = [
-        json.dumps(
-            {
-                "user": user.format(u),
-                "pair_id": i,
-                "context": [["partner", "secret"]],
-                "reference": "guitar",
-                "candidates": candidates(u),
-                "nll": tokens * math.log(perplexity),
-                "tokens": tokens,
-            }
-        )
+        Prediction(user.format(u), turn, context, "guitar", candidates(u), tokens * math.log(perplexity), tokens).line()
         for u, perplexity in enumerate(perplexities)
-        for i in range(turns)
+        for turn in range(turns)
     ]
-    (folder / "predictions.jsonl").write_text("\n".join(lines) + "\n")
+    (folder / "predictions.jsonl").write_text("".join(lines))
     if card:
         (folder / "predictions.card.json").write_text(json.dumps(card))
     return folder / "predictions.jsonl"
@@ -126,54 +114,6 @@ def test_without_single_users_a_system_is_a_row(systems, tmp_path):
     assert values["LoRA"] == ["LoRA", "**5.28**", "66.0", "15.80 =", "127.4", "4 of 5 users", "0.480 =", "-0.020"]
     with (tmp_path / "out" / "table.csv").open(encoding="utf-8", newline="") as lines:
         assert {row["user"] for row in csv.DictReader(lines)} == {"(micro)", "(macro)", "(corpus)"}
-
-
-def test_the_picture_of_systems_shows_what_the_table_says():
-    """A dot for each figure that there is, a line over its interval, the first system on top."""
-    scores = [
-        Score("base", MICRO, "perplexity", 80.0, 70.0, 90.0, 5),
-        Score("LoRA", MICRO, "perplexity_ratio", 0.9, 0.85, 0.95, 5),
-        Score("LoRA", MICRO, "similarity_change", 0.2, None, None, 5),
-    ]
-    panels = system_panels(scores, ["base", "LoRA", "lookup"], "mini")
-    perplexity, similarity = panels.values()
-    assert [label.split(" (")[0] for label in panels] == ["perplexity, % of base", "similarity, change from base"]
-    np.testing.assert_allclose(
-        [perplexity[name] for name in ("base", "LoRA", "lookup")], [[100, np.nan, np.nan], [90, 85, 95], [np.nan] * 3]
-    )
-    np.testing.assert_equal(similarity["LoRA"], [0.2, np.nan, np.nan])
-    left, right = draw_systems(panels, "Systems").axes
-    assert [tick.get_text() for tick in left.get_yticklabels()] == ["base", "LoRA", "lookup"]
-    others, base = left.lines[1:]
-    assert (base.get_xdata()[0], base.get_ydata()[0]) == (100.0, 2)
-    np.testing.assert_allclose(others.get_xydata(), [[90.0, 1], [np.nan, 0]])
-    np.testing.assert_allclose(left.collections[0].get_segments()[1], [[85.0, 1.0], [95.0, 1.0]])
-    alone = system_panels(scores[:1], ["base"], "mini")
-    assert [list(values["base"]) for values in alone.values()] == [[80.0, 70.0, 90.0]]
-
-
-def test_perplexity_and_similarity_with_unequal_turns_and_tokens(tmp_path):
-    """Ann: 1 nat over 1 token, 2 nats over 3; cosines 1 and 0. Bob: 6 nats over 2 tokens; cosine 0.6.
-
-    All turns: exp(9 / 6) and 1.6 / 3. Users: exp(3 / 4) and exp(3), 0.5 and 0.6; their means.
-    """
-    lines = [("ann", 1.0, 1, "guitar"), ("ann", 2.0, 3, "violin"), ("bob", 6.0, 2, "drums")]
-    predictions = [
-        Prediction(user, place, [("partner", "so")], "guitar", [reply], nll, tokens)
-        for place, (user, nll, tokens, reply) in enumerate(lines)
-    ]
-    users = items_of_users({"one": predictions}, TextEncoder(FakeEncoder()))
-    found = {(score.user, score.metric): score.value for score in user_scores(["one"], users, 10, 0)}
-    assert found == {
-        ("ann", "perplexity"): pytest.approx(math.exp(0.75)),
-        ("ann", "similarity"): pytest.approx(0.5),
-        ("bob", "perplexity"): pytest.approx(math.exp(3)),
-        ("bob", "similarity"): pytest.approx(0.6),
-        ("(micro)", "perplexity"): pytest.approx(math.exp(1.5)),
-        ("(micro)", "similarity"): pytest.approx(1.6 / 3),
-        ("(macro)", "perplexity"): pytest.approx((math.exp(0.75) + math.exp(3)) / 2),
-        ("(macro)", "similarity"): pytest.approx(0.55),
-    }
 
 
 def test_what_is_not_installed_shows_before_anything_is_run(systems, tmp_path, monkeypatch):
@@ -342,13 +282,6 @@ def test_systems_that_do_not_compare_are_refused(systems, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_labels():
-    """Eight characters where that is unique and ASCII, numbers where not."""
-    assert user_labels(["abcdefghij", "b"]) == {"abcdefghij": "abcdefgh", "b": "b"}
-    assert user_labels(["speaker_01", "speaker_02"]) == {"speaker_01": "user001", "speaker_02": "user002"}
-    assert user_labels(["花子"]) == {"花子": "user001"}
-
-
 def test_signature_is_the_schema(systems, tmp_path):
     """A YAML file is parsed into the arguments, and the docstring is the help."""
     jsonargparse = pytest.importorskip("jsonargparse")
@@ -385,14 +318,6 @@ def test_a_system_without_likelihoods_is_scored_by_its_texts(systems, tmp_path):
     assert "LoRA: no likelihoods" in markdown
     overall = run(systems, tmp_path / "overall", per_user=False)
     assert re.search(r"\| LoRA +\| - +\| - +\| 0.480", overall)
-
-
-def test_likelihoods_in_some_lines_only_are_refused(systems):
-    path = systems["LoRA"]
-    first, *rest = path.read_text().splitlines()
-    path.write_text("\n".join([json.dumps(json.loads(first) | {"nll": None, "tokens": None}), *rest]))
-    with pytest.raises(ValueError, match="null in some lines"):
-        read_predictions(path)
 
 
 def test_what_a_test_has_left_has_a_table_of_its_own(systems, tmp_path):

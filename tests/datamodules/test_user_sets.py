@@ -15,14 +15,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer
+from stopping import QUIET, WARNINGS, KillAt, Killed
 
-from datamodules import UserSets, user_sets
+from datamodules import UserSets
 from datamodules.batches import IGNORED, Seq2SeqBatch
 from datamodules.preparation.settings import Preparation
-from datamodules.prompts.rendering import PromptTemplate
+from datamodules.prompts.template import PromptTemplate
+from datamodules.users import rounds
 
 USERS = ["ada", "ben", "cleo", "dan"]
-QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
 Ids = list[int]
 
 
@@ -162,12 +163,12 @@ def test_a_users_batches_are_the_same_in_any_company(uneven: Preparation, monkey
     assert own(None, {"cleo": 2}) == alone
     assert own(None, {"dan": 0, "cleo": 2, "ada": 5}) == alone
     assert own(None, {"ada": 1, "ben": 9, "dan": 2, "cleo": 2}, users_per_batch=2) == alone
-    monkeypatch.setattr(user_sets, "USERS_IN_MEMORY", 1)
+    monkeypatch.setattr(rounds, "USERS_IN_MEMORY", 1)
     assert own(None, {"ada": 1, "ben": 9, "cleo": 2, "dan": 2}) == alone
 
 
 def test_users_beyond_memory_come_in_blocks(in_small_groups: Preparation, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(user_sets, "USERS_IN_MEMORY", 3)
+    monkeypatch.setattr(rounds, "USERS_IN_MEMORY", 3)
     data = data_of(in_small_groups, rows_per_user=8, users_per_batch=8)
     loader = data.train_dataloader()
     people = [{data.users[index] for index in batch.user_index.tolist()} for batch in loader]
@@ -290,12 +291,7 @@ def test_users_without_profile_are_counted(preparation: Preparation, capsys: pyt
 
 # ---- resuming, through Lightning
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:.*IterableDataset. has .__len__. defined"),
-    pytest.mark.filterwarnings("ignore:.*not resumable"),
-    pytest.mark.filterwarnings("ignore:.*LeafSpec"),
-]
+pytestmark = WARNINGS
 
 
 class Roster(LightningModule):
@@ -328,24 +324,6 @@ class Roster(LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.1)
-
-
-class Killed(Exception):
-    """Stands for the end of a process."""
-
-
-class KillAt(Callback):
-    """Saves a checkpoint in one hook, when `num_batches` are done, and ends the run there."""
-
-    def __init__(self, hook: str, num_batches: int, path: Path) -> None:
-        self.num_batches = num_batches
-        self.path = path
-        setattr(self, hook, self._stop)
-
-    def _stop(self, trainer: Trainer, module: Roster, *_: Any) -> None:
-        if len(module.seen) >= self.num_batches:
-            trainer.save_checkpoint(self.path)
-            raise Killed
 
 
 def fit(preparation: Preparation, *callbacks: Callback, ckpt_path: Path | None = None, **settings: Any) -> Roster:
@@ -381,22 +359,19 @@ def undisturbed(uneven: Preparation) -> Roster:
     return fit(uneven)
 
 
-# Rounds and batches: the first, in the middle, the last but one, the first of the second round, ...
-@pytest.mark.parametrize(("rounds", "batches"), [(0, 1), (0, 4), (1, -1), (1, 1), (2, -1), (3, 2)])
-def test_resume_within_a_round_is_exact(
-    uneven: Preparation, undisturbed: Roster, tmp_path: Path, rounds: int, batches: int
+# Rounds and batches: the first, in the middle, the last but one, the first of the second round, ...; then whole rounds.
+@pytest.mark.parametrize(
+    ("hook", "rounds", "batches"),
+    [
+        *(("on_train_batch_end", *position) for position in [(0, 1), (0, 4), (1, -1), (1, 1), (2, -1), (3, 2)]),
+        *(("on_train_epoch_end", rounds, 0) for rounds in (1, 2, 3)),
+    ],
+)
+def test_resume_is_exact(
+    uneven: Preparation, undisturbed: Roster, tmp_path: Path, hook: str, rounds: int, batches: int
 ) -> None:
     num_batches = [0, *undisturbed.ends][rounds] + batches
-    before = fit(uneven, KillAt("on_train_batch_end", num_batches, tmp_path / "x.ckpt")).seen
-    after = fit(uneven, ckpt_path=tmp_path / "x.ckpt").seen
-    assert len(before) == num_batches
-    assert before + after == undisturbed.seen
-
-
-@pytest.mark.parametrize("rounds", [1, 2, 3])
-def test_resume_between_rounds_is_exact(uneven: Preparation, undisturbed: Roster, tmp_path: Path, rounds: int) -> None:
-    num_batches = undisturbed.ends[rounds - 1]
-    before = fit(uneven, KillAt("on_train_epoch_end", num_batches, tmp_path / "x.ckpt")).seen
+    before = fit(uneven, KillAt(hook, num_batches, tmp_path / "x.ckpt")).seen
     after = fit(uneven, ckpt_path=tmp_path / "x.ckpt").seen
     assert len(before) == num_batches
     assert before + after == undisturbed.seen

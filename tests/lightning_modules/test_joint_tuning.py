@@ -5,24 +5,17 @@ import math
 
 import pytest
 import torch
+from fitting import QUIET
 from lightning import Callback, Trainer
 
 from callbacks import BackboneExport, PredictionWriter
 from datamodules import ReplyPairs
-from datamodules.prompts.rendering import PromptTemplate
+from datamodules.prompts.template import PromptTemplate
 from evaluation.results.predictions import read_predictions
 from lightning_modules import JointTuning
+from lightning_modules.backbones.files import load_backbone, save_backbone
 from lightning_modules.backbones.generation import Decoding
-from lightning_modules.backbones.t5 import load_backbone, save_backbone
 
-QUIET = {
-    "accelerator": "cpu",
-    "logger": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "enable_checkpointing": False,
-    "num_sanity_val_steps": 0,
-}
 NUMBERS = PromptTemplate("user", attribute_format="{value}")
 
 
@@ -43,8 +36,9 @@ def make(preparation, tiny_backbone, tmp_path):
             train_split="users/train",
             validation_split="users/validation",
         )
+        settings = {**QUIET, "enable_checkpointing": False, "num_sanity_val_steps": 0}
         exported = [BackboneExport(best=True), PredictionWriter(), *callbacks]
-        return Trainer(default_root_dir=tmp_path, callbacks=exported, max_epochs=max_epochs, **QUIET), module, data
+        return Trainer(default_root_dir=tmp_path, callbacks=exported, max_epochs=max_epochs, **settings), module, data
 
     return build
 

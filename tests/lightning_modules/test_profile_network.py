@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -171,8 +172,8 @@ def test_a_label_of_a_held_out_person_changes_nothing_for_them():
 
 def test_l1_takes_words_away():
     main([*FIT, "--model.l1=0.5"])
-    learnt = weights(run_directory())["2"]
-    assert 0 < (learnt != 0).sum() < learnt.numel() / 2
+    learned = weights(run_directory())["2"]
+    assert 0 < (learned != 0).sum() < learned.numel() / 2
 
 
 def test_uncertain_attributes_are_left_out(capsys):
@@ -240,9 +241,8 @@ def test_mistakes_end_in_one_message(change, told):
     text = Path(file).read_text()
     assert old in text
     Path(file).write_text(text.replace(old, new))
-    with pytest.raises(SystemExit) as stop:
+    with pytest.raises(SystemExit, match=re.escape(told)):
         main(FIT)
-    assert told in stop.value.code
 
 
 def test_without_a_network_there_is_nothing_to_test():
@@ -275,9 +275,8 @@ def test_a_language_that_has_changed_since_is_refused(capsys):
     """Weights go by the places of values and patterns."""
     main(FIT)
     Path("tiny.yaml").write_text(LANGUAGE.replace("{states: {", "{says: {"))
-    with pytest.raises(SystemExit) as stop:
+    with pytest.raises(SystemExit, match="tiny.yaml has other values, patterns or forms than when"):
         main(["predict", *FIT[1:]])
-    assert "tiny.yaml has other values, patterns or forms than when" in stop.value.code
 
 
 def test_files_of_formulas_are_read_one_after_the_other(capsys):
@@ -292,9 +291,7 @@ def test_files_of_formulas_are_read_one_after_the_other(capsys):
     assert all(torch.equal(one[name], two[name]) for name in one)
     main(["test", *FIT[1:], "--run=two"])
     Path("second.mln").write_text("\nHasWord(user, +word) => Sports(user, +s)")
-    with pytest.raises(SystemExit) as stop:
+    with pytest.raises(SystemExit, match="second.mln, line 2, column 25"):
         main([*FIT, "--run=three", "--model.formulas=[first.mln, second.mln]"])
-    assert "second.mln, line 2, column 25" in stop.value.code
-    with pytest.raises(SystemExit) as stop:
+    with pytest.raises(SystemExit, match="model.formulas is empty"):
         main([*FIT, "--run=four", "--model.formulas=[]"])
-    assert "model.formulas is empty" in stop.value.code

@@ -7,12 +7,13 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fitting import QUIET
 from lightning import Trainer
 
 from callbacks import PredictionWriter
 from commands.cli import main
 from datamodules import UserSets
-from datamodules.prompts.rendering import PromptTemplate
+from datamodules.prompts.template import PromptTemplate
 from lightning_modules import PromptedLLM
 from lightning_modules.chat.models import ChatDecoding, ChatModel
 from lightning_modules.chat.wording import ChatWording
@@ -103,8 +104,7 @@ def test_every_test_turn_is_asked_once_and_examples_are_training_turns(preparati
     """48 turns of each user are for training and 6 for test, so 5 rows a user leave places that are only filled up."""
     data = UserSets(preparation, users=["ada", "cleo"], rows_per_user=5, max_context_tokens=1000)
     module = PromptedLLM(Parrot(), told="retrieved", num_examples=3, decoding=ChatDecoding(num_candidates=2))
-    settings = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    Trainer(**settings, default_root_dir=tmp_path, callbacks=[PredictionWriter()]).predict(module, data)
+    Trainer(**QUIET, default_root_dir=tmp_path, callbacks=[PredictionWriter()]).predict(module, data)
     lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
     ids = {split: pq.read_table(preparation.output / "users" / split).to_pylist() for split in ("train", "test")}
     wanted = {row["pair_id"] for row in ids["test"] if row["speaker"] in ("ada", "cleo")}
@@ -178,7 +178,8 @@ def predicted(run):
 
 
 def test_predict_with_a_local_model(llm_project, capsys):
-    from evaluation.results.predictions import check_same_pairs, check_same_split, read_card, read_predictions
+    from evaluation.results.cards import check_same_split, read_card
+    from evaluation.results.predictions import check_same_pairs, read_predictions
 
     main([*PREDICT, "--model.chat_model.rows_at_once=3"])
     lines, card = predicted("llm_tiny")  # how much is in memory changes no name

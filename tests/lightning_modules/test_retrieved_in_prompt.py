@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from commands.cli import main
-from evaluation.results.predictions import card_facts, read_card
+from evaluation.results.cards import card_facts, read_card
 
 SETTINGS = {"num_replies": 2, "max_tokens": 30}
 USERS = "--data.users=[ada, ben]"

@@ -4,6 +4,7 @@ import json
 
 import pyarrow.parquet as pq
 import pytest
+from fitting import QUIET
 from lightning import Trainer
 
 from callbacks import PredictionWriter
@@ -11,8 +12,6 @@ from datamodules import UserSets
 from evaluation.results.predictions import read_predictions
 from lightning_modules import RetrievedReply
 from lightning_modules.retrieved_reply import Retrieval
-
-QUIET = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
 
 
 @pytest.fixture

@@ -5,11 +5,12 @@ import shutil
 
 import pytest
 import torch
+from fitting import ROUNDS, StopAt, Stopped, summed
 from lightning import Callback, Trainer
 from safetensors.torch import load_file
 from transformers import AutoModelForSeq2SeqLM
 
-from callbacks import ResumeCheckpoint, TunedExport
+from callbacks import TunedExport
 from datamodules import UserSets
 from lightning_modules import UserTuning
 from lightning_modules.backbones.generation import Decoding
@@ -22,32 +23,6 @@ METHODS = {
     "prefix": {"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 4, **SEQ2SEQ},
     "full": None,
 }
-QUIET = {
-    "accelerator": "cpu",
-    "logger": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "num_sanity_val_steps": 0,
-    "max_epochs": -1,
-    "reload_dataloaders_every_n_epochs": 1,
-}
-
-
-class Stopped(Exception):
-    """Stands for the end of the process."""
-
-
-class StopAt(ResumeCheckpoint):
-    """Saves a checkpoint after each step and ends the process at this one."""
-
-    def __init__(self, path, step):
-        super().__init__(path, every=0)
-        self.step = step
-
-    def on_train_batch_end(self, trainer, *rest):
-        super().on_train_batch_end(trainer, *rest)
-        if trainer.global_step == self.step:
-            raise Stopped
 
 
 @pytest.fixture
@@ -64,17 +39,28 @@ def make(preparation, tiny_backbone, tmp_path):
             patience=patience,
             decoding=Decoding(sample=False, max_new_tokens=6),
         )
-        given = {**QUIET, **trainer}
-        fitting = Trainer(default_root_dir=tmp_path / run, callbacks=[TunedExport(), *callbacks], **given)
+        settings = {**ROUNDS, **trainer}
+        fitting = Trainer(default_root_dir=tmp_path / run, callbacks=[TunedExport(), *callbacks], **settings)
         return fitting, module, UserSets(preparation, users=users, rows_per_user=4, users_per_batch=1)
 
     return build
 
 
+@pytest.fixture
+def fit(make):
+    """Tunes with these settings; gives trainer and module back."""
+
+    def run(*arguments, ckpt_path=None, **settings):
+        trainer, module, data = make(*arguments, **settings)
+        trainer.fit(module, datamodule=data, ckpt_path=ckpt_path)
+        return trainer, module
+
+    return run
+
+
 @pytest.mark.parametrize("method", METHODS)
-def test_it_trains_is_saved_and_gives_the_same_again(make, preparation, tiny_backbone, tmp_path, method):
-    trainer, module, data = make(method)
-    trainer.fit(module, datamodule=data)
+def test_it_trains_is_saved_and_gives_the_same_again(make, fit, preparation, tiny_backbone, tmp_path, method):
+    trainer, module = fit(method)
     assert trainer.global_step == 24  # two epochs of 48 turns, four at a time
     trained = {name: tensor.clone() for name, tensor in module.model.state_dict().items()}
     before = AutoModelForSeq2SeqLM.from_pretrained(tiny_backbone).state_dict()
@@ -103,24 +89,18 @@ def assert_same_logits(ours, theirs):
         torch.testing.assert_close(ours.eval()(**batch).logits, theirs.eval()(**batch).logits, rtol=1e-5, atol=1e-5)
 
 
-@torch.no_grad()
 def base_loss(backbone, preparation):
     """Test loss of the backbone as it is."""
     model = AutoModelForSeq2SeqLM.from_pretrained(backbone).eval()
     data = UserSets(preparation, users="ben", rows_per_user=4)
     data.setup("test")
-    nll = tokens = 0
-    for batch in data.test_dataloader():
-        count = int((batch.labels >= 0).sum())
-        output = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels)
-        nll, tokens = nll + output.loss.item() * count, tokens + count
+    nll, tokens = summed(model, data.test_dataloader())
     return nll / tokens
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"trainer": {"max_epochs": 3}}, "UserTuning ends when every user is done: set trainer.max_epochs=-1"),
         ({"method": {**METHODS["dora"], "target_modules": ["q", "wi_0"]}}, r"target_modules \['wi_0'\] match nothing"),
         ({"method": {**METHODS["dora"], "r": 0}}, "`r` should be a positive integer"),
         ({"data": {"users_per_batch": 2}}, "batches have up to 2: set data.users_per_batch=1, or use UserLora"),
@@ -128,8 +108,6 @@ def base_loss(backbone, preparation):
 )
 def test_what_cannot_be_is_refused(make, given, message):
     trainer, module, data = make(given.get("method", "dora"), users=["ada", "ben"])
-    for name, value in given.get("trainer", {}).items():
-        setattr(trainer.fit_loop, name, value)
     vars(data).update(given.get("data", {}))
     with pytest.raises(ValueError, match=message):
         trainer.fit(module, datamodule=data)
@@ -137,23 +115,12 @@ def test_what_cannot_be_is_refused(make, given, message):
 
 def test_without_tuned_weights_it_says_how_to_get_them(make):
     trainer, module, data = make("dora")
-    with pytest.raises(FileNotFoundError, match="no tuned weights of 'ben' in .*; make them with: lightning fit"):
+    with pytest.raises(FileNotFoundError, match="no weights of user 'ben' in .*; train them with: lightning fit"):
         trainer.test(module, datamodule=data)
 
 
-def test_weights_tuned_from_another_backbone_are_refused(make, tmp_path):
-    trainer, module, data = make("full", max_epochs=1)
-    trainer.fit(module, datamodule=data)
-    path = tmp_path / "run" / "models" / "ben" / "card.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "backbone": "f00"}))
-    trainer, module, data = make("full")
-    with pytest.raises(ValueError, match="was tuned from backbone f00, but model.init_from is backbone"):
-        trainer.test(module, datamodule=data)
-
-
-def test_the_best_epoch_is_kept(make, tmp_path):
-    trainer, module, data = make("full", [Worse(from_epoch=1)], max_epochs=5)
-    trainer.fit(module, datamodule=data)
+def test_the_best_epoch_is_kept(fit, tmp_path):
+    trainer, _ = fit("full", [Worse(from_epoch=1)], max_epochs=5)
     assert json.loads((tmp_path / "run" / "models" / "ben" / "card.json").read_text())["best_epoch"] == 1
     assert trainer.current_epoch == 3  # and two without a gain were the last ones
 
@@ -187,10 +154,9 @@ def assert_same(ours, theirs):
 
 
 @pytest.mark.parametrize("method", ["full", DROPPING, "prefix"], ids=["full", "dropout", "prefix"])
-def test_many_users_are_tuned_as_each_alone(make, tmp_path, method):
+def test_many_users_are_tuned_as_each_alone(fit, tmp_path, method):
     for run, users in (("together", ["ada", "ben", "cleo"]), ("ben", "ben"), ("cleo", "cleo")):
-        trainer, module, data = make(method, users=users, run=run, gradient_clip_val=0.5)
-        trainer.fit(module, datamodule=data)
+        fit(method, users=users, run=run, gradient_clip_val=0.5)
     together = weights_in(tmp_path / "together")
     assert together.keys() == {"ada", "ben", "cleo"}
     assert_same({"ben": together["ben"]}, weights_in(tmp_path / "ben"))
@@ -199,10 +165,9 @@ def test_many_users_are_tuned_as_each_alone(make, tmp_path, method):
 
 
 @pytest.mark.parametrize("method", ["full", "dora"])
-def test_everyone_is_tested_with_their_own_weights(make, method):
+def test_everyone_is_tested_with_their_own_weights(make, fit, method):
     users = ["ada", "ben", "cleo"]
-    trainer, module, data = make(method, users=users)
-    trainer.fit(module, datamodule=data)
+    fit(method, users=users)
     trainer, module, data = make(method, users=users)
     by_user = {user: [0.0, 0] for user in users}
     order = []
@@ -219,35 +184,28 @@ def test_everyone_is_tested_with_their_own_weights(make, method):
 
 
 @pytest.mark.parametrize("step", [24, 29])  # a user has 24, in two epochs
-def test_a_run_of_many_that_was_stopped_goes_on_bit_for_bit(make, tmp_path, step):
+def test_a_run_of_many_that_was_stopped_goes_on_bit_for_bit(fit, tmp_path, step):
     users = ["ada", "ben", "cleo"]
-    trainer, module, data = make(DROPPING, users=users, run="undisturbed")
-    trainer.fit(module, datamodule=data)
-    trainer, module, data = make(DROPPING, [StopAt(tmp_path / "last.ckpt", step)], users=users, run="stopped")
+    fit(DROPPING, users=users, run="undisturbed")
     with pytest.raises(Stopped):
-        trainer.fit(module, datamodule=data)
+        fit(DROPPING, [StopAt(tmp_path / "last.ckpt", step)], users=users, run="stopped")
     assert weights_in(tmp_path / "stopped").keys() < set(users)
-    trainer, module, data = make(DROPPING, users=users, run="stopped")
-    trainer.fit(module, datamodule=data, ckpt_path=tmp_path / "last.ckpt")
+    fit(DROPPING, users=users, run="stopped", ckpt_path=tmp_path / "last.ckpt")
     assert_same(weights_in(tmp_path / "stopped"), weights_in(tmp_path / "undisturbed"))
 
 
-def test_who_is_done_is_not_tuned_again(make, tmp_path, capsys):
-    trainer, module, data = make("dora", users=["ada", "ben"])
-    trainer.fit(module, datamodule=data)
+def test_who_is_done_is_not_tuned_again(fit, tmp_path, capsys):
+    fit("dora", users=["ada", "ben"])
     before = weights_in(tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "adapters" / "ben")
-    trainer, module, data = make("dora", users=["ada", "ben"])
-    trainer.fit(module, datamodule=data)
+    trainer, _ = fit("dora", users=["ada", "ben"])
     assert trainer.global_step == 24
     assert "1 of 2 users are trained already" in capsys.readouterr().out
     assert_same(weights_in(tmp_path / "run"), before)
-    trainer, module, data = make("dora", users=["ada", "ben"])
-    trainer.fit(module, datamodule=data)
+    trainer, _ = fit("dora", users=["ada", "ben"])
     assert trainer.global_step == 0
-    trainer, module, data = make("dora", users=["ada", "ben"], max_epochs=3)
     with pytest.raises(ValueError, match="has weights of 'ada' that were trained with other settings"):
-        trainer.fit(module, datamodule=data)
+        fit("dora", users=["ada", "ben"], max_epochs=3)
 
 
 def test_users_without_validation_turns_are_refused(make):
@@ -256,15 +214,3 @@ def test_users_without_validation_turns_are_refused(make):
     del data.splits["validation"].num_turns["ben"]
     with pytest.raises(ValueError, match=r"\['ben'\] have no validation turns"):
         trainer.fit(module, datamodule=data)
-
-
-def test_a_checkpoint_of_another_backbone_is_refused(make, tmp_path):
-    with pytest.raises(Stopped):
-        trainer, module, data = make("dora", [StopAt(tmp_path / "last.ckpt", 5)])
-        trainer.fit(module, datamodule=data)
-    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=False)
-    checkpoint["roster"]["backbone"] = "f00"
-    torch.save(checkpoint, tmp_path / "last.ckpt")
-    trainer, module, data = make("dora")
-    with pytest.raises(ValueError, match="the checkpoint was made on backbone f00, init_from is"):
-        trainer.fit(module, datamodule=data, ckpt_path=tmp_path / "last.ckpt")

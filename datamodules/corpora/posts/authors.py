@@ -1,15 +1,12 @@
 """What only all posts of an author show: near-duplicates, and people who are more like machines.
 
-In: a table of `POSTS` with all posts of its authors, in any order. Out: the posts that are kept, sorted by author,
-time, id and text, and how many were left out, by reason.
-
 Two posts of one author are near-duplicates if the same is left of their texts in lower case, without digits,
 punctuation, white space, mathematical signs and placeholders. Emoji and letters are what counts. Of these the earliest
-by (time, id) is kept; a post without a time is later than all others. Short answers (`thanks!`) are said again and
-again by everybody: below `min_duplicate_characters` of what is left, nothing is a duplicate.
+by (time, id) is kept; a post without a time is later than all others. Short answers (`thanks!`) are repeated by
+every author: below `min_duplicate_characters` of what is left, nothing is a duplicate.
 
 An author is bot-like if they have at least `min_posts` posts and write too often, or too often the same. Then all of
-their posts go, duplicates or not, under one reason. The paper does not state whether it left anybody out.
+their posts are dropped, duplicates or not, under one reason. Whether the paper dropped any is not stated.
 """
 
 from __future__ import annotations
@@ -58,11 +55,11 @@ class AuthorRules:
 
 
 def clean_authors(posts: pa.Table, rules: AuthorRules) -> tuple[pa.Table, Counter[str]]:
-    """Leaves out near-duplicates and bot-like authors.
+    """Drops near-duplicates and bot-like authors.
 
     Args:
         posts: a table of `POSTS` with all posts of its authors, in any order; it is held in memory several times.
-        rules: what is left out.
+        rules: what is dropped.
 
     Returns:
         The posts that are kept, by author, time, id and text; and counts: of posts, each under one reason, and, where
@@ -76,17 +73,17 @@ def clean_authors(posts: pa.Table, rules: AuthorRules) -> tuple[pa.Table, Counte
     is_duplicate = _near_duplicates(posts["text"], author, rules.min_duplicate_characters)
     num_posts = np.bincount(author)
     enough = num_posts >= rules.min_posts
-    left_out = np.zeros(len(num_posts), bool)  # (authors,)
+    dropped = np.zeros(len(num_posts), bool)  # (authors,)
     if rules.max_posts_per_day is not None:
         by_rate = enough & (_posts_per_day(posts["time"], author, len(num_posts)) > rules.max_posts_per_day)
         _count(counts, BY_RATE, by_rate, num_posts)
-        left_out |= by_rate
+        dropped |= by_rate
     if rules.max_duplicate_share is not None:
         share = np.bincount(author, is_duplicate) / num_posts
-        by_duplicates = enough & (share > rules.max_duplicate_share) & ~left_out
+        by_duplicates = enough & (share > rules.max_duplicate_share) & ~dropped
         _count(counts, BY_DUPLICATES, by_duplicates, num_posts)
-        left_out |= by_duplicates
-    kept = ~left_out[author]
+        dropped |= by_duplicates
+    kept = ~dropped[author]
     if rules.drop_near_duplicates:
         num_duplicates = int((is_duplicate & kept).sum())
         if num_duplicates:

@@ -1,10 +1,7 @@
 """What a post must be to be kept, and what is taken out of its text.
 
-In: a table of `post_records.RAW`. Out: a table of `POSTS`, and how many posts were left out, by reason. Almost all of
-it is done by Arrow's kernels on whole columns.
-
-The text that comes out is in Unicode NFKC, with single blanks and without the tokenizer's markers: preparation's own
-normalisation of text changes nothing of it any more. In this order:
+The cleaned text is in Unicode NFKC, with single blanks and without the tokenizer's markers, so that a preparation's
+own normalisation changes nothing. Placeholders are put in this order:
 
     [url]      http(s) addresses; `www.` and bare domains of a few endings
     [user]     mentions: @name, @name@host
@@ -25,7 +22,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .raw_posts import TIME, Reasons
+from datamodules.corpora.records import Reasons
+
+from .raw_posts import TIME
 
 POSTS = pa.schema(
     {
@@ -36,7 +35,6 @@ POSTS = pa.schema(
         "in_reply_to": pa.string(),
     }
 )
-PLACEHOLDERS = ("[url]", "[user]", "[mail]", "[ip]", "[number]", "[phone]")
 ANY_PLACEHOLDER = r"\[(?:url|user|mail|ip|number|phone)\]"
 
 # Other white space than the blank that is left after NFKC; RE2's \s knows ASCII only.

@@ -1,4 +1,4 @@
-"""Records of posts in Parquet: batches of columns into tables of `post_records.RAW`."""
+"""Records of posts in Parquet: batches of columns into tables of `raw_posts.RAW`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .raw_posts import RAW, Reasons, raw_table
+from datamodules.corpora.records import Reasons
+
+from .raw_posts import RAW, raw_table
 
 types = pa.types
 

@@ -1,8 +1,5 @@
 """Files of posts: where they are, of which kind, and how they are cut into units of input and blocks.
 
-In: paths, globs, directories, or addresses that fsspec knows. Out: `Unit`s, and blocks of whole lines or batches of
-rows.
-
     .jsonl .ndjson .json     lines, cut by bytes     so are all other names that are given, not found in a directory
     .gz .zst .zstd           lines, compressed       one unit a file
     .parquet .pq             rows, cut by row groups
@@ -23,7 +20,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .raw_posts import Reasons
+from datamodules.corpora.records import Reasons
 
 SUFFIXES = {
     **dict.fromkeys((".jsonl", ".ndjson", ".json"), "lines"),

@@ -1,11 +1,7 @@
-"""Where profiles come from when many people's posts are prepared: the interface, and a declared table behind it.
-
-In: the posts of some people, all of each person's. Out: rows of `profiles.parquet`.
-"""
+"""Where profiles come from when many people's posts are prepared: the interface, and a table of declared profiles."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -14,6 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+
+from artefacts.fingerprints import sha256_of_files
 
 PROFILES = pa.schema(
     [
@@ -75,18 +73,15 @@ class DeclaredProfiles(ProfileSource):
 
     def infer(self, posts: pa.Table) -> pa.Table:
         users = pc.unique(posts["author"])
-        found = self._lines(users) if self.path.suffix == ".jsonl" else self._parquet(users)
-        found = found.sort_by([("user", "ascending"), ("attribute", "ascending")])
-        self._require_one_value(found)
-        num_rows = len(found)
+        rows = self._lines(users) if self.path.suffix == ".jsonl" else self._parquet(users)
+        rows = rows.sort_by([("user", "ascending"), ("attribute", "ascending")])
+        self._require_one_value(rows)
         columns = {
-            "user": found["user"],
-            "attribute": found["attribute"],
-            "value": found["value"],
-            "posterior": pa.array([1.0] * num_rows, pa.float64()),
-            "num_chunks": pa.array([0] * num_rows, pa.int64()),  # no posts were looked at
-            "is_short": pa.array([False] * num_rows, pa.bool_()),
-            "origin": pc.fill_null(found["origin"], "declared"),
+            **{name: rows[name] for name in ("user", "attribute", "value")},
+            "posterior": pa.repeat(1.0, len(rows)),
+            "num_chunks": pa.repeat(0, len(rows)),  # no posts were looked at
+            "is_short": pa.repeat(False, len(rows)),
+            "origin": pc.fill_null(rows["origin"], "declared"),
         }
         return pa.table(columns).cast(PROFILES)
 
@@ -100,12 +95,8 @@ class DeclaredProfiles(ProfileSource):
 
     def fingerprint(self) -> str:
         self.check()
-        digest = hashlib.sha256()
         files = sorted(path for path in self.path.rglob("*") if path.is_file()) if self.path.is_dir() else [self.path]
-        for path in files:
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        return digest.hexdigest()
+        return sha256_of_files(files)
 
     def _dataset(self) -> ds.Dataset:
         try:
@@ -123,9 +114,9 @@ class DeclaredProfiles(ProfileSource):
         scanner = dataset.scanner(
             columns=names, filter=ds.field("user").cast(pa.string()).isin(users.cast(pa.string())), use_threads=False
         )
-        found = scanner.to_table()
-        found = pa.table({name: found[name].cast(pa.string()) for name in names})
-        return found if "origin" in names else found.append_column("origin", pa.nulls(len(found), pa.string()))
+        rows = scanner.to_table()
+        rows = pa.table({name: rows[name].cast(pa.string()) for name in names})
+        return rows if "origin" in names else rows.append_column("origin", pa.nulls(len(rows), pa.string()))
 
     def _lines(self, users: pa.Array) -> pa.Table:
         wanted = set(users.to_pylist())
@@ -149,9 +140,9 @@ class DeclaredProfiles(ProfileSource):
                     )
                 yield entry
 
-    def _require_one_value(self, found: pa.Table) -> None:
-        """Raises ValueError where an attribute of somebody is there twice."""
-        counts = found.group_by(["user", "attribute"]).aggregate([("value", "count")])
+    def _require_one_value(self, rows: pa.Table) -> None:
+        """ValueError if a user has an attribute twice."""
+        counts = rows.group_by(["user", "attribute"]).aggregate([("value", "count")])
         twice = counts.filter(pc.greater(counts["value_count"], 1)).sort_by("user")
         if len(twice):
             user, attribute = twice["user"][0].as_py(), twice["attribute"][0].as_py()

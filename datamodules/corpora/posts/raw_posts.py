@@ -1,6 +1,4 @@
-"""Records of posts, whatever their fields are called, as Arrow tables of one layout.
-
-In: a block of JSON lines, or a batch of a Parquet file. Out: a table of `RAW`, and a count of what is no record.
+"""Records of posts, whatever their fields are called, as Arrow tables of one layout, `RAW`.
 
 A block of lines is parsed by Arrow in one go. Where that fails it is halved, until few lines are left; they are parsed
 by Python, one by one, and what is no record is counted with its place. A line is a record if either parser says so,
@@ -10,7 +8,6 @@ and both give the same values, so it does not matter how lines are cut into bloc
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pj
 
-from datamodules.corpora.records import EXAMPLES_PER_REASON, Malformed
+from datamodules.corpora.records import Malformed, Reasons
 
 from .times import milliseconds
 
@@ -46,21 +43,6 @@ ALLOWED = {  # kinds of JSON values, by field
 NO = ("", "0", "false")  # a repost is none if its field says so
 FEW_LINES = 32
 BLANK = b" \t\r\n"
-
-
-class Reasons(Counter[str]):
-    """What was left out, by reason; `examples` name places, by reason, and never quote a text."""
-
-    def __init__(self, *counts: Any) -> None:
-        super().__init__(*counts)
-        self.examples: dict[str, list[str]] = {}
-
-    def add(self, reason: str, count: int = 1, examples: Iterable[str] = ()) -> None:
-        """Counts what was left out; a count of 0 leaves no trace."""
-        if count:
-            self[reason] += count
-            known = self.examples.setdefault(reason, [])
-            known.extend(list(examples)[: EXAMPLES_PER_REASON - len(known)])
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,12 @@
-"""Posts of a social network, as many as there are: the reader for corpora that no memory holds.
+"""Posts of a social network: the reader for corpora that no memory holds.
 
-In: JSONL (plain, gzip, zstd) or Parquet, at any address that fsspec knows. Out: units of input that can be read apart
-from each other, and from each of them blocks of cleaned posts (`POSTS`) with counts of what was left out, by reason.
-
-A JSON line of the default fields:
+It reads JSONL (plain, gzip, zstd) or Parquet at any address that fsspec knows. A JSON line of the default fields:
 
     {"id": "17", "author": "hana", "text": "Are you up?", "time": "2024-05-01T07:30:00+09:00", "in_reply_to": "16"}
 
-`Fields` maps other names. How the input is cut into units does not change what comes out of all of them together.
+`Fields` maps other names. The cut into units of input does not change the posts of all of them together.
 
-Terms: yours. Posts of people who asked to be left out are left out before anything else is looked at; only their number
-is kept.
+Terms: yours. Posts of people who opted out are dropped before anything else; only their number is kept.
 """
 
 from __future__ import annotations
@@ -24,12 +20,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datamodules.corpora.records import OPTED_OUT, Reasons
+
 from .authors import AuthorRules
 from .cleaning import POSTS, Cleaning
 from .columns import column_names, has_column, parse_batch
 from .files import PostFiles, Unit, kind_of
 from .profile_sources import ProfileSource
-from .raw_posts import RAW, Fields, JsonLines, Reasons
+from .raw_posts import RAW, Fields, JsonLines
 
 BATCH_ROWS = 32_768
 CHECKED_FILES, CHECKED_RECORDS = 16, 1000
@@ -39,7 +37,6 @@ MALFORMED = frozenset(
 )
 """Reasons that say that a record is broken, not that the post is of no use."""
 REQUIRED = ("id", "author", "text")
-__all__ = ["MALFORMED", "POSTS", "Cleaning", "Fields", "Posts", "Unit"]
 
 
 class Posts:
@@ -229,7 +226,7 @@ class Posts:
 
 
 def _has(record: Any, keys: Sequence[str]) -> bool:
-    """Whether the last of these keys is there, with whatever value; or an object above it is null."""
+    """Whether the last of these keys exists, with whatever value; or an object above it is null."""
     for key in keys:
         if record is None:
             return True
@@ -255,5 +252,5 @@ def _without(opted_out: frozenset[str], raw: pa.Table, reasons: Reasons) -> pa.T
     if not here:
         return raw
     is_out = pc.is_in(raw["author"], value_set=pa.array(here, pa.string()))
-    reasons.add("opted out", pc.sum(is_out).as_py())
+    reasons.add(OPTED_OUT, pc.sum(is_out).as_py())
     return raw.filter(pc.invert(is_out))

@@ -1,7 +1,6 @@
 """The times of posts as social networks write them, in milliseconds since 1970 in UTC.
 
-In: a column of strings, of numbers, or of Arrow's own times. Out: a column of int64, and which values are no
-time. Three ways are read:
+Besides Arrow's own times, three forms are read:
 
     ISO 8601         2018-10-10T20:19:24.5+09:00, with `Z`, or without a zone, which is read as UTC
     Twitter's API    Wed Oct 10 20:19:24 +0000 2018 (whatever the weekday says)

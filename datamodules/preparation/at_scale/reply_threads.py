@@ -1,9 +1,7 @@
 """Posts that answer posts, as reply pairs of two people: pure functions on Arrow tables.
 
-In: tokenised posts. Out: replies with what they answer, then rows of a token shard.
-
 A reply pair here is a post and the post it answers, by two people, with up to `max_context_turns` posts before it in
-which the same two took turns. Somebody else's post ends the context, and so does an answer to oneself: a turn is one
+which the same two took turns. Another person's post ends the context, and so does an answer to oneself: a turn is one
 post. No result depends on the order of the rows.
 """
 
@@ -16,9 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datamodules.corpora.posts.raw_posts import TIME
+
 from .shuffle import hash_of_both, hash_strings
 
-TIME = pa.timestamp("ms", tz="UTC")
 PAIR_ID_SEED = 1
 
 
@@ -67,11 +66,11 @@ def join_replies(posts: pa.Table, replies: pa.Table) -> tuple[pa.Table, Counter[
     num_posts = posts.num_rows
     posts = first_of_each(posts, "id", ["time", "author"])
     drops["post with another author's id"] = num_posts - posts.num_rows
-    place = pc.index_in(replies["in_reply_to"], value_set=posts["id"].combine_chunks())
-    found = pc.is_valid(place)
-    drops["reply to a post that is not there"] = replies.num_rows - (pc.sum(found).as_py() or 0)
-    replies = replies.filter(found)
-    parents = posts.take(place.filter(found))
+    parent = pc.index_in(replies["in_reply_to"], value_set=posts["id"].combine_chunks())
+    is_known = pc.is_valid(parent)
+    drops["reply to a post that is not there"] = replies.num_rows - (pc.sum(is_known).as_py() or 0)
+    replies = replies.filter(is_known)
+    parents = posts.take(parent.filter(is_known))
     oneself = pc.equal(replies["author"], parents["author"])
     before = pc.fill_null(pc.less(replies["time"], parents["time"]), False)
     drops["reply to oneself"] = pc.sum(oneself).as_py() or 0

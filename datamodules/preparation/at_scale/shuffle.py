@@ -1,7 +1,4 @@
-"""Shuffle files: what brings rows that belong together into one task, on one machine or on many.
-
-In: Arrow tables and, for each row, a bucket. Out: one Arrow IPC file for each task that writes, from which a task of
-the next stage reads only its own bucket.
+"""Shuffle files: each task writes one Arrow IPC file, from which the tasks of the next stage read their own buckets.
 
 A file holds rounds of `num_buckets` record batches; batch `round * num_buckets + bucket` has that bucket's rows, maybe
 none. So a stage of a thousand tasks and a thousand buckets writes a thousand files and not a million. Nothing that is
@@ -10,18 +7,18 @@ computed from a bucket may depend on the order of its rows, which is that of the
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 import pyarrow as pa
 from pyarrow import ipc
 
+from artefacts.files import replacing
+
 BYTES_PER_ROUND = 64 * 2**20
-"""Rows are held back until they are this many bytes, so that a bucket's share of them is worth a record batch."""
+"""Rows are held back until they are this many bytes, so that each bucket gets a record batch worth its overhead."""
 OPTIONS = ipc.IpcWriteOptions(compression="lz4")
 
 
@@ -86,46 +83,41 @@ def share_of(hashes: np.ndarray, number: int) -> np.ndarray:
     return ((hashes >> np.uint64(32)) * np.uint64(number) >> np.uint64(32)).astype(np.int64)
 
 
-class ShuffleWriter:
-    """Writes one shuffle file; it has its name only when it is complete.
+@contextmanager
+def shuffle_file(path: Path, schema: pa.Schema, num_buckets: int) -> Iterator[ShuffleWriter]:
+    """A writer for one shuffle file, which gets its name when it is complete.
 
     Args:
-        path: the file.
+        path: the file; two processes may write it at once, if an engine repeats a task.
         schema: its columns.
         num_buckets: buckets of the shuffle.
     """
+    with replacing(path, shared=True) as partial, ipc.new_file(str(partial), schema, options=OPTIONS) as file:
+        writer = ShuffleWriter(file, schema, num_buckets, path.name)
+        yield writer
+        writer.write_round()
 
-    def __init__(self, path: Path, schema: pa.Schema, num_buckets: int) -> None:
-        self.path = path
+
+class ShuffleWriter:
+    """Deals rows into the buckets of a shuffle file: see `shuffle_file`."""
+
+    def __init__(self, file: ipc.RecordBatchFileWriter, schema: pa.Schema, num_buckets: int, name: str) -> None:
         self.schema = schema
         self.num_buckets = num_buckets
-        self._partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = ipc.new_file(str(self._partial), schema, options=OPTIONS)
+        self.name = name
+        self._file = file
         self._held: list[pa.Table] = []
         self._buckets: list[np.ndarray] = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        try:
-            if kind is None:
-                self._write_round()
-            self._file.close()
-            if kind is None:
-                self._partial.replace(self.path)
-        finally:
-            self._partial.unlink(missing_ok=True)
 
     def write(self, table: pa.Table, buckets: np.ndarray) -> None:
         """Adds rows, each to the bucket of the same place in `buckets`."""
         self._held.append(table.select(self.schema.names).cast(self.schema))
         self._buckets.append(buckets)
         if sum(table.nbytes for table in self._held) > BYTES_PER_ROUND:
-            self._write_round()
+            self.write_round()
 
-    def _write_round(self) -> None:
+    def write_round(self) -> None:
+        """Writes a record batch for each bucket with the rows that are held back."""
         if not self._held:
             return
         table = pa.concat_tables(self._held).combine_chunks()
@@ -137,7 +129,7 @@ class ShuffleWriter:
         for start, stop in zip(borders[:-1].tolist(), borders[1:].tolist(), strict=True):
             batches = table.slice(start, stop - start).to_batches() if stop > start else []
             if len(batches) > 1:  # only where one column alone has 2 GiB of text
-                raise ValueError(f"{self.path.name}: {stop - start} rows do not fit a record batch; use more buckets")
+                raise ValueError(f"{self.name}: {stop - start} rows do not fit a record batch; use more buckets")
             self._file.write_batch(batches[0] if batches else self._empty())
 
     def _empty(self) -> pa.RecordBatch:

@@ -1,7 +1,4 @@
-"""The stages of a preparation from posts: each is a task that reads files, writes files and returns what it counted.
-
-In: a `Job` and the number of a unit of input, of a bucket or of a part. Out: shuffle files, at last the parts of the
-splits.
+"""The stages of a preparation from posts: each is a task that reads files, writes files and returns its counts.
 
     stage           a task is            it writes
     clean_posts     a unit of input      posts/              cleaned, for their authors
@@ -12,13 +9,14 @@ splits.
     write_shard     a part of a split    the part
     infer_profiles  a bucket of authors  profiles/           from posts that are no held-out responses
 
-A task that is done twice writes the same again. So whoever runs it may repeat it, and a run that was killed goes on.
+A task that is run twice writes the same files, so that an engine may repeat it and a killed run resumes.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -29,15 +27,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from artefacts.files import replacing
+from artefacts.layout import TOKENIZER
 from datamodules.corpora.posts.authors import clean_authors as clean_authors_of
 from datamodules.corpora.posts.reader import POSTS, Posts, Unit
-from datamodules.corpora.records import EXAMPLES_PER_REASON
+from datamodules.corpora.records import Reasons
 from datamodules.preparation.shards import ROWS_PER_GROUP, part_name, schema, write_part
 from datamodules.preparation.splits import PRETRAIN_SPLITS
 from datamodules.preparation.tokenizer import fast_encoder, load_tokenizer, tokenizer_fingerprint
 
 from .reply_threads import edge_columns, first_of_each, join_replies, people_hash, ragged, reply_rows, token_columns
-from .shuffle import ShuffleWriter, hash_strings, read_bucket, share_of
+from .shuffle import ShuffleWriter, hash_strings, read_bucket, share_of, shuffle_file
 
 SAMPLE_SEED, SPLIT_SEED = 2, 3
 TEXTS_AT_ONCE = 20_000
@@ -73,9 +73,11 @@ class Job:
         """The shuffle files that a stage has written."""
         return sorted((self.directory / name).glob("*.arrow"))
 
-    def writer(self, name: str, task: int, columns: pa.Schema, num_buckets: int | None = None) -> ShuffleWriter:
-        """The shuffle file of one task."""
-        return ShuffleWriter(self.directory / name / f"{task:06d}.arrow", columns, num_buckets or self.num_buckets)
+    def writer(
+        self, name: str, task: int, columns: pa.Schema, num_buckets: int | None = None
+    ) -> AbstractContextManager[ShuffleWriter]:
+        """A writer for the shuffle file of one task."""
+        return shuffle_file(self.directory / name / f"{task:06d}.arrow", columns, num_buckets or self.num_buckets)
 
     def read(self, name: str, bucket: int, columns: pa.Schema) -> pa.Table:
         """One bucket of what a stage has written."""
@@ -87,7 +89,11 @@ class Job:
 
     @property
     def tokenizer(self) -> Path:
-        return self.directory / "tokenizer"
+        return self.directory / TOKENIZER
+
+    def authors(self, bucket: int) -> pa.Table:
+        """The cleaned posts of a bucket of authors."""
+        return read_bucket([self.directory / "authors" / f"{bucket:06d}.arrow"], 0, 1, POSTS)
 
 
 @dataclass(frozen=True)
@@ -113,15 +119,14 @@ class Parts:
 def clean_posts(job: Job, task: tuple[int, Unit]) -> dict[str, Any]:
     """Reads and cleans one unit of input."""
     number, unit = task
-    kept, drops, examples = 0, Counter(), {}
+    kept, drops = 0, Reasons()
     with job.writer("posts", number, POSTS) as writer:
         for block, reasons in job.posts.read(unit, job.opted_out):
-            drops.update(reasons)
-            for reason, places in reasons.examples.items():
-                examples[reason] = [*examples.get(reason, ()), *places][:EXAMPLES_PER_REASON]
+            for reason, count in reasons.items():
+                drops.add(reason, count, reasons.examples[reason])
             kept += block.num_rows
             writer.write(block, job.bucket_of(block["author"]))
-    return {"posts": kept, "dropped": drops, "examples": examples}
+    return {"posts": kept, "dropped": drops, "examples": drops.examples}
 
 
 def clean_authors(job: Job, sample_share: float, bucket: int) -> dict[str, Any]:
@@ -141,7 +146,7 @@ def clean_authors(job: Job, sample_share: float, bucket: int) -> dict[str, Any]:
 
 def tokenise(job: Job, bucket: int) -> dict[str, Any]:
     """Puts ids in the place of texts, once for each post, and sends posts to where they may be answered and answer."""
-    posts = read_bucket([job.directory / "authors" / f"{bucket:06d}.arrow"], 0, 1, POSTS)
+    posts = job.authors(bucket)
     columns, encode = _tokens(job)
     counts = {"posts": posts.num_rows, "turns cut": 0}
     with (
@@ -189,28 +194,27 @@ def chain(job: Job, parts: Parts, bucket: int) -> dict[str, Any]:
 def write_shard(directory: Path, parts: Parts, part: int) -> dict[str, Any]:
     """Writes one part of a split from `pairs/` of a preparation, in the order of pair ids."""
     split, number = parts.path(part)
-    columns = _shard_columns(directory / "tokenizer")
+    columns = _shard_columns(directory / TOKENIZER)
     rows = read_bucket(sorted((directory / "pairs").glob("*.arrow")), part, len(parts), columns)
     once = first_of_each(rows, "pair_id", ["time", "speaker", "dialogue_id"])
     once = once.take(pa.array(np.argsort(once["pair_id"].to_numpy(), kind="stable")))
-    path = directory / split / part_name(number)
-    path.parent.mkdir(parents=True, exist_ok=True)
     groups = (once.slice(start, ROWS_PER_GROUP) for start in range(0, once.num_rows, ROWS_PER_GROUP))
     drops = Counter({"post with another author's id": rows.num_rows - once.num_rows})
-    return {"split": split, "part": write_part(groups, path, columns), "dropped": +drops}
+    part = write_part(groups, directory / split / part_name(number), columns)
+    return {"split": split, "part": part, "dropped": +drops}
 
 
 def infer_profiles(job: Job, bucket: int) -> dict[str, Any]:
     """Profiles of the authors of a bucket, from their posts without the responses that are held out."""
-    posts = read_bucket([job.directory / "authors" / f"{bucket:06d}.arrow"], 0, 1, POSTS)
+    posts = job.authors(bucket)
     held_out = job.read("held_out", bucket, HELD_OUT)
     names = pc.binary_join_element_wise(posts["author"], posts["id"], "\x1f")
     hidden = pc.binary_join_element_wise(held_out["author"], held_out["id"], "\x1f")
     evidence = posts.filter(pc.invert(pc.is_in(names, value_set=hidden.combine_chunks())))
-    # What was answered is in other buckets: patterns that look at it find nothing here.
-    found = job.posts.profiles.infer(evidence.append_column("answered", pa.nulls(evidence.num_rows, pa.string())))
-    _write(found, job.directory / "profiles" / f"{bucket:06d}.parquet")
-    return {"posts": evidence.num_rows, "hidden": posts.num_rows - evidence.num_rows, "attributes": found.num_rows}
+    # The posts that were answered are in other buckets: patterns about them never match here.
+    profiles = job.posts.profiles.infer(evidence.append_column("answered", pa.nulls(evidence.num_rows, pa.string())))
+    _write(profiles, job.directory / "profiles" / f"{bucket:06d}.parquet")
+    return {"posts": evidence.num_rows, "hidden": posts.num_rows - evidence.num_rows, "attributes": profiles.num_rows}
 
 
 def _below(hashes: np.ndarray, share: float) -> np.ndarray:
@@ -218,10 +222,8 @@ def _below(hashes: np.ndarray, share: float) -> np.ndarray:
 
 
 def _write(table: pa.Table, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    pq.write_table(table, partial)
-    partial.replace(path)
+    with replacing(path) as partial:
+        pq.write_table(table, partial)
 
 
 def _without(columns: pa.Schema, name: str) -> pa.Schema:

@@ -1,32 +1,31 @@
 """Runs the tasks of a stage in several processes, on this machine or on a Ray cluster, by Daft.
 
-In: a function, the tasks it is called with, and a directory. Out: what it returned for each, kept there as JSON.
-
 The same Daft query runs on both engines: a row a task, and a function in processes of its own that is handed one row at
-a time. It runs in a child process, because Daft may crash as it ends (3 of 76 runs in our trials) and reports at two
-hosts how it is used unless it is told not to before it is imported. Whether a stage has succeeded is decided by the
-results that are there. A task with a result is not run again, so a run that was killed goes on.
+a time. It runs in a child process (`engine_process.py`), because Daft may crash as it ends (3 of 76 runs in our trials)
+and reports its usage to two hosts unless it is told not to before it is imported. Results on disk decide whether a
+stage has succeeded. A task with a result is not run again, so that a killed run resumes.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
-import queue
 import signal
 import subprocess
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
+
+from artefacts.files import read_json
+
+from . import engine_process
+from .stage_tasks import StageTasks
 
 SILENT = {
     "DO_NOT_TRACK": "1",
@@ -40,10 +39,6 @@ THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # a process for
 SECONDS_BETWEEN_LOOKS = 0.2
 SECONDS_BETWEEN_LINES = 30.0
 SECONDS_TO_END = 20.0
-MAX_TRIES = 3
-SECONDS_BETWEEN_NODES = 2.0
-MAX_PARTITIONS = 1000
-LOST_NODE = 17  # the child's exit code for it
 AGAIN = "The same command goes on where this one stopped"
 
 
@@ -108,14 +103,15 @@ class Engine:
         """
         results = (directory / name).absolute()
         results.mkdir(parents=True, exist_ok=True)
-        for left_over in results.iterdir():
-            if left_over.suffix != ".json":
-                left_over.unlink()
-        while missing := [number for number in range(len(tasks)) if not _result(results, number).is_file()]:
-            self._do(name, _Stage(function, {number: tasks[number] for number in missing}, results), len(tasks))
-        return [json.loads(_result(results, number).read_text(encoding="utf-8")) for number in range(len(tasks))]
+        for leftover in results.iterdir():
+            if leftover.suffix != ".json":
+                leftover.unlink()
+        stage = StageTasks(function, dict(enumerate(tasks)), results)
+        while missing := stage.without_results():
+            self._do(name, missing, len(tasks))
+        return [read_json(stage.result(number)) for number in stage.tasks]
 
-    def _do(self, name: str, stage: _Stage, num_tasks: int) -> None:
+    def _do(self, name: str, stage: StageTasks, num_tasks: int) -> None:
         packed = stage.results / "stage.pickle"
         packed.write_bytes(pickle.dumps(stage))
         log = stage.results.with_name("log.txt")
@@ -125,15 +121,14 @@ class Engine:
         _watch(name, child, stage, num_tasks)
         if errors := sorted(stage.results.glob("*.error")):
             _raise(name, errors[0])
-        if child.poll() == LOST_NODE:
+        if child.poll() == engine_process.LOST_NODE:
             print(f"{name}: a machine of the Ray cluster was lost; going on without it")
             self._end_child()
             return
-        missing = [number for number in stage.tasks if not _result(stage.results, number).is_file()]
-        if missing:
+        if missing := stage.without_results():
             tail = log.read_text(encoding="utf-8", errors="replace")[-1500:] if log.is_file() else ""
             raise StageFailed(
-                f"{len(missing)} of {num_tasks} tasks of the stage {name!r} are not done: a process was killed, "
+                f"{len(missing.tasks)} of {num_tasks} tasks of the stage {name!r} are not done: a process was killed, "
                 f"perhaps for want of memory, or the engine failed. {AGAIN}; more num_buckets or fewer workers take "
                 f"less memory. The engine's last words:\n{tail}"
             )
@@ -141,11 +136,11 @@ class Engine:
 
     def _start_child(self, log: Path) -> subprocess.Popen[bytes]:
         path = os.pathsep.join(entry for entry in sys.path if entry)
-        where = [self.runner, str(self.num_workers), *([self.address] if self.address else [])]
+        arguments = [self.runner, str(self.num_workers), *([self.address] if self.address else [])]
         with log.open("wb") as output:
             return subprocess.Popen(
-                [sys.executable, "-m", __name__, *where],
-                stdin=subprocess.PIPE,  # takes the stages; its end tells the child that we are gone
+                [sys.executable, "-m", engine_process.__name__, *arguments],
+                stdin=subprocess.PIPE,  # takes the stages; its end tells the child that the parent is gone
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **SILENT, **THREADS, "PYTHONPATH": path},
@@ -173,173 +168,32 @@ def _leave(number: int, _: Any) -> None:
     raise SystemExit(128 + number)
 
 
-@dataclass(frozen=True)
-class _Stage:
-    """What the child process needs to know."""
-
-    function: Callable[[Any], dict[str, Any]]
-    tasks: dict[int, Any]
-    results: Path
-
-    def do(self, number: int) -> None:
-        """Runs one task and keeps its result, or what went wrong."""
-        if _result(self.results, number).is_file():  # Ray runs a task again when it has lost sight of who ran it
-            return
-        try:
-            self._count_try(number)
-            _write(_result(self.results, number), json.dumps(self.function(self.tasks[number])))
-        except BaseException as error:
-            told = {"type": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
-            told["is_ours"] = isinstance(error, ValueError | FileNotFoundError)
-            told["is_of_machine"] = isinstance(error, OSError | MemoryError)  # a full disk, for one
-            _write(self.results / f"{number}.error", json.dumps(told))
-            raise
-
-    def _count_try(self, number: int) -> None:
-        """Ray starts a process that was killed again and again: a task that kills it each time has to end."""
-        path = self.results / f"{number}.tries"
-        with path.open("a") as file:
-            file.write(".")
-        if path.stat().st_size > MAX_TRIES:
-            raise RuntimeError(f"its process was killed {MAX_TRIES} times, perhaps for want of memory")
-
-
-def _result(results: Path, number: int) -> Path:
-    return results / f"{number}.json"
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
-
-
-# ---- the parent
-
-
-def _watch(name: str, child: subprocess.Popen[bytes], stage: _Stage, num_tasks: int) -> None:
-    """Says how far the stage is until the child is done with it, or has ended."""
+def _watch(name: str, child: subprocess.Popen[bytes], stage: StageTasks, num_tasks: int) -> None:
+    """Shows how far the stage is until the child is done with it, or has ended."""
+    is_terminal = sys.stderr.isatty()
     started = last = time.monotonic()
     before = num_tasks - len(stage.tasks)
     while child.poll() is None and not (stage.results / "done").is_file():
         time.sleep(SECONDS_BETWEEN_LOOKS)
         now = time.monotonic()
-        if now - last >= (1 if sys.stderr.isatty() else SECONDS_BETWEEN_LINES):
+        if now - last >= (1 if is_terminal else SECONDS_BETWEEN_LINES):
             last = now
-            done = sum(_result(stage.results, number).is_file() for number in stage.tasks)
-            left = (now - started) / done * (len(stage.tasks) - done) if done else None
-            remaining = f", {left:.0f} s to go" if left is not None else ""
+            done = sum(stage.result(number).is_file() for number in stage.tasks)
+            remaining = f", {(now - started) / done * (len(stage.tasks) - done):.0f} s to go" if done else ""
             line = f"{name}: {before + done} of {num_tasks} tasks, {now - started:.0f} s{remaining}"
-            print(
-                f"\r{line:<70}" if sys.stderr.isatty() else line,
-                end="" if sys.stderr.isatty() else "\n",
-                file=sys.stderr,
-            )
-    if sys.stderr.isatty():
-        print("\r" + " " * 70 + "\r", end="", file=sys.stderr)
+            print(f"\r{line:<70}" if is_terminal else f"{line}\n", end="", flush=True, file=sys.stderr)
+    if is_terminal:
+        print(f"\r{'':<70}\r", end="", file=sys.stderr)
     print(f"{name}: {len(stage.tasks)} tasks in {time.monotonic() - started:.1f} s")
 
 
 def _raise(name: str, path: Path) -> None:
-    told = json.loads(path.read_text(encoding="utf-8"))
-    if told["is_ours"]:
-        raise ValueError(told["message"])
-    if told["is_of_machine"]:
-        raise StageFailed(f"task {path.stem} of the stage {name!r}: {told['type']}: {told['message']}. {AGAIN}")
+    error = read_json(path)
+    if error["is_bad_input"]:
+        raise ValueError(error["message"])
+    if error["is_of_machine"]:
+        raise StageFailed(f"task {path.stem} of the stage {name!r}: {error['type']}: {error['message']}. {AGAIN}")
     raise RuntimeError(
-        f"task {path.stem} of the stage {name!r} has failed with {told['type']}: {told['message']}. {AGAIN}, "
-        f"when that is mended.\n{told['traceback']}"
+        f"task {path.stem} of the stage {name!r} has failed with {error['type']}: {error['message']}. {AGAIN}, "
+        f"when that is mended.\n{error['traceback']}"
     )
-
-
-# ---- the child
-
-
-def _child(runner: str, num_workers: int, address: str | None = None) -> None:
-    """Does the stages that are named on standard input, one after the other."""
-    import daft
-
-    stages: queue.Queue[Path] = queue.Queue()
-    threading.Thread(target=_listen, args=[stages], daemon=True).start()
-    try:
-        _choose_runner(runner, num_workers, address)
-        daft.set_execution_config(maintain_order=False)  # or a worker waits for its turn behind another's long task
-        while True:
-            packed = stages.get()
-            try:
-                _query(packed, runner, num_workers)
-            except Exception:  # the parent looks at what is there; this goes to the log
-                traceback.print_exc()
-            _write(packed.with_name("done"), "")
-    finally:
-        sys.stderr.flush()
-
-
-def _listen(stages: queue.Queue[Path]) -> None:
-    """Puts stages into the queue; when the parent's end of our standard input is closed, ends us and our workers."""
-    for line in sys.stdin:
-        stages.put(Path(line.strip()))
-    if (ray := sys.modules.get("ray")) is not None:
-        with suppress(Exception):
-            ray.shutdown()
-    os.killpg(os.getpgrp(), signal.SIGKILL)
-
-
-def _choose_runner(runner: str, num_workers: int, address: str | None) -> None:
-    import daft
-
-    if runner == "native":
-        daft.set_runner_native()
-        return
-    import ray
-
-    if address is None:
-        ray.init(address="local", num_cpus=num_workers, include_dashboard=False, log_to_driver=False)
-    else:
-        ray.init(address=address, log_to_driver=False)
-    threading.Thread(target=_watch_nodes, daemon=True).start()
-    daft.set_runner_ray()
-
-
-def _watch_nodes() -> None:
-    """Ends this process when a machine of the cluster is lost: Daft would wait for what it did, maybe for ever."""
-    import ray
-
-    before: set[str] = set()
-    while True:
-        there = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-        if before - there:
-            os._exit(LOST_NODE)
-        before = there
-        time.sleep(SECONDS_BETWEEN_NODES)
-
-
-def _query(packed: Path, runner: str, num_workers: int) -> None:
-    import daft
-
-    stage: _Stage = pickle.loads(packed.read_bytes())
-    numbers = daft.from_pydict({"number": list(stage.tasks)})
-    if runner == "ray":
-        import ray
-
-        numbers = numbers.into_partitions(min(len(stage.tasks), MAX_PARTITIONS))
-        num_workers = min(num_workers, int(ray.cluster_resources().get("CPU", 1)))  # more would be waited for
-
-    @daft.cls(use_process=True, max_concurrency=min(num_workers, len(stage.tasks)))
-    class Worker:
-        def __init__(self, path: str) -> None:
-            self.stage = pickle.loads(Path(path).read_bytes())
-
-        @daft.method.batch(return_dtype=daft.DataType.int64(), batch_size=1)
-        def do(self, numbers: Any) -> Any:
-            for number in numbers.to_pylist():
-                self.stage.do(number)
-            return numbers
-
-    numbers.select(Worker(str(packed)).do(numbers["number"])).collect()
-
-
-if __name__ == "__main__":
-    from datamodules.preparation.at_scale import task_engine as engine  # what is pickled is in the module of this name
-
-    engine._child(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])

@@ -34,7 +34,7 @@ def test_conversations_of_two_people_are_read_by_id(tmp_path: Path) -> None:
     ]
     assert drops.num_seen == 3
     assert drops.reasons == {"one person only": 1}
-    assert drops.examples["one person only"] == ["d3"]
+    assert drops.reasons.examples["one person only"] == ["d3"]
     assert list(ChitChat(path).profiles()) == []
 
 

@@ -1,14 +1,12 @@
 """PersonaChatJP: small workbooks in the published layout, with invented people."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
+import openpyxl
 import pytest
 
 from datamodules.corpora import Dialogue, Drops, JPersonaChat, Profile, Turn
-
-openpyxl = pytest.importorskip("openpyxl")
 
 PERSONA_HEADER = ["No", "ペルソナID", "A", "B"]
 DIALOGUE_HEADER = ["No", "ペルソナID", "speaker", "発話"]
@@ -50,7 +48,7 @@ def read(path: Path, rows: list[list[Any]]) -> tuple[list[Dialogue], Drops]:
 def test_dialogues_are_delimited_by_number_and_pair(tmp_path: Path) -> None:
     dialogues, drops = read(tmp_path, DIALOGUES)
     assert dialogues == READ
-    assert (drops.num_seen, drops.num_dropped) == (2, 0)
+    assert (drops.num_seen, drops.reasons.total()) == (2, 0)
 
 
 def test_a_number_that_stands_in_the_first_row_only_will_do(tmp_path: Path) -> None:
@@ -104,7 +102,7 @@ def test_a_broken_dialogue_is_counted(tmp_path: Path, rows: list[list[Any]], rea
     dialogues, drops = read(tmp_path, DIALOGUES + rows)
     assert dialogues == READ
     assert drops.num_seen == 3
-    assert drops.examples == {reason: [where]}
+    assert drops.reasons.examples == {reason: [where]}
 
 
 def test_a_missing_sheet_is_named(tmp_path: Path) -> None:
@@ -141,13 +139,6 @@ def test_another_kind_of_file_is_an_error(tmp_path: Path) -> None:
 def test_a_missing_file_says_where_it_comes_from(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none\.xlsx not found; .* https://github\.com/nttcslab"):
         list(JPersonaChat(tmp_path / "none.xlsx").dialogues(Drops()))
-
-
-def test_without_openpyxl_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    corpus = workbook(tmp_path, ペルソナリスト=PERSONAS, 対話=DIALOGUES)
-    monkeypatch.setitem(sys.modules, "openpyxl", None)
-    with pytest.raises(ImportError, match="pip install openpyxl"):
-        list(corpus.dialogues(Drops()))
 
 
 def test_with_speakers_by_persona_a_persona_is_one_person_in_all_its_pairs(tmp_path: Path) -> None:

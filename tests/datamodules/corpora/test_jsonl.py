@@ -46,13 +46,13 @@ def test_dialogues_are_read_in_the_order_of_the_lines(tmp_path: Path) -> None:
             "jsonl",
         ),
     ]
-    assert (drops.num_seen, drops.num_dropped) == (2, 0)
+    assert (drops.num_seen, drops.reasons.total()) == (2, 0)
 
 
 def test_windows_files_are_read(tmp_path: Path) -> None:
     dialogues, drops = read(tmp_path, b"\xef\xbb\xbf" + GOOD + b"\r", b"\r", turn() + b"\r")
     assert [dialogue.id for dialogue in dialogues] == ["good", "x"]
-    assert drops.num_dropped == 0
+    assert drops.reasons.total() == 0
 
 
 @pytest.mark.parametrize(
@@ -101,14 +101,14 @@ def test_a_line_that_is_wrong_is_counted_with_its_place(tmp_path: Path, line: by
     assert [dialogue.id for dialogue in dialogues] == ["good"]
     assert drops.num_seen == 2
     assert drops.reasons == {reason: 1}
-    (where,) = drops.examples[reason]
+    (where,) = drops.reasons.examples[reason]
     assert where.startswith("mine.jsonl:3")
     assert detail in where
 
 
 def test_the_account_never_quotes_what_was_said(tmp_path: Path) -> None:
     _, drops = read(tmp_path, b'{"id": "x", "turns": ["my secret"]}', b'{"my secret', turn(text="my secret", time="?"))
-    assert drops.num_dropped == 3
+    assert drops.reasons.total() == 3
     assert "secret" not in str(drops)
 
 

@@ -52,7 +52,7 @@ def test_dialogues_alternate_between_partner_and_self(tmp_path: Path) -> None:
             "persona_chat",
         ),
     ]
-    assert (drops.num_seen, drops.num_dropped) == (2, 0)
+    assert (drops.num_seen, drops.reasons.total()) == (2, 0)
 
 
 def test_personas_are_profiles(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_a_directory_is_read_by_name_and_windows_line_ends_do_not_matter(tmp_pat
     dialogues, drops = read(tmp_path)
     assert [dialogue.id for dialogue in dialogues] == ["train.txt:1", "valid.txt:1"]
     assert [turn.text for turn in dialogues[1].turns] == ["b", "c"]
-    assert drops.num_dropped == 0
+    assert drops.reasons.total() == 0
 
 
 def test_a_dialogue_told_again_is_dropped_from_either_side_and_in_every_file(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_dialogue_told_again_is_dropped_from_either_side_and_in_every_file(tmp
         dialogues, drops = read(tmp_path)
         assert [dialogue.id for dialogue in dialogues] == ["a.txt:1", "a.txt:3", "a.txt:4", "a.txt:5"]
         assert drops.num_seen == 6
-        assert drops.examples == {"an earlier dialogue told again": ["a.txt:2", "b.txt:1"]}
+        assert drops.reasons.examples == {"an earlier dialogue told again": ["a.txt:2", "b.txt:1"]}
     write(tmp_path, from_one_side + another, "a.txt")
     assert [dialogue.id for dialogue in read(tmp_path / "a.txt")[0]] == ["a.txt:1", "a.txt:2"]
 
@@ -116,7 +116,7 @@ def test_a_broken_dialogue_is_counted_and_the_others_are_read(
     dialogues, drops = read(path)
     assert [dialogue.id for dialogue in dialogues] == ["f.txt:1", "f.txt:3"]
     assert drops.num_seen == 3
-    assert drops.examples == {reason: [where]}
+    assert drops.reasons.examples == {reason: [where]}
 
 
 def test_profiles_pass_over_a_broken_dialogue(tmp_path: Path) -> None:

@@ -19,22 +19,16 @@ TIME = datetime(2024, 5, 1, 7, 30, tzinfo=UTC)
 
 
 def record(number, **other):
+    """A post as a file has it; only odd ones answer another."""
     reply = {"in_reply_to": str(number - 1)} if number % 2 else {}
     text = f"hello {number}" if number % 3 else f"おはよう {number}"
-    return {
-        "id": str(number),
-        "author": f"p{number % 5}",
-        "text": text,
-        "time": "2024-05-01T07:30:00Z",
-        **reply,
-        **other,
-    }
+    post = {"id": str(number), "author": f"p{number % 5}", "text": text, "time": "2024-05-01T07:30:00Z"}
+    return {**post, **reply, **other}
 
 
 def expected(number):
-    reply = str(number - 1) if number % 2 else None
-    text = f"hello {number}" if number % 3 else f"おはよう {number}"
-    return {"id": str(number), "author": f"p{number % 5}", "text": text, "time": TIME, "in_reply_to": reply}
+    """The post of such a record."""
+    return {"in_reply_to": None, **record(number), "time": TIME}
 
 
 def lines(records):

@@ -65,7 +65,7 @@ def test_dialogues_are_read_in_the_order_of_their_files(tmp_path: Path) -> None:
         FIRST_READ,
         Dialogue("00002", (Turn("BB", "<AA>さん、 いますか"), Turn("AA", "はい")), "real_persona_chat"),
     ]
-    assert (drops.num_seen, drops.num_dropped) == (2, 0)
+    assert (drops.num_seen, drops.reasons.total()) == (2, 0)
 
 
 def test_profiles_are_what_is_declared(tmp_path: Path) -> None:
@@ -107,8 +107,8 @@ def test_a_broken_or_repeated_dialogue_is_counted(tmp_path: Path, content: Any, 
     drops = Drops()
     assert list(write(tmp_path, n00001=FIRST, n00002=content).dialogues(drops)) == [FIRST_READ]
     assert drops.num_seen == 2
-    assert list(drops.examples) == [reason]
-    assert drops.examples[reason][0].startswith(where)
+    assert list(drops.reasons.examples) == [reason]
+    assert drops.reasons.examples[reason][0].startswith(where)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,8 @@ from datamodules.evidence.counts import (
     gram_text,
     segmenter,
 )
-from datamodules.evidence.language import Language, load_language
+from datamodules.evidence.language import Language
+from datamodules.evidence.language_file import load_language
 from datamodules.evidence.pattern_search import Lines, occurrences
 
 ENGLISH = """segmenter: words
@@ -270,31 +271,11 @@ def test_patterns_do_not_look_into_other_posts(pattern: str) -> None:
 
 
 LOOKING = [
-    *(
-        "a",
-        "a(?!b)",
-        "(?<!b)a",
-        "(?<![bc])a(?=b|c)",
-        "(?<!a\\s)b",
-        "(?<!^)a",
-        "a(?=[^b])",
-        "(?:^|[^b])a",
-        "a?$",
-        "^",
-        "",
-    ),
-    *(
-        "(?<!b)(?<!ca)[ab]+",
-        "(?:a(?!b)|ab)c",
-        "(?>a(?!b)|ab)c",
-        "(?:a(?!b))++b?",
-        "[^a]b",
-        "\\Ab|c\\Z",
-        "b\\b",
-        "(?!\n)a",
-    ),
-    *("(?=a|)b", "(\\(?!a)", "[b(?!a)c]a", "(?<!b)?a", "(?<=\\n)a", "a(?!.b)", "a(?!b*c)", "(?i:A)(?!B)"),
-]
+    r"a", r"a(?!b)", r"(?<!b)a", r"(?<![bc])a(?=b|c)", r"(?<!a\s)b", r"(?<!^)a", r"a(?=[^b])", r"(?:^|[^b])a",
+    r"a?$", r"^", r"", r"(?<!b)(?<!ca)[ab]+", r"(?:a(?!b)|ab)c", r"(?>a(?!b)|ab)c", r"(?:a(?!b))++b?", r"[^a]b",
+    r"\Ab|c\Z", r"b\b", '(?!\n)a', r"(?=a|)b", r"(\(?!a)", r"[b(?!a)c]a", r"(?<!b)?a", r"(?<=\n)a", r"a(?!.b)",
+    r"a(?!b*c)", r"(?i:A)(?!B)",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("pattern", LOOKING)
@@ -310,20 +291,8 @@ def test_together_as_much_is_found_as_in_each_alone(pattern: str) -> None:
 def test_a_chunk_has_what_its_posts_have(english: Language) -> None:
     """All kinds of patterns, against the simple way: one post after the other, one pattern after the other."""
     rng = random.Random(7)
-    parts = [
-        "I'm a woman",
-        "i'm a man",
-        "my husband",
-        "my",
-        "wife",
-        "yes",
-        "where",
-        "i live in ",
-        "OSAKA",
-        "大阪",
-        "kyoto",
-    ]
-    parts += ["are you a man", "haha", "(^^)", "!", "?", "ですか。", " ", " ", "istanbul", "tea"]
+    parts = ["I'm a woman", "i'm a man", "my husband", "my", "wife", "yes", "where", "i live in ", "OSAKA", "大阪"]
+    parts += ["kyoto", "are you a man", "haha", "(^^)", "!", "?", "ですか。", " ", " ", "istanbul", "tea"]
     for _ in range(200):
         texts = ["".join(rng.choices(parts, k=rng.randint(0, 4))) for _ in range(8)]
         asked = tuple("".join(rng.choices(parts, k=2)) for _ in texts)

@@ -12,8 +12,9 @@ from artefacts.manifest import num_pairs, read_manifest, split_fingerprint
 from commands.forgetting.prepared_data import PersonInCorpus
 from datamodules.corpora import POSTS, Jsonl, Posts
 from datamodules.corpora.posts.profile_sources import PROFILES, ProfileSource
-from datamodules.preparation.at_scale import pipeline as at_scale
-from datamodules.preparation.settings import Preparation, alone
+from datamodules.preparation.at_scale import pipeline
+from datamodules.preparation.run import alone, prepare
+from datamodules.preparation.settings import Preparation
 from datamodules.preparation.splits import PRETRAIN_SPLITS, SplitRule
 from datamodules.preparation.tokenizer import load_tokenizer
 
@@ -50,8 +51,8 @@ class OneByOne:
 
 @pytest.fixture(autouse=True)
 def in_this_process(monkeypatch):
-    """Tests of the engine itself are in test_engine.py."""
-    monkeypatch.setattr(Preparation, "make_engine", lambda preparation: OneByOne())
+    """Tests of the engine itself are in test_task_engine.py."""
+    monkeypatch.setattr(pipeline, "make_engine", lambda preparation: OneByOne())
 
 
 def talk(num_posts=300, seed=0):
@@ -100,7 +101,7 @@ def rows_of(output, split="pretrain/train"):
 def test_pairs_are_those_of_the_posts(tmp_path):
     posts = talk()
     output = tmp_path / "out"
-    preparation_of(write(tmp_path / "in", posts), output).run()
+    prepare(preparation_of(write(tmp_path / "in", posts), output))
     at = {post["id"]: post for post in posts}
     answered = {post["id"] for post in posts if post["in_reply_to"]}
     expected = {id for id in answered if at[id]["author"] != at[at[id]["in_reply_to"]]["author"]}
@@ -122,20 +123,20 @@ def test_pairs_are_those_of_the_posts(tmp_path):
 
 def test_a_dialogue_is_in_one_split(tmp_path):
     output = tmp_path / "out"
-    preparation_of(write(tmp_path / "in", talk()), output).run()
+    prepare(preparation_of(write(tmp_path / "in", talk()), output))
     train, validation = ({row["dialogue_id"] for row in rows_of(output, split)} for split in PRETRAIN_SPLITS)
     assert len(validation) > 3
     assert not train & validation
 
 
 def test_buckets_and_files_change_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(at_scale, "ROWS_PER_PART", 50)  # several parts
+    monkeypatch.setattr(pipeline, "ROWS_PER_PART", 50)  # several parts
     found = set()
     for number, (num_files, num_buckets) in enumerate([(1, 1), (3, 1), (2, 7), (1, 16)]):
         posts = talk()
         random.Random(number).shuffle(posts)
         output = tmp_path / f"out{number}"
-        preparation_of(write(tmp_path / f"in{number}", posts, num_files), output, num_buckets=num_buckets).run()
+        prepare(preparation_of(write(tmp_path / f"in{number}", posts, num_files), output, num_buckets=num_buckets))
         found.add(tuple(contents(output)))
         assert len(list((output / "pretrain" / "train").iterdir())) > 2
     assert len(found) == 1
@@ -143,7 +144,7 @@ def test_buckets_and_files_change_nothing(tmp_path, monkeypatch):
 
 def test_nothing_is_left_over(tmp_path):
     output = tmp_path / "out"
-    preparation_of(write(tmp_path / "in", talk()), output, num_buckets=3).run()
+    prepare(preparation_of(write(tmp_path / "in", talk()), output, num_buckets=3))
     assert sorted(path.name for path in output.iterdir()) == ["manifest.json", "pairs", "pretrain", "tokenizer"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out", "out.lock"]
 
@@ -151,18 +152,18 @@ def test_nothing_is_left_over(tmp_path):
 def test_wherever_it_was_stopped_it_goes_on(tmp_path, monkeypatch):
     corpus = write(tmp_path / "in", talk(), num_files=2)
     whole = OneByOne()
-    monkeypatch.setattr(Preparation, "make_engine", lambda preparation: whole)
-    preparation_of(corpus, tmp_path / "whole", num_buckets=3).run()
+    monkeypatch.setattr(pipeline, "make_engine", lambda preparation: whole)
+    prepare(preparation_of(corpus, tmp_path / "whole", num_buckets=3))
     assert len(whole.ran) == 2 + 4 * 3 + 2  # units, four stages of buckets, parts
     for stop in range(len(whole.ran)):
         output = tmp_path / f"stopped{stop}"
         engine = OneByOne(stop_before=stop)
-        monkeypatch.setattr(Preparation, "make_engine", lambda preparation, engine=engine: engine)
+        monkeypatch.setattr(pipeline, "make_engine", lambda preparation, engine=engine: engine)
         with pytest.raises(KeyboardInterrupt):
-            preparation_of(corpus, output, num_buckets=3).run()
+            prepare(preparation_of(corpus, output, num_buckets=3))
         assert not output.exists()
         engine.stop_before = None
-        preparation_of(corpus, output, num_buckets=3).run()
+        prepare(preparation_of(corpus, output, num_buckets=3))
         assert engine.ran == whole.ran  # nothing twice
         assert contents(output) == contents(tmp_path / "whole")
         assert read_manifest(output)["dropped"] == read_manifest(tmp_path / "whole")["dropped"]
@@ -175,11 +176,11 @@ def test_stopped_behind_the_manifest(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(at_scale, "_remove", lambda path: stop(path) if path.name == "results" else None)
+        patch.setattr(pipeline, "_remove", lambda path: stop(path) if path.name == "results" else None)
         with pytest.raises(KeyboardInterrupt):
-            preparation_of(corpus, tmp_path / "out").run()
+            prepare(preparation_of(corpus, tmp_path / "out"))
     assert not (tmp_path / "out").exists()
-    preparation_of(corpus, tmp_path / "out").run()
+    prepare(preparation_of(corpus, tmp_path / "out"))
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "manifest.json",
         "pairs",
@@ -191,12 +192,12 @@ def test_stopped_behind_the_manifest(tmp_path, monkeypatch):
 def test_other_settings_start_anew(tmp_path, monkeypatch, capsys):
     corpus = write(tmp_path / "in", talk())
     engine = OneByOne(stop_before=4)
-    monkeypatch.setattr(Preparation, "make_engine", lambda preparation: engine)
+    monkeypatch.setattr(pipeline, "make_engine", lambda preparation: engine)
     with pytest.raises(KeyboardInterrupt):
-        preparation_of(corpus, tmp_path / "out").run()
+        prepare(preparation_of(corpus, tmp_path / "out"))
     engine.stop_before = None
     engine.ran.clear()
-    preparation_of(corpus, tmp_path / "out", max_context_turns=2).run()
+    prepare(preparation_of(corpus, tmp_path / "out", max_context_turns=2))
     assert engine.ran[0] == ("posts", 0)
     assert "starting anew" in capsys.readouterr().out
     assert max(len(row["context_lengths"]) for row in rows_of(tmp_path / "out")) == 2
@@ -204,10 +205,10 @@ def test_other_settings_start_anew(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("damage", ["removed", "truncated", "changed"])
 def test_a_damaged_part_is_written_again_alone(tmp_path, monkeypatch, damage):
-    monkeypatch.setattr(at_scale, "ROWS_PER_PART", 50)
+    monkeypatch.setattr(pipeline, "ROWS_PER_PART", 50)
     output = tmp_path / "out"
     preparation = preparation_of(write(tmp_path / "in", talk()), output)
-    preparation.run()
+    prepare(preparation)
     before = {path: path.stat().st_mtime_ns for path in output.rglob("part-*.parquet")}
     path = output / "pretrain" / "train" / "part-00001.parquet"
     content = path.read_bytes()
@@ -217,10 +218,10 @@ def test_a_damaged_part_is_written_again_alone(tmp_path, monkeypatch, damage):
         path.write_bytes(content[:-100])
     else:
         path.write_bytes(content[:100] + bytes([content[100] ^ 1]) + content[101:])
-        preparation.run()
+        prepare(preparation)
         assert path.read_bytes() != content  # not looked at: that takes reading all of it
         preparation.verify = True
-    preparation.run()
+    prepare(preparation)
     assert path.read_bytes() == content
     assert all(other.stat().st_mtime_ns == time for other, time in before.items() if other != path)
 
@@ -228,17 +229,17 @@ def test_a_damaged_part_is_written_again_alone(tmp_path, monkeypatch, damage):
 def test_what_cannot_be_written_again_is_said(tmp_path):
     output = tmp_path / "out"
     preparation = preparation_of(write(tmp_path / "in", talk()), output)
-    preparation.run()
+    prepare(preparation)
     (output / "pretrain" / "train" / "part-00000.parquet").unlink()
     (output / "pairs" / "000000.arrow").unlink()
     with pytest.raises(ValueError, match="cannot be written again"):
-        preparation.run()
+        prepare(preparation)
 
 
 def test_posts_that_nobody_answers(tmp_path):
     posts = [{**post, "in_reply_to": None} for post in talk(30)]
     with pytest.raises(ValueError, match="not one reply whose post is there as well"):
-        preparation_of(write(tmp_path / "in", posts), tmp_path / "out").run()
+        prepare(preparation_of(write(tmp_path / "in", posts), tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
@@ -255,7 +256,7 @@ def test_settings_of_posts_are_refused_for_dialogues(tmp_path):
 def test_a_forgotten_person_stays_forgotten(tmp_path):
     output = tmp_path / "out"
     preparation = preparation_of(write(tmp_path / "in", talk()), output)
-    preparation.run()
+    prepare(preparation)
     before = len(rows_of(output))
     PersonInCorpus(output, "user3").forget()
     assert people_of(output) == {f"user{number}" for number in range(10) if number != 3}
@@ -263,9 +264,9 @@ def test_a_forgotten_person_stays_forgotten(tmp_path):
     path = output / "pretrain" / "train" / "part-00000.parquet"
     rows = rows_of(output)
     path.unlink()
-    preparation.run()  # from pairs/, in which the person is not either
+    prepare(preparation)  # from pairs/, in which the person is not either
     assert rows_of(output) == rows
-    assert preparation.run()["forgotten"] == 1
+    assert prepare(preparation)["forgotten"] == 1
 
 
 def people_of(output):
@@ -277,26 +278,26 @@ def test_who_opted_out_is_left_at_the_door(tmp_path):
     (tmp_path / "opt_out.txt").write_text("user3\n")
     corpus = write(tmp_path / "in", posts)
     preparation = preparation_of(corpus, tmp_path / "out", opt_out=tmp_path / "opt_out.txt")
-    manifest = preparation.run()
+    manifest = prepare(preparation)
     assert "user3" not in people_of(tmp_path / "out")
     assert manifest["dropped"]["opted out"] == sum(post["author"] == "user3" for post in posts)
     (tmp_path / "opt_out.txt").write_text("user3\nuser5\n")
     with pytest.raises(ValueError, match="1 of the people in .*opt_out.txt are in .*out: take each out"):
-        preparation.run()
+        prepare(preparation)
     PersonInCorpus(tmp_path / "out", "user5").forget()
     manifest = (tmp_path / "out" / "manifest.json").read_bytes()
-    preparation.run()
+    prepare(preparation)
     assert (tmp_path / "out" / "manifest.json").read_bytes() == manifest  # runs know their data by it
 
 
 def test_two_runs_may_look_at_a_finished_directory_at_once(tmp_path):
     preparation = preparation_of(write(tmp_path / "in", talk()), tmp_path / "out")
-    preparation.run()
+    prepare(preparation)
     with alone(tmp_path / "out"):
-        preparation.run()
+        prepare(preparation)
         (tmp_path / "out" / "pretrain" / "train" / "part-00000.parquet").unlink()
         with pytest.raises(ValueError, match="another preparation is at work"):
-            preparation.run()
+            prepare(preparation)
 
 
 class Recorder(ProfileSource):
@@ -328,7 +329,7 @@ def test_held_out_responses_are_no_evidence(tmp_path, num_buckets):
     corpus = write(tmp_path / "in", posts)
     corpus.profiles = Recorder()
     output = tmp_path / "out"
-    manifest = preparation_of(corpus, output, num_buckets=num_buckets).run()
+    manifest = prepare(preparation_of(corpus, output, num_buckets=num_buckets))
     assert manifest["profiles"] == 10
     assert pq.read_table(output / "profiles.parquet")["user"].to_pylist() == sorted(f"user{n}" for n in range(10))
     tokenizer = load_tokenizer(output / "tokenizer")
@@ -346,8 +347,8 @@ def test_broken_lines_are_counted_up_to_a_share(tmp_path):
         r"(?s)3 records could not be read, more than the allowed share 0.001:.*3 not JSON .such as .*posts-0.jsonl"
     )
     with pytest.raises(ValueError, match=message):
-        preparation_of(corpus, tmp_path / "out", max_dropped=0.001).run()
+        prepare(preparation_of(corpus, tmp_path / "out", max_dropped=0.001))
     assert not (tmp_path / "out").exists()
-    manifest = preparation_of(corpus, tmp_path / "out", max_dropped=0.01).run()
+    manifest = prepare(preparation_of(corpus, tmp_path / "out", max_dropped=0.01))
     assert manifest["dropped"]["not JSON"] == 3
     assert manifest["num_posts"] == 300

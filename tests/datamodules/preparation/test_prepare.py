@@ -21,6 +21,7 @@ from tokenizers import Tokenizer
 
 from artefacts.manifest import num_pairs, read_manifest
 from datamodules.corpora import Corpus, Dialogue, Drops, Jsonl, Turn
+from datamodules.preparation.run import prepare
 from datamodules.preparation.settings import Preparation
 from datamodules.preparation.splits import SplitRule
 from datamodules.preparation.tokenizer import load_tokenizer
@@ -121,7 +122,7 @@ def test_profiles_are_written_a_row_an_attribute(prepared: Path) -> None:
 
 
 def test_without_profiles_there_is_no_file_of_them(tmp_path: Path) -> None:
-    preparation_of(Listed(few()), tmp_path / "out").run()
+    prepare(preparation_of(Listed(few()), tmp_path / "out"))
     assert not (tmp_path / "out" / "profiles.parquet").exists()
 
 
@@ -134,14 +135,14 @@ def test_the_tokenizer_has_seen_only_the_pre_training_split(prepared: Path) -> N
 def test_where_everybody_is_a_target_user_their_training_turns_make_the_tokenizer(tmp_path: Path) -> None:
     talk = [dialogue(f"d{number}", "apple banana", "cherry", "apple", "banana cherry") for number in range(12)]
     rule = SplitRule(num_target_users=2, min_turns=1, max_turns=100, min_dialogues=1)
-    manifest = Preparation(Listed(talk), tmp_path / "out", rule, vocabulary_size=300).run()
+    manifest = prepare(Preparation(Listed(talk), tmp_path / "out", rule, vocabulary_size=300))
     assert manifest["splits"]["pretrain/train"] == []
     assert num_pairs(manifest, "users/train") > 0
 
 
 def test_long_turns_are_cut_from_the_end_and_counted(tmp_path: Path) -> None:
     talk = [dialogue(f"d{number}", "hi", "one two three four five six seven", "yes") for number in range(5)]
-    manifest = preparation_of(Listed(talk), tmp_path / "out", max_turn_tokens=3).run()
+    manifest = prepare(preparation_of(Listed(talk), tmp_path / "out", max_turn_tokens=3))
     tokenizer = load_tokenizer(tmp_path / "out" / "tokenizer")
     full = tokenizer.encode("one two three four five six seven").ids
     rows = pq.read_table(tmp_path / "out/pretrain/train").to_pylist()
@@ -152,7 +153,7 @@ def test_long_turns_are_cut_from_the_end_and_counted(tmp_path: Path) -> None:
 
 def test_texts_are_normalised_and_white_space_folded(tmp_path: Path) -> None:
     talk = [dialogue(f"d{number}", "hi", "ＡＢＣ　１２３ ｶﾞ\u00a0x") for number in range(5)]
-    preparation_of(Listed(talk), tmp_path / "out").run()
+    prepare(preparation_of(Listed(talk), tmp_path / "out"))
     tokenizer = load_tokenizer(tmp_path / "out" / "tokenizer")
     rows = pq.read_table(tmp_path / "out/pretrain/train").to_pylist()
     assert {tokenizer.decode(row["response_ids"]) for row in rows} == {"ABC 123 ガ x"}
@@ -161,7 +162,7 @@ def test_texts_are_normalised_and_white_space_folded(tmp_path: Path) -> None:
 @pytest.mark.parametrize("typed", ["<|speaker|>", "</s>", "＜/s＞", "<|speaker  profile|>"])
 def test_a_marker_that_somebody_typed_is_no_marker(tmp_path: Path, typed: str) -> None:
     talk = [dialogue(f"d{number}", f"a {typed} b", f"{typed}{typed}", "yes") for number in range(5)]
-    preparation_of(Listed(talk), tmp_path / "out").run()
+    prepare(preparation_of(Listed(talk), tmp_path / "out"))
     for row in pq.read_table(tmp_path / "out/pretrain/train").to_pylist():
         assert min(row["context_ids"] + row["response_ids"]) > 6  # 0 to 6 are padding, end, unknown and markers
 
@@ -173,7 +174,7 @@ def test_a_second_run_finds_the_work_done(
     prepared: Path, preparation: Preparation, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in prepared.rglob("*")}
-    manifest = preparation.run()
+    manifest = prepare(preparation)
     assert manifest == read_manifest(prepared)
     assert {path: path.stat().st_mtime_ns for path in prepared.rglob("*")} == before
     assert capsys.readouterr().out == (
@@ -183,14 +184,14 @@ def test_a_second_run_finds_the_work_done(
 
 
 def test_the_same_corpus_gives_the_same_files(prepared: Path, preparation: Preparation, tmp_path: Path) -> None:
-    replace(preparation, output=tmp_path / "again").run()
+    prepare(replace(preparation, output=tmp_path / "again"))
     assert hashes(tmp_path / "again") == hashes(prepared)
 
 
 def test_other_settings_are_refused_and_named(prepared: Path, preparation: Preparation) -> None:
     changed = replace(preparation, vocabulary_size=500, splits=replace(preparation.splits, seed=3))
     with pytest.raises(ValueError, match="prepared with other settings") as error:
-        changed.run()
+        prepare(changed)
     assert "vocabulary_size was 400, now 500); give another output, or delete" in str(error.value)
     assert "'seed': 0}, now {" in str(error.value)
     assert "max_turn_tokens" not in str(error.value)
@@ -198,19 +199,19 @@ def test_other_settings_are_refused_and_named(prepared: Path, preparation: Prepa
 
 def test_another_kind_of_corpus_is_refused(preparation: Preparation) -> None:
     with pytest.raises(ValueError, match="corpus was InventedCorpus, now Listed"):
-        replace(preparation, corpus=Listed(few())).run()
+        prepare(replace(preparation, corpus=Listed(few())))
 
 
 def test_changed_input_is_refused_and_missing_input_is_not_needed(tmp_path: Path) -> None:
     source = tmp_path / "chats.txt"
     source.write_text("first")
     preparation = preparation_of(Listed(few(), source=source), tmp_path / "out")
-    preparation.run()
+    prepare(preparation)
     source.write_text("second")
     with pytest.raises(ValueError, match="out was prepared from other files than .*chats.txt, or from an older state"):
-        preparation.run()
+        prepare(preparation)
     source.unlink()
-    assert preparation.run()["num_dialogues"] == 10
+    assert prepare(preparation)["num_dialogues"] == 10
 
 
 def test_a_directory_that_is_something_else_is_left_alone(tmp_path: Path) -> None:
@@ -219,7 +220,7 @@ def test_a_directory_that_is_something_else_is_left_alone(tmp_path: Path) -> Non
     with pytest.raises(
         ValueError, match=r"thesis exists but is no prepared corpus \(no manifest.json\); choose another"
     ):
-        preparation_of(Listed(few()), tmp_path / "thesis").run()
+        prepare(preparation_of(Listed(few()), tmp_path / "thesis"))
     assert (tmp_path / "thesis" / "chapter.tex").read_text() == "years of work"
 
 
@@ -227,14 +228,8 @@ def test_two_preparations_at_once_are_refused(tmp_path: Path) -> None:
     with (tmp_path / "out.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(ValueError, match="another preparation is at work on .*out; wait for it, or give another"):
-            preparation_of(Listed(few()), tmp_path / "out").run()
-    preparation_of(Listed(few()), tmp_path / "out").run()
-
-
-def test_what_is_finished_is_used_by_several_at_once(prepared: Path, preparation: Preparation) -> None:
-    with prepared.with_name("invented.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        assert preparation.run()["num_dialogues"] == 70
+            prepare(preparation_of(Listed(few()), tmp_path / "out"))
+    prepare(preparation_of(Listed(few()), tmp_path / "out"))
 
 
 # ---- bad input
@@ -247,33 +242,20 @@ def test_drops_are_printed_and_stop_preparation_above_the_share(
     with pytest.raises(
         ValueError, match="2 of 12 dialogues would be dropped, more than the allowed share 0.1"
     ) as error:
-        preparation_of(corpus, tmp_path / "out", max_dropped=0.1).run()
+        prepare(preparation_of(corpus, tmp_path / "out", max_dropped=0.1))
     assert "raise max_dropped" in str(error.value)
     assert not (tmp_path / "out").exists()
-    manifest = preparation_of(corpus, tmp_path / "out", max_dropped=0.2).run()
+    manifest = prepare(preparation_of(corpus, tmp_path / "out", max_dropped=0.2))
     assert manifest["dropped"] == {"no text": 2}
-    assert (
-        "10 of 12 dialogues are used; dropped:\n         2 no text (such as line 0; line 1)" in capsys.readouterr().out
-    )
+    said = capsys.readouterr().out
+    assert "10 of 12 dialogues are used; dropped:\n             2 no text (such as line 0; line 1)" in said
 
 
 def test_an_empty_corpus_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.jsonl").write_text("\n")
     with pytest.raises(ValueError, match="mine.jsonl: not one usable dialogue"):
-        preparation_of(Jsonl(tmp_path / "mine.jsonl"), tmp_path / "out").run()
+        prepare(preparation_of(Jsonl(tmp_path / "mine.jsonl"), tmp_path / "out"))
     assert not (tmp_path / "out").exists()
-
-
-def test_too_few_people_leave_nothing_behind(tmp_path: Path) -> None:
-    preparation = Preparation(Listed(few()), tmp_path / "out", SplitRule(num_target_users=3), vocabulary_size=300)
-    with pytest.raises(ValueError, match="3 target users asked for, but only 0 of 2 people"):
-        preparation.run()
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_missing_manifest_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="make it with: lightning prepare --config"):
-        read_manifest(tmp_path)
 
 
 # ---- kill -9
@@ -288,6 +270,7 @@ import sys, time
 from pathlib import Path
 from datamodules.corpora import Jsonl
 from datamodules.preparation import in_memory
+from datamodules.preparation.run import prepare
 from datamodules.preparation.settings import Preparation
 from datamodules.preparation.splits import SplitRule
 
@@ -302,7 +285,7 @@ if place:
         time.sleep(60)
         return result
     setattr(owner, name, stop_here)
-Preparation(Jsonl(source), output, rule, vocabulary_size=400).run()
+prepare(Preparation(Jsonl(source), output, rule, vocabulary_size=400))
 """
 
 
@@ -319,7 +302,7 @@ def test_kill_and_run_again_gives_what_an_undisturbed_run_gives(
     assert process.returncode == -signal.SIGKILL
     assert not output.exists()
     assert output.with_name("out.partial").is_dir()
-    Preparation(Jsonl(invented_jsonl), output, split_rule, vocabulary_size=400).run()
+    prepare(Preparation(Jsonl(invented_jsonl), output, split_rule, vocabulary_size=400))
     assert hashes(output) == hashes(undisturbed)
     assert not output.with_name("out.partial").exists()
 
@@ -327,7 +310,7 @@ def test_kill_and_run_again_gives_what_an_undisturbed_run_gives(
 @pytest.fixture(scope="module")
 def undisturbed(invented_jsonl: Path, split_rule: SplitRule, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("undisturbed") / "out"
-    Preparation(Jsonl(invented_jsonl), output, split_rule, vocabulary_size=400).run()
+    prepare(Preparation(Jsonl(invented_jsonl), output, split_rule, vocabulary_size=400))
     return output
 
 
@@ -335,7 +318,7 @@ def undisturbed(invented_jsonl: Path, split_rule: SplitRule, tmp_path_factory: p
 
 
 def test_a_tokenizer_is_taken_over_instead_of_trained(prepared: Path, tmp_path: Path) -> None:
-    manifest = preparation_of(Listed(few()), tmp_path / "out", tokenizer=prepared / "tokenizer").run()
+    manifest = prepare(preparation_of(Listed(few()), tmp_path / "out", tokenizer=prepared / "tokenizer"))
     theirs = read_manifest(prepared)
     assert manifest["tokenizer_fingerprint"] == theirs["tokenizer_fingerprint"]
     assert manifest["vocabulary_size"] == theirs["vocabulary_size"]  # not the 300 of these settings
@@ -349,20 +332,20 @@ def test_a_tokenizer_is_taken_over_instead_of_trained(prepared: Path, tmp_path: 
 
 
 def test_another_tokenizer_than_before_is_refused(prepared: Path, tmp_path: Path) -> None:
-    preparation_of(Listed(few()), tmp_path / "out").run()
+    prepare(preparation_of(Listed(few()), tmp_path / "out"))
     with pytest.raises(ValueError, match="prepared with other settings .*tokenizer was None, now"):
-        preparation_of(Listed(few()), tmp_path / "out", tokenizer=prepared / "tokenizer").run()
+        prepare(preparation_of(Listed(few()), tmp_path / "out", tokenizer=prepared / "tokenizer"))
 
 
 def test_what_is_no_tokenizer_of_ours_is_refused(word_tokenizer: Tokenizer, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no tokenizer.json in "):
-        preparation_of(Listed(few()), tmp_path / "out", tokenizer=tmp_path).run()
+        prepare(preparation_of(Listed(few()), tmp_path / "out", tokenizer=tmp_path))
     word_tokenizer.save(str(tmp_path / "tokenizer.json"))
     vocabulary = json.loads((tmp_path / "tokenizer.json").read_text())
     text = json.dumps(vocabulary).replace("<|speaker profile|>", "<|other|>")
     (tmp_path / "tokenizer.json").write_text(text)
     with pytest.raises(ValueError, match=r"'<\|speaker profile\|>': None.*give the directory of a backbone"):
-        preparation_of(Listed(few()), tmp_path / "out", tokenizer=tmp_path).run()
+        prepare(preparation_of(Listed(few()), tmp_path / "out", tokenizer=tmp_path))
     assert not (tmp_path / "out").exists()
 
 
@@ -370,12 +353,12 @@ def test_what_is_prepared_serves_without_the_tokenizer_that_it_was_given(prepare
     source = tmp_path / "tokenizer"
     ours = preparation_of(Listed(few()), tmp_path / "users", tokenizer=source)
     with pytest.raises(FileNotFoundError, match="no tokenizer.json in "):
-        ours.run()
+        prepare(ours)
     shutil.copytree(prepared / "tokenizer", source)
-    manifest = ours.run()
+    manifest = prepare(ours)
     text = (source / "tokenizer.json").read_text()
     (source / "tokenizer.json").write_text(text + " ")
     with pytest.raises(ValueError, match=f"tokenizer was {manifest['tokenizer_fingerprint']}, now"):
-        ours.run()
+        prepare(ours)
     shutil.rmtree(source)
-    assert ours.run() == manifest
+    assert prepare(ours) == manifest

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from datamodules.preparation.at_scale import shuffle
-from datamodules.preparation.at_scale.shuffle import ShuffleWriter, hash_of_both, hash_strings, read_bucket, share_of
+from datamodules.preparation.at_scale.shuffle import hash_of_both, hash_strings, read_bucket, share_of, shuffle_file
 
 SCHEMA = pa.schema({"name": pa.string(), "ids": pa.list_(pa.uint16())})
 MASK = 2**64 - 1
@@ -75,7 +75,7 @@ def test_every_row_comes_back_in_its_bucket(tmp_path, monkeypatch, round):
     monkeypatch.setattr(shuffle, "BYTES_PER_ROUND", round)
     expected = {bucket: [] for bucket in range(5)}
     for number in range(3):
-        with ShuffleWriter(tmp_path / f"{number}.arrow", SCHEMA, 5) as writer:
+        with shuffle_file(tmp_path / f"{number}.arrow", SCHEMA, 5) as writer:
             for block in range(2):
                 table = rows(40, seed=10 * number + block)
                 buckets = np.random.default_rng(number).choice([0, 1, 2, 4], size=40)  # nothing for bucket 3
@@ -88,13 +88,13 @@ def test_every_row_comes_back_in_its_bucket(tmp_path, monkeypatch, round):
 
 
 def test_a_file_of_nothing(tmp_path):
-    with ShuffleWriter(tmp_path / "0.arrow", SCHEMA, 3):
+    with shuffle_file(tmp_path / "0.arrow", SCHEMA, 3):
         pass
     assert read_bucket([tmp_path / "0.arrow"], 1, 3, SCHEMA).num_rows == 0
 
 
 def test_what_fails_leaves_no_file(tmp_path):
-    with pytest.raises(RuntimeError), ShuffleWriter(tmp_path / "0.arrow", SCHEMA, 3) as writer:
+    with pytest.raises(RuntimeError), shuffle_file(tmp_path / "0.arrow", SCHEMA, 3) as writer:
         writer.write(rows(10), np.zeros(10, dtype=np.int64))
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
@@ -102,7 +102,7 @@ def test_what_fails_leaves_no_file(tmp_path):
 
 def test_a_truncated_file_is_named(tmp_path):
     path = tmp_path / "0.arrow"
-    with ShuffleWriter(path, SCHEMA, 1) as writer:
+    with shuffle_file(path, SCHEMA, 1) as writer:
         writer.write(rows(100), np.zeros(100, dtype=np.int64))
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(ValueError, match=r"0\.arrow is damaged or truncated"):

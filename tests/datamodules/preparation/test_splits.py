@@ -28,17 +28,6 @@ def rule(**changes: Any) -> SplitRule:
     return SplitRule(**{"num_target_users": 1, "min_turns": 10, "max_turns": 10, "min_dialogues": 10, **changes})
 
 
-def test_ten_equal_dialogues_split_eight_one_one() -> None:
-    dialogues = [dialogue(str(number), "ada", "ben") for number in range(10)]
-    assert split_by_time(dialogues, "ada", rule()) == ["users/train"] * 8 + ["users/validation"] + ["users/test"]
-
-
-def test_shares_count_turns_and_not_dialogues() -> None:
-    # Own turns 6, 2, 1, 1 of 10: the middles lie at 0.3, 0.7, 0.85 and 0.95.
-    dialogues = [dialogue(str(number), "ada", "ben", count) for number, count in enumerate((6, 2, 1, 1))]
-    assert split_by_time(dialogues, "ada", rule()) == ["users/train"] * 2 + ["users/validation", "users/test"]
-
-
 def test_partners_turns_do_not_count() -> None:
     turns = tuple(Turn(person, "word") for person in ("ben", "ada", "ben"))
     dialogues = [dialogue(str(number), "ada", "ben") for number in range(9)] + [Dialogue("9", turns, "invented")]
@@ -48,15 +37,16 @@ def test_partners_turns_do_not_count() -> None:
 @pytest.mark.parametrize(
     ("counts", "splits"),
     [
+        ((1,) * 10, ["users/train"] * 8 + ["users/validation", "users/test"]),
+        # Shares count turns: the middles lie at 0.3, 0.7, 0.85 and 0.95 of 10.
+        ((6, 2, 1, 1), ["users/train"] * 2 + ["users/validation", "users/test"]),
         ((1, 1, 20), ["users/train", "users/validation", "users/test"]),  # the last one alone is 91 % of all turns
         ((20, 1, 1), ["users/train", "users/test", "users/test"]),  # the middle of the second lies at 0.93
         ((1, 1), ["users/validation", "users/test"]),
         ((5,), ["users/test"]),
     ],
 )
-def test_the_last_dialogue_is_always_test_and_the_one_before_never_training(
-    counts: tuple[int, ...], splits: list[str]
-) -> None:
+def test_splits_by_time_with_a_last_dialogue_that_is_always_test(counts: tuple[int, ...], splits: list[str]) -> None:
     dialogues = [dialogue(str(number), "ada", "ben", count) for number, count in enumerate(counts)]
     assert split_by_time(dialogues, "ada", rule()) == splits
 
@@ -156,9 +146,5 @@ def test_without_a_number_everybody_eligible_is_a_target_user() -> None:
     # ada and ben have ten turns in ten dialogues; cleo and dan one in one.
     dialogues = [dialogue(str(number), "ada", "ben") for number in range(10)] + [dialogue("10", "cleo", "dan")]
     assert choose_target_users(dialogues, rule(num_target_users=None)) == ["ada", "ben"]
-    targets, splits = split_dialogues(dialogues[:10], rule(num_target_users=None))
-    assert targets == ["ada", "ben"]
-    assert not splits["pretrain/train"] + splits["pretrain/validation"]
-    assert {author for _, author in splits["users/test"]} == {"ada", "ben"}
     with pytest.raises(ValueError, match="all target users asked for, but only 0 of 2 people"):
         choose_target_users(dialogues[10:], rule(num_target_users=None))

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from datamodules.preparation.at_scale import task_engine as engine_module
+from datamodules.preparation.at_scale import engine_process, stage_tasks, task_engine
 from datamodules.preparation.at_scale.task_engine import Engine, StageFailed
 
 HERE = Path(__file__).parent
@@ -127,8 +127,8 @@ def test_after_a_killed_process_the_run_goes_on(native, tmp_path):
 
 
 def test_a_task_that_kills_its_process_again_and_again_ends(tmp_path):
-    stage = engine_module._Stage(square, {0: 1}, tmp_path)
-    (tmp_path / "0.tries").write_text("." * engine_module.MAX_TRIES)
+    stage = stage_tasks.StageTasks(square, {0: 1}, tmp_path)
+    (tmp_path / "0.tries").write_text("." * stage_tasks.MAX_TRIES)
     with pytest.raises(RuntimeError, match="killed 3 times"):
         stage.do(0)
     assert "killed 3 times" in json.loads((tmp_path / "0.error").read_text())["message"]
@@ -141,7 +141,7 @@ def test_nothing_outlives_the_command(tmp_path, number):
         "signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background\n"
         f"sys.path.insert(0, {str(HERE)!r})\n"
         "from pathlib import Path\n"
-        "from test_engine import sleep\n"
+        "from test_task_engine import sleep\n"
         "from datamodules.preparation.at_scale.task_engine import Engine\n"
         f"directory = Path({str(tmp_path)!r})\n"
         "with Engine('native', 2) as engine:\n"
@@ -185,25 +185,25 @@ def test_a_lost_machine_ends_the_query(monkeypatch):
     looks = [["a"], ["a", "b"], ["a", "b"], ["b"]]  # one more is welcome, one less is not
     ray = types.SimpleNamespace(nodes=lambda: [{"NodeID": name, "Alive": True} for name in looks.pop(0)])
     monkeypatch.setitem(sys.modules, "ray", ray)
-    monkeypatch.setattr(engine_module, "SECONDS_BETWEEN_NODES", 0)
+    monkeypatch.setattr(engine_process, "SECONDS_BETWEEN_NODES", 0)
     monkeypatch.setattr(os, "_exit", lambda code: (_ for _ in ()).throw(SystemExit(code)))
-    with pytest.raises(SystemExit, match=str(engine_module.LOST_NODE)):
-        engine_module._watch_nodes()
+    with pytest.raises(SystemExit, match=str(engine_process.LOST_NODE)):
+        engine_process._watch_nodes()
     assert not looks
 
 
 def test_after_a_lost_machine_the_stage_goes_on(native, tmp_path, monkeypatch, capsys):
-    ends = [engine_module.LOST_NODE, None]
-    watch = engine_module._watch
+    ends = [engine_process.LOST_NODE, None]
+    watch = task_engine._watch
 
     def lose(name, child, stage, num_tasks):
         if ends.pop(0) is None:
             return watch(name, child, stage, num_tasks)
         child.terminate()
         child.wait()
-        child.returncode = engine_module.LOST_NODE
+        child.returncode = engine_process.LOST_NODE
 
-    monkeypatch.setattr(engine_module, "_watch", lose)
+    monkeypatch.setattr(task_engine, "_watch", lose)
     assert [result["square"] for result in native.run("squares", square, [1, 2], tmp_path)] == [1, 4]
     assert "a machine of the Ray cluster was lost; going on without it" in capsys.readouterr().out
 
@@ -216,7 +216,7 @@ def test_settings_that_make_no_sense():
 
 
 def test_what_is_not_installed_is_named(monkeypatch):
-    monkeypatch.setattr(engine_module, "find_spec", lambda module: None if module == "ray" else True)
+    monkeypatch.setattr(task_engine, "find_spec", lambda module: None if module == "ray" else True)
     Engine("native", 1)
     with pytest.raises(ValueError, match=r"ray is not installed; get it with: pip install -e '\.\[ray\]'"):
         Engine("ray", 1)

@@ -17,8 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer
 
+from datamodules.prompts.loading import load_prompts
 from datamodules.prompts.profiles import ProfileControl, read_profiles
-from datamodules.prompts.rendering import Prompts, PromptTemplate, load_prompts
+from datamodules.prompts.rendering import Prompts
+from datamodules.prompts.template import PromptTemplate
 from datamodules.shards.ragged import Ragged
 from datamodules.shards.reader import ShardReader, TokenPairs
 

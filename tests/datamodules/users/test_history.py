@@ -16,7 +16,7 @@ import pytest
 from datamodules import UserSets
 from datamodules.batches import IGNORED
 from datamodules.preparation.settings import Preparation
-from datamodules.prompts.rendering import PromptTemplate
+from datamodules.prompts.template import PromptTemplate
 from datamodules.users.history import History, TrainingRows
 
 KINDS = ("duplicated", "truncated", "wrong_author")
@@ -159,7 +159,7 @@ def test_batches_have_the_most_recent_turns_and_counts_follow(corpus: Preparatio
     recent = {user: own[-13:] for user, own in stored(corpus).items()}
     assert [contents(data.train_dataloader(), user) for user in range(4)] == [Counter(recent[u]) for u in data.users]
     assert data.num_train_batches("ben") == 4
-    assert data.label_tokens_per_batch("ben") == sum(len(row) - 1 for row in recent["ben"]) / 4
+    assert data.label_tokens_per_batch_of("ben") == sum(len(row) - 1 for row in recent["ben"]) / 4
     assert len(data.training_replies("ben")) == 13
 
 
@@ -181,7 +181,7 @@ def test_training_rows_alone_are_changed(corpus: Preparation, kind: str) -> None
                 "wrong_author": row in others,
             }[kind]
         assert noisy.num_train_batches(user) == clean.num_train_batches(user) == 6
-        assert noisy.label_tokens_per_batch(user) * 6 == sum((len(row) - 1) * n for row, n in found.items())
+        assert noisy.label_tokens_per_batch_of(user) * 6 == sum((len(row) - 1) * n for row, n in found.items())
         for loader, split in ((noisy.val_dataloader(), "validation"), (noisy.test_dataloader(), "test")):
             assert contents(loader, index) == Counter(stored(corpus, split)[user])
 

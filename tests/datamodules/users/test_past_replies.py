@@ -17,7 +17,8 @@ from tokenizers import Tokenizer
 
 from datamodules import UserSets
 from datamodules.preparation.settings import Preparation
-from datamodules.prompts.rendering import Prompts, PromptTemplate
+from datamodules.prompts.rendering import Prompts
+from datamodules.prompts.template import PromptTemplate
 from datamodules.shards.ragged import Ragged
 from datamodules.shards.reader import TokenPairs
 from datamodules.users.past_replies import Retrieved
@@ -211,7 +212,7 @@ def test_others_in_the_same_row_group_are_not_searched(preparation: Preparation)
     assert inputs_of(data, "validation").keys() == {
         row["pair_id"] for row in rows_of(preparation, "validation") if row["speaker"] == "ben"
     }
-    assert data.past.found_for.cache_info().currsize == 1
+    assert data.past.prefixes_of.cache_info().currsize == 1
 
 
 def test_a_user_is_searched_once_for_all_rounds(preparation: Preparation) -> None:
@@ -221,7 +222,7 @@ def test_a_user_is_searched_once_for_all_rounds(preparation: Preparation) -> Non
         inputs_of(data, "train")
         inputs_of(data, "validation")
     assert data.past.index_of.cache_info().misses == 4
-    assert data.past.found_for.cache_info().misses == 8
+    assert data.past.prefixes_of.cache_info().misses == 8
 
 
 def test_somebody_with_one_dialogue_has_nothing_in_front(preparation: Preparation, tmp_path: Path) -> None:

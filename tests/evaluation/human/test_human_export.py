@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.human.export import REAL, HumanEvalExport, json_in_html, usable_pairs
+from commands.human_eval import HumanEvalExport
+from evaluation.human.page import REAL, json_in_html, usable_pairs
 from evaluation.results.predictions import read_predictions
 
 USERS = ("uid-ada", "uid-ben", "uid-cleo")

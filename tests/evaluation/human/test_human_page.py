@@ -15,8 +15,8 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from evaluation.human.export import REAL, HumanEvalExport
-from evaluation.human.score import HumanEvalScore
+from commands.human_eval import HumanEvalExport, HumanEvalScore
+from evaluation.human.page import REAL
 
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",

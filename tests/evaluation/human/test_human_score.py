@@ -12,7 +12,7 @@ import json
 
 import pytest
 
-from evaluation.human.score import HumanEvalScore
+from commands.human_eval import HumanEvalScore
 
 REAL, BASE = ["real reply"], ["base"]
 ASKED = {"c": ("choice", [REAL, BASE]), "r": ("rating", [REAL]), "b": ("rating", [BASE])}

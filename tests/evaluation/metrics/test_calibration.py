@@ -7,9 +7,9 @@ Cosines: northeast with east 0.6, with north 0.8; east with north 0. Turns of th
 import numpy as np
 import pytest
 
+from artefacts.predictions import Prediction
 from evaluation.metrics.calibration import achieved, ceiling, covered, floor
 from evaluation.metrics.similarity import TextEncoder
-from evaluation.results.predictions import Prediction
 
 ITEMS = {
     ("ann", 0): ("why?", "east", ["east", "north"]),

@@ -8,7 +8,7 @@ import pytest
 
 from evaluation.metrics import similarity
 from evaluation.metrics.embedding_cache import EmbeddingCache, fingerprint_of_directory
-from evaluation.metrics.similarity import SentenceSimilarity, TextEncoder
+from evaluation.metrics.similarity import TextEncoder
 
 VECTORS = {"east": (1.0, 0.0), "north": (0.0, 2.0), "northeast": (3.0, 4.0)}
 
@@ -50,20 +50,6 @@ def test_the_second_run_encodes_nothing_and_scores_the_same(encoder_directory, t
     assert asked == ["northeast", "east"]
     TextEncoder(str(encoder_directory), tmp_path / "cache").vectors(["north", "east"])
     assert asked == ["northeast", "east", "north"]
-
-
-@pytest.mark.parametrize("kept", [True, False])
-def test_a_metric_encodes_a_reference_once_for_all_epochs_and_tables(encoder_directory, tmp_path, asked, kept):
-    cache = tmp_path / "cache" if kept else None
-    metric = SentenceSimilarity(str(encoder_directory), cache)
-    for generated, expected in (("northeast", 0.6), ("north", 0.0)):  # two epochs
-        metric.update([generated], ["east"])
-        assert metric.compute().item() == pytest.approx(expected)
-        metric.reset()
-    assert asked == ["northeast", "east", "north"] + ([] if kept else ["east"])
-    if kept:
-        assert cosine(encoder_directory, cache) == pytest.approx(0.6)
-        assert asked == ["northeast", "east", "north"]
 
 
 def test_other_weights_under_the_same_name_are_another_encoder(encoder_directory, tmp_path, asked):

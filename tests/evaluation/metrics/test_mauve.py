@@ -5,9 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from evaluation.metrics.mauve import mauve, mauve_scores
+from artefacts.predictions import Prediction
+from evaluation.metrics.mauve import mauve
 from evaluation.metrics.similarity import TextEncoder
-from evaluation.results.predictions import Prediction
+from evaluation.scores.corpus_scores import mauve_scores
 
 
 class Axes:

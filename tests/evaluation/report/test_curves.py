@@ -2,7 +2,7 @@
 
 import pytest
 
-from evaluation.report.curves import curve_figure, line_name
+from evaluation.report.curves import curve_picture, line_name
 from evaluation.report.plots import save_png
 
 SYSTEMS = {
@@ -21,7 +21,7 @@ def drawn(figure):
 
 
 def test_systems_that_differ_in_nothing_else_make_a_line(tmp_path):
-    figure = curve_figure(SYSTEMS, FOUND | {"base": 90.0}, ["n"], "title")
+    figure = curve_picture(SYSTEMS, FOUND | {"base": 90.0}, ["n"], "title")
     assert drawn(figure) == {
         "LoRA": [[25.0, 82.0], [100.0, 81.0], [400.0, 83.0]],
         "all weights": [[25.0, 84.0], [400.0, 85.0]],
@@ -34,12 +34,12 @@ def test_systems_that_differ_in_nothing_else_make_a_line(tmp_path):
 
 
 def test_no_point_of_a_line_is_the_best_where_a_system_across_is_better():
-    assert not [label for label in drawn(curve_figure(SYSTEMS, FOUND, ["n"], "title")) if "best" in label]
+    assert not [label for label in drawn(curve_picture(SYSTEMS, FOUND, ["n"], "title")) if "best" in label]
 
 
 def test_a_system_that_was_not_scored_is_left_out():
     found = {name: value for name, value in FOUND.items() if name != "LoRA, 100 turns"}
-    assert drawn(curve_figure(SYSTEMS, found, ["n"], "title"))["LoRA"] == [[25.0, 82.0], [400.0, 83.0]]
+    assert drawn(curve_picture(SYSTEMS, found, ["n"], "title"))["LoRA"] == [[25.0, 82.0], [400.0, 83.0]]
 
 
 def test_another_override_makes_another_line_and_of_several_settings_each():
@@ -49,14 +49,14 @@ def test_another_override_makes_another_line_and_of_several_settings_each():
         "LoRA, double 10 %": ("lora.yaml", {"a.double": 0.1}),
         "LoRA, r=8, cut 10 %": ("lora.yaml", {"a.cut": 0.1, "rank": 8}),
     }
-    figure = curve_figure(systems, dict.fromkeys(systems, 1.0), ["a.cut", "a.double"], "title")
+    figure = curve_picture(systems, dict.fromkeys(systems, 1.0), ["a.cut", "a.double"], "title")
     assert list(drawn(figure))[:3] == ["LoRA, cut", "LoRA, double 10 %", "LoRA, r=8, cut 10 %"]
     assert figure.axes[0].get_xlabel() == "cut or double"
     both = {"both": ("lora.yaml", {"a.cut": 0.1, "a.double": 0.1})}
     with pytest.raises(ValueError, match="'both' overrides .*one line only"):
-        curve_figure(both, {"both": 1.0}, ["a.cut", "a.double"], "title")
+        curve_picture(both, {"both": 1.0}, ["a.cut", "a.double"], "title")
     with pytest.raises(ValueError, match="no system that was scored overrides 'x' or 'y'"):
-        curve_figure(systems, dict.fromkeys(systems, 1.0), ["x", "y"], "title")
+        curve_picture(systems, dict.fromkeys(systems, 1.0), ["x", "y"], "title")
 
 
 def test_lines_whose_names_are_alike_are_called_by_their_systems():
@@ -66,6 +66,6 @@ def test_lines_whose_names_are_alike_are_called_by_their_systems():
         "r 3": ("b.yaml", {"n": 3}),
     }
     systems["r"] = systems.pop("r 1")
-    assert list(drawn(curve_figure(systems, dict.fromkeys(systems, 1.0), ["n"], "title")))[:2] == ["r 2, r 3", "r"]
+    assert list(drawn(curve_picture(systems, dict.fromkeys(systems, 1.0), ["n"], "title")))[:2] == ["r 2, r 3", "r"]
     assert line_name(["LoRA r=1", "LoRA r=12"], "x") == "LoRA"
     assert line_name(["1", "12"], "x") == "x"

@@ -4,14 +4,9 @@ import json
 
 import pytest
 
-from evaluation.results.predictions import (
-    Prediction,
-    card_facts,
-    check_same_pairs,
-    check_same_split,
-    on_other_backbones,
-    read_card,
-)
+from artefacts.predictions import Prediction
+from evaluation.results.cards import card_facts, check_same_split, on_other_backbones, read_card
+from evaluation.results.predictions import check_same_pairs
 from evaluation.results.predictions import read_predictions as read
 
 GOOD = {
@@ -74,8 +69,11 @@ def test_malformed_line_names_file_line_and_reason(tmp_path, bad, reason):
     assert reason in str(caught.value)
 
 
-def test_missing_and_empty_files(tmp_path):
+def test_files_that_are_missing_or_empty_or_have_some_likelihoods(tmp_path):
     """A missing file names the command that makes it; an empty one is not an empty test set."""
+    silent = {**GOOD, "pair_id": 1, "nll": None, "tokens": None}
+    with pytest.raises(ValueError, match="null in some lines"):
+        read(write(tmp_path / "some.jsonl", GOOD, silent))
     with pytest.raises(FileNotFoundError, match=r"lightning predict --config"):
         read(tmp_path / "predictions.jsonl")
     (tmp_path / "predictions.jsonl").touch()

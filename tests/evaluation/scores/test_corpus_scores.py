@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from sacrebleu.metrics import BLEU, CHRF
 
+from artefacts.predictions import Prediction
 from evaluation.metrics.text_metrics import chrf, sacrebleu
-from evaluation.results.predictions import Prediction
 from evaluation.scores.corpus_scores import corpus_scores
-from evaluation.scores.user_scores import CORPUS
+from evaluation.scores.figure import CORPUS
+from evaluation.statistics.bootstrap import Bootstrap
 
 REPLIES = ["the cat sat on the mat", "yes I do like it", "no I do", "we went to the sea again"]
 REFERENCES = ["the cat lay on the mat", "yes I like it", "never", "we went to the lake again"]
@@ -22,8 +23,8 @@ def records(users=6, turns=3, candidates=1):
     ]
 
 
-def by_metric(predictions, **settings):
-    found = corpus_scores({"a": predictions}, "word", **{"num_resamples": 300, "seed": 0, **settings})
+def by_metric(predictions):
+    found = corpus_scores({"a": predictions}, "word", Bootstrap(300, 0))
     return {score.metric: score for score in found if score.user == CORPUS}
 
 
@@ -65,7 +66,7 @@ def test_figures_are_those_of_all_candidates_and_turns_move_them():
 def test_users_have_what_is_tested():
     """Two users who say different things: the figures of each are those of their texts alone."""
     predictions = [p for p in records(users=2) if (p.user == "u0") == (p.pair_id < 2)]
-    found = {(s.user, s.metric): (s.value, s.n) for s in corpus_scores({"a": predictions}, "word", 100, 0)}
+    found = {(s.user, s.metric): (s.value, s.n) for s in corpus_scores({"a": predictions}, "word", Bootstrap(100, 0))}
     assert {metric for user, metric in found if user == "u1"} == {"chrF", "sacreBLEU", "ROUGE-L"}
     for user, of in (("u0", slice(0, 2)), ("u1", slice(2, 3))):
         expected = CHRF().corpus_score(REPLIES[of], [REFERENCES[of]]).score

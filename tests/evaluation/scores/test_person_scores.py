@@ -16,13 +16,17 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from artefacts.predictions import Prediction
 from commands.experiments.experiment import Experiment
 from commands.table import Table
 from evaluation.metrics.similarity import TextEncoder
-from evaluation.report.score_tables import SHOWN
+from evaluation.report.cells import Cells
+from evaluation.report.score_tables import person_rows
 from evaluation.results.predictions import read_predictions
-from evaluation.scores.person_scores import OTHERS, OWN, PERSON_FIGURES, REAL, PersonTable, person_rows
-from evaluation.statistics.significance import standings_of
+from evaluation.scores.person_scores import OTHERS, OWN, REAL, PersonTable
+from evaluation.scores.registry import FIGURES
+from evaluation.scores.standings import standings_of
+from evaluation.statistics.bootstrap import Bootstrap
 
 WORDS = ["amber", "birch", "cedar", "delta", "ember"]
 PEOPLE = [f"person {word}" for word in WORDS]
@@ -46,21 +50,24 @@ def write(folder, shift, nll=1.0, candidates=2):
     """Predictions of a system that says the word of the person `shift` places on, in each of its candidates."""
     folder.mkdir()
     lines = [
-        {
-            "user": user,
-            "pair_id": 10 * place + turn,
-            "context": [["partner", "well"]],
-            "reference": said(WORDS[place]),
-            "candidates": [said(WORDS[(place + shift) % 5])] * candidates,
-            "nll": nll,
-            "tokens": 1,
-        }
+        Prediction(
+            user=user,
+            pair_id=10 * place + turn,
+            context=(("partner", "well"),),
+            reference=said(WORDS[place]),
+            candidates=(said(WORDS[(place + shift) % 5]),) * candidates,
+            nll=nll,
+            tokens=1,
+        ).line()
         for place, user in enumerate(PEOPLE)
         for turn in range(4)
     ]
     path = folder / "predictions.jsonl"
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    path.write_text("".join(lines))
     return path
+
+
+TRAINING = {user: [said(word)] * 3 for user, word in zip(PEOPLE, WORDS, strict=True)}
 
 
 @pytest.fixture
@@ -71,17 +78,15 @@ def systems(tmp_path):
 @pytest.fixture
 def people(tmp_path, monkeypatch):
     """A prepared corpus with the training turns of the people."""
-    training = {user: [said(word)] * 3 for user, word in zip(PEOPLE, WORDS, strict=True)}
-    monkeypatch.setattr("commands.table.training_turns", lambda _: training)
-    monkeypatch.setattr("commands.table.check_corpus", lambda *_: None)
+    monkeypatch.setattr("evaluation.report.system_report.training_turns", lambda _: TRAINING)
+    monkeypatch.setattr("evaluation.results.systems.check_corpus", lambda *_: None)
     return tmp_path
 
 
 def test_every_figure_by_hand(systems):
-    training = {user: [said(word)] * 3 for user, word in zip(PEOPLE, WORDS, strict=True)}
-    table = PersonTable(training, TextEncoder(OneDirectionEach()), "word", num_resamples=200, seed=0)
+    table = PersonTable(TRAINING, TextEncoder(OneDirectionEach()), "word", Bootstrap(200, 0))
     scores = table.scores({name: read_predictions(path) for name, path in systems.items()})
-    heading, *rows = person_rows(scores, list(systems), {}, PERSON_FIGURES)
+    heading, *rows = person_rows(Cells(scores, {}, FIGURES), list(systems))
     found = {row[0]: [cell.split(" ")[0].strip("*") for cell in row[1:]] for row in rows}
     assert len(heading) == 9
     # All 20 turns of "good" are right, recognised, and stand word for word in training: two of two 5-grams each.
@@ -97,15 +102,15 @@ def test_every_figure_by_hand(systems):
 
 def test_marks_and_what_there_is_nothing_of(systems):
     """Every user's figure of "good" is the higher one: p is 1/32 and, times the six figures, no longer significant."""
-    training = {user: [said(word)] * 3 for user, word in zip(PEOPLE, WORDS, strict=True)}
     predictions = {name: read_predictions(path) for name, path in systems.items()}
     short = [replace(p, candidates=[p.candidates[0].split()[0]] * 2, reference="amber") for p in predictions["good"]]
-    table = PersonTable(training, TextEncoder(OneDirectionEach()), "word", num_resamples=200, seed=0)
+    table = PersonTable(TRAINING, TextEncoder(OneDirectionEach()), "word", Bootstrap(200, 0))
     scores = table.scores(predictions)
-    _, good, bad, *_ = person_rows(scores, ["good", "bad"], standings_of(scores, ["good", "bad"]), PERSON_FIGURES)
+    standings = standings_of(scores, ["good", "bad"])
+    _, good, bad, *_ = person_rows(Cells(scores, standings, FIGURES), ["good", "bad"])
     assert good[1].startswith("**1.000**") and bad[1].endswith(" =")
     assert not good[7].startswith("**")  # copying is neither better nor worse
-    _, row, *_ = person_rows(table.scores({"short": short}), ["short"], {}, PERSON_FIGURES)
+    _, row, *_ = person_rows(Cells(table.scores({"short": short}), {}, FIGURES), ["short"])
     assert row[7] == "-"  # not one 5-gram
     assert row[8].startswith("0.0%")
 
@@ -146,8 +151,8 @@ def test_predictions_of_earlier_weights_are_refused(systems, tmp_path):
 
 def test_persons_that_cannot_be_compared_are_left_out_with_the_reason(systems, tmp_path, monkeypatch):
     training = {user: [said(word)] * 3 for user, word in zip(PEOPLE[1:], WORDS[1:], strict=True)}
-    monkeypatch.setattr("commands.table.training_turns", lambda _: training)
-    monkeypatch.setattr("commands.table.check_corpus", lambda *_: None)
+    monkeypatch.setattr("evaluation.report.system_report.training_turns", lambda _: training)
+    monkeypatch.setattr("evaluation.results.systems.check_corpus", lambda *_: None)
     run(systems, tmp_path / "out", prepared=tmp_path)
     markdown = (tmp_path / "out" / "table.md").read_text()
     assert (
@@ -166,8 +171,8 @@ def test_a_prepared_corpus_that_is_damaged_stops_the_table(systems, tmp_path, mo
     def damaged(_):
         raise ValueError("tokenizer.json is damaged")
 
-    monkeypatch.setattr("commands.table.training_turns", damaged)
-    monkeypatch.setattr("commands.table.check_corpus", lambda *_: None)
+    monkeypatch.setattr("evaluation.report.system_report.training_turns", damaged)
+    monkeypatch.setattr("evaluation.results.systems.check_corpus", lambda *_: None)
     with pytest.raises(ValueError, match=r"tokenizer\.json is damaged"):
         run(systems, tmp_path / "out", prepared=tmp_path)
     assert not (tmp_path / "out" / "table.md").exists()
@@ -258,7 +263,7 @@ def test_every_score_of_a_table_can_be_named(systems, people):
     run(systems, people / "all", prepared=people, paper={"good": 0.57})
     with (people / "all" / "table.csv").open(newline="") as file:
         metrics = {row["metric"].partition(":")[0] for row in csv.DictReader(file)}
-    assert "best_of_n" in metrics and metrics <= set(SHOWN)
+    assert "best_of_n" in metrics and metrics <= set(FIGURES)
 
 
 def test_the_reference_is_the_first_system_even_if_it_has_nothing_of_what_is_shown(systems, people):

@@ -6,37 +6,33 @@ differences 1, 1, 1, 1, -1: two-sided exact p = 12 / 32 = 0.375.
 General: 4 nats per token under each user's weights, 3 under the reference's: exp(4), ratio e.
 """
 
-import csv
-import json
 import math
 import os
 
 import pytest
 
-from evaluation.scores.weight_scores import WEIGHT_FIGURES, caption_of_weights, read_test, weight_rows, weight_scores
+from artefacts.user_sums import write_user_sums
+from evaluation.report.captions import caption_of_weights
+from evaluation.report.cells import Cells
+from evaluation.report.score_tables import system_rows
+from evaluation.results.test_sums import read_test
+from evaluation.scores.registry import FIGURES
+from evaluation.scores.weight_scores import WEIGHT_FIGURES, weight_scores
+from evaluation.statistics.bootstrap import Bootstrap
 
 USERS = ["ann", "bob", "cy", "dot", "eve"]
 
 
-def write(run, general=40.0, own=30.0, swaps=True, **card):
-    run.mkdir()
-    with (run / "test_users.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        kinds = ("own", "train", "general", "other")
-        writer.writerow(["user", *(f"{kind}_{what}" for kind in kinds for what in ("nll", "tokens"))])
-        for user in USERS:
-            writer.writerow([user, own, 10, 25.0, 10, general, 10, 80.0 if user != "eve" else 40.0, 20])
-    if swaps:
-        with (run / "swaps.csv").open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["user", "adapter", "nll", "tokens"])
-            writer.writerows(
-                [user, other, own if user == other else (20.0 if user == "eve" else 40.0), 10]
-                for user in USERS
-                for other in USERS
-            )
-    found = {"backbone": "b1", "split": "s1", "train_turns": 5, "general_pairs": 7, **card}
-    (run / "test_users.card.json").write_text(json.dumps(found))
+def write(run, general=40.0, own=30.0, **card):
+    kinds = {"own": (own, 10), "train": (25.0, 10), "general": (general, 10), "other": (80.0, 20)}
+    sums = {kind: dict.fromkeys(USERS, pair) for kind, pair in kinds.items()}
+    sums["other"]["eve"] = (40.0, 20)
+    swaps = {
+        adapter: {user: (own if user == adapter else 20.0 if user == "eve" else 40.0, 10) for user in USERS}
+        for adapter in USERS
+    }
+    card = {"backbone": "b1", "split": "s1", "train_turns": 5, "general_pairs": 7, **card}
+    write_user_sums(run, sums, swaps, card)
     return run
 
 
@@ -45,7 +41,7 @@ def test_figures_by_hand(tmp_path):
         "base": read_test(write(tmp_path / "base", general=30.0), {}),
         "LoRA": read_test(write(tmp_path / "lora"), {"backbone": "b1", "split": "s1"}),
     }
-    scores = {(s.system, s.metric): s for s in weight_scores(tests, "base", num_resamples=500, seed=0)}
+    scores = {(s.system, s.metric): s for s in weight_scores(tests, "base", Bootstrap(500, 0))}
     expected = {
         "loss_gap": 0.5,
         "general_perplexity": math.exp(4),
@@ -60,7 +56,7 @@ def test_figures_by_hand(tmp_path):
     assert scores["LoRA", "general_perplexity"].low is None  # the same sums for all: no sample of anything
     swapped = scores["LoRA", "others_to_own"]
     assert math.exp(-1) <= swapped.low < swapped.value < swapped.high <= math.e
-    rows = weight_rows(list(scores.values()), ["base", "LoRA", "retrieval"], WEIGHT_FIGURES)
+    rows = system_rows(Cells(scores.values(), {}, FIGURES), WEIGHT_FIGURES, ["base", "LoRA", "retrieval"], "base")
     assert rows[2][:4] == ["LoRA", "+0.500", "54.60", "271.8"]
     assert rows[2][5:] == ["4 of 5", "80%", "0.38"]
     assert rows[3] == ["retrieval", *[""] * 7]
@@ -71,7 +67,7 @@ def test_samples_of_another_size_have_no_ratio(tmp_path):
     assert caption_of_weights(tests).endswith(
         " Of 5 training turns of a user at most, 7 or 8 general pairs, taken as they are."
     )
-    assert "general_ratio" not in {score.metric for score in weight_scores(tests, "a", 50, 0)}
+    assert "general_ratio" not in {score.metric for score in weight_scores(tests, "a", Bootstrap(50, 0))}
 
 
 def test_what_is_not_of_these_weights_is_refused(tmp_path):

@@ -5,8 +5,9 @@ from itertools import product
 import numpy as np
 import pytest
 
-from evaluation.scores.user_scores import Score
-from evaluation.statistics.significance import Column, Standing, against_best, holm, signed_rank, standings_of, win_rate
+from evaluation.scores.figure import Score
+from evaluation.scores.standings import standings_of
+from evaluation.statistics.significance import Column, Standing, against_best, holm, signed_rank, win_rate
 
 
 def enumerated(ranks, positive, alternative):

@@ -6,8 +6,8 @@ import pytest
 import torch
 from peft import LoraConfig
 
-from lightning_modules.lora import adapter_files
-from lightning_modules.lora.adapter_files import load_adapter, read_card, save_adapter
+import artefacts.files
+from lightning_modules.lora.adapter_files import TrainedAdapter, load_adapter, read_card, save_adapter
 from lightning_modules.lora.stacked_lora import StackedLora
 
 NAMES = [
@@ -29,13 +29,9 @@ NAMES = [
 
 
 def save(adapters, user, number=1.0, backbone="b1"):
-    return save_adapter(
-        adapters,
-        user,
-        LoraConfig(r=2, target_modules=["q"]),
-        {"base_model.model.q.lora_A.weight": torch.full((2, 3), number)},
-        {"backbone": backbone, "epochs": 3},
-    )
+    weights = {"base_model.model.q.lora_A.weight": torch.full((2, 3), number)}
+    adapter = TrainedAdapter(user, weights, {"backbone": backbone, "epochs": 3})
+    return save_adapter(adapters, LoraConfig(r=2, target_modules=["q"]), adapter)
 
 
 def test_no_two_names_meet_and_none_leaves_the_directory(tmp_path):
@@ -44,7 +40,7 @@ def test_no_two_names_meet_and_none_leaves_the_directory(tmp_path):
         directory = save(adapters, user, number)
         assert directory.parent == adapters
     for number, user in enumerate(NAMES):
-        assert load_adapter(adapters, user, "b1")["base_model.model.q.lora_A.weight"].unique().tolist() == [number]
+        assert load_adapter(adapters, user, "b1", {})["base_model.model.q.lora_A.weight"].unique().tolist() == [number]
         assert read_card(adapters, user) == {"user": user, "backbone": "b1", "epochs": 3}
     assert [path.name for path in tmp_path.iterdir()] == ["adapters"]
     assert len(list(adapters.iterdir())) == len(NAMES)
@@ -60,7 +56,7 @@ def test_a_directory_has_what_peft_writes_and_a_card(tmp_path):
 def test_an_earlier_adapter_is_replaced(tmp_path):
     save(tmp_path, "ann", 1.0)
     save(tmp_path, "ann", 2.0)
-    assert load_adapter(tmp_path, "ann", "b1")["base_model.model.q.lora_A.weight"][0, 0] == 2
+    assert load_adapter(tmp_path, "ann", "b1", {})["base_model.model.q.lora_A.weight"][0, 0] == 2
     assert [path.name for path in tmp_path.iterdir()] == ["ann"]
 
 
@@ -68,7 +64,7 @@ def test_what_is_half_written_is_not_there(tmp_path, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(adapter_files, "publish_directory", killed)
+    monkeypatch.setattr(artefacts.files, "publish_directory", killed)
     with pytest.raises(KeyboardInterrupt):
         save(tmp_path, "ann")
     monkeypatch.undo()
@@ -78,14 +74,14 @@ def test_what_is_half_written_is_not_there(tmp_path, monkeypatch):
 
 
 def test_a_missing_adapter_says_how_to_get_one(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no adapter of user 'bob' in .*; train it with: lightning fit"):
-        load_adapter(tmp_path, "bob", "b1")
+    with pytest.raises(FileNotFoundError, match=r"no weights of user 'bob' in .*; train them with: lightning fit"):
+        load_adapter(tmp_path, "bob", "b1", {})
 
 
 def test_the_adapter_of_another_backbone_is_refused(tmp_path):
     save(tmp_path, "ann", backbone="b1")
-    with pytest.raises(ValueError, match="belongs to backbone b1, but model.init_from is backbone b2"):
-        load_adapter(tmp_path, "ann", "b2")
+    with pytest.raises(ValueError, match="belong to backbone b1, but model.init_from is backbone b2"):
+        load_adapter(tmp_path, "ann", "b2", {})
 
 
 def test_an_adapter_for_other_matrices_is_refused(tiny_model):

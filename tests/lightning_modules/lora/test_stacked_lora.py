@@ -8,7 +8,7 @@ import torch
 from peft import LoraConfig, PeftModel
 
 from lightning_modules.backbones.generation import Decoding, generate
-from lightning_modules.lora.adapter_files import adapter_directory, load_adapter, save_adapter
+from lightning_modules.lora.adapter_files import TrainedAdapter, load_adapter, save_adapter
 from lightning_modules.lora.stacked_lora import StackedLora, target_names
 
 USERS = ["ann", "ann.b", "ann/b"]
@@ -27,6 +27,12 @@ def stacked(model, **changes):
     return model, lora
 
 
+def save(directory, lora, number, **changes):
+    """Writes one of them as a user's adapter."""
+    adapter = TrainedAdapter(USERS[number], lora.to_peft(lora.rows[number]), {"backbone": "b"})
+    return save_adapter(directory, lora_config(**changes), adapter)
+
+
 def logits(model, batch):
     with torch.no_grad():
         labels = batch.labels
@@ -42,9 +48,7 @@ def in_peft(tiny_model, tmp_path):
     """Exports a user's adapter and loads it with PEFT alone."""
 
     def load(lora, number, **changes):
-        directory = save_adapter(
-            tmp_path, USERS[number], lora_config(**changes), lora.to_peft(lora.rows[number]), {"backbone": "b"}
-        )
+        directory = save(tmp_path, lora, number, **changes)
         return PeftModel.from_pretrained(copy.deepcopy(tiny_model), str(directory)).eval()
 
     return load
@@ -118,11 +122,10 @@ def strip(ids):
 
 def test_files_give_back_the_same_row(tiny_model, tmp_path):
     _, lora = stacked(tiny_model)
+    for number in range(3):
+        save(tmp_path, lora, number)
     for number, user in enumerate(USERS):
-        save_adapter(tmp_path, user, lora_config(), lora.to_peft(lora.rows[number]), {"backbone": "b"})
-    for number, user in enumerate(USERS):
-        assert torch.equal(lora.from_peft(load_adapter(tmp_path, user, "b")), lora.rows[number])
-    assert len({adapter_directory(tmp_path, user) for user in USERS}) == 3
+        assert torch.equal(lora.from_peft(load_adapter(tmp_path, user, "b", {})), lora.rows[number])
 
 
 def test_gradients_reach_every_adapter_and_nothing_else(tiny_model, batch):
@@ -139,7 +142,7 @@ def test_size_and_scaling(tiny_model):
     # 32 wide, 4 heads of 8, 64 in the feed-forward: q, k, v, o are (32, 32) and there are three attentions of them;
     # two feed-forwards of (32, 64) and (64, 32). r (d_in + d_out) each.
     _, lora = stacked(tiny_model)
-    assert lora.num_parameters == 3 * (12 * 64 + 4 * 96)
+    assert lora.rows.shape[1] == 3 * (12 * 64 + 4 * 96)
     assert lora.scaling == 12 / 3
     assert stacked(tiny_model, use_rslora=True)[1].scaling == pytest.approx(12 / math.sqrt(3))
 

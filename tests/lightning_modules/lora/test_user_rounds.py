@@ -6,31 +6,29 @@ import math
 import pytest
 import torch
 
+from artefacts.user_sums import write_kinds
 from lightning_modules.backbones.user_totals import UserTotals
-from lightning_modules.lora.user_rounds import Progress, Roster, macro_perplexity
+from lightning_modules.lora.user_rounds import UserProgress, UserRounds, macro_perplexity
 
 
-def begin(user: str) -> Progress:
-    return Progress(user, num_steps=10, tokens_per_batch=4.0)
+def begin(user: str) -> UserProgress:
+    return UserProgress(user, num_steps=10, tokens_per_batch=4.0)
 
 
-def test_an_epoch_is_the_best_when_its_loss_is_lower():
+@pytest.mark.parametrize(
+    ("losses", "are_best", "best_epoch", "best_loss", "epochs_without_gain"),
+    [
+        ((3.0, 2.0, 2.0, 2.5, 1.9), [True, True, False, False, True], 5, 1.9, 0),
+        ((1.0, 2.0, 3.0), [True, False, False], 1, 1.0, 2),
+        ((None, None, None), [True] * 3, 3, None, 0),  # without validation turns the last epoch counts
+    ],
+)
+def test_an_epoch_is_the_best_when_its_loss_is_lower(losses, are_best, best_epoch, best_loss, epochs_without_gain):
     progress = begin("ada")
-    assert [progress.end_epoch(loss) for loss in (3.0, 2.0, 2.0, 2.5, 1.9)] == [True, True, False, False, True]
-    assert (progress.epoch, progress.best_epoch, progress.best_loss, progress.epochs_without_gain) == (5, 5, 1.9, 0)
-
-
-def test_epochs_without_gain_are_counted():
-    progress = begin("ada")
-    for loss in (1.0, 2.0, 3.0):
-        progress.end_epoch(loss)
-    assert (progress.best_epoch, progress.epochs_without_gain) == (1, 2)
-
-
-def test_without_validation_turns_the_last_epoch_counts():
-    progress = begin("ada")
-    assert [progress.end_epoch(None) for _ in range(3)] == [True] * 3
-    assert (progress.best_epoch, progress.best_loss) == (3, None)
+    assert [progress.end_epoch(loss) for loss in losses] == are_best
+    assert progress.epoch == len(losses)
+    assert (progress.best_epoch, progress.best_loss) == (best_epoch, best_loss)
+    assert progress.epochs_without_gain == epochs_without_gain
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
@@ -40,29 +38,29 @@ def test_a_loss_that_is_no_number_names_the_user(loss):
 
 
 def test_free_slots_go_to_those_who_wait_in_order():
-    roster = Roster(["ada", "ben", "cleo", "dan"], num_slots=2)
-    assert roster.fill(begin) == [0, 1]
-    assert roster.slots_of(["ben", "ada"]) == [1, 0]
-    assert (roster.waiting, roster.num_left) == (["cleo", "dan"], 4)
-    roster.slots[0] = None
-    assert roster.fill(begin) == [0]
-    assert {slot: progress.user for slot, progress in roster.active.items()} == {0: "cleo", 1: "ben"}
-    roster.slots = [None, None]
-    assert roster.fill(begin) == [0]
-    assert roster.num_left == 1
+    rounds = UserRounds(["ada", "ben", "cleo", "dan"], num_slots=2)
+    assert rounds.fill(begin) == [0, 1]
+    assert rounds.slots_of(["ben", "ada"]) == [1, 0]
+    assert (rounds.waiting, rounds.num_unfinished) == (["cleo", "dan"], 4)
+    rounds.slots[0] = None
+    assert rounds.fill(begin) == [0]
+    assert {slot: progress.user for slot, progress in rounds.active.items()} == {0: "cleo", 1: "ben"}
+    rounds.slots = [None, None]
+    assert rounds.fill(begin) == [0]
+    assert rounds.num_unfinished == 1
 
 
-def test_a_roster_comes_back_from_its_state():
-    roster = Roster(["ada", "ben", "cleo"], num_slots=2)
-    roster.fill(begin)
-    roster.slots[0].end_epoch(2.0)
-    roster.slots[1] = None
-    roster.best_losses["ada"] = 2.0
-    again = Roster([], 0)
-    again.load_state_dict(roster.state_dict("b1"), "b1")
-    assert (again.slots, again.waiting, again.best_losses) == (roster.slots, ["cleo"], {"ada": 2.0})
+def test_a_rounds_comes_back_from_its_state():
+    rounds = UserRounds(["ada", "ben", "cleo"], num_slots=2)
+    rounds.fill(begin)
+    rounds.slots[0].end_epoch(2.0)
+    rounds.slots[1] = None
+    rounds.best_losses["ada"] = 2.0
+    again = UserRounds([], 0)
+    again.load_state_dict(rounds.state_dict("b1"), "b1")
+    assert (again.slots, again.waiting, again.best_losses) == (rounds.slots, ["cleo"], {"ada": 2.0})
     with pytest.raises(ValueError, match="made on backbone b1, init_from is b2"):
-        again.load_state_dict(roster.state_dict("b1"), "b2")
+        again.load_state_dict(rounds.state_dict("b1"), "b2")
 
 
 def test_totals_of_users_by_hand(tmp_path):
@@ -74,7 +72,7 @@ def test_totals_of_users_by_hand(tmp_path):
     assert totals.perplexity("base") == pytest.approx(math.exp(12 / 5))
     assert macro_perplexity(totals.losses("base")) == pytest.approx((math.e**2 + math.e**3) / 2)
     totals.add("own", ["ben"], torch.tensor([1.0, 0.5]), torch.tensor([1, 1]))
-    totals.write(tmp_path / "run" / "users.csv")
+    write_kinds(tmp_path / "run" / "users.csv", totals.sums())
     rows = list(csv.reader((tmp_path / "run" / "users.csv").open()))
     assert rows == [
         ["user", "base_nll", "base_tokens", "own_nll", "own_tokens"],

@@ -134,7 +134,7 @@ def write_project(labels: str, formulas: str = FORMULAS, chunks: int = 5) -> Non
 
 @pytest.fixture(scope="module", params=["declared", "distant"])
 def predicted(request, tmp_path_factory):
-    """A learnt network, its predictions, and the same histories as a table of posts."""
+    """A learned network, its predictions, and the same histories as a table of posts."""
     root = tmp_path_factory.mktemp(request.param)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from lightning_modules.markov_logic.syntax import And, Atom, Equal, FormulaError, Not, Or, Term, parse
+from lightning_modules.markov_logic.parser import FormulaError, parse
+from lightning_modules.markov_logic.syntax import And, Atom, Equal, Not, Or, Term
 
 HEADER = """
 Gender(user, gender!)   // exactly one

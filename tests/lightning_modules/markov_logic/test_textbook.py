@@ -12,8 +12,8 @@ import torch
 
 from datamodules.batches import EvidenceBatch, Facts
 from lightning_modules.markov_logic.network import MarkovLogicNetwork
+from lightning_modules.markov_logic.parser import parse
 from lightning_modules.markov_logic.propagation import BeliefPropagation
-from lightning_modules.markov_logic.syntax import parse
 
 FRIENDS_AND_SMOKERS = """
 Smokes(person)

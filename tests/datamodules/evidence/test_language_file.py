@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from datamodules.evidence.language import load_language
+from datamodules.evidence.language_file import language_content, load_language
 
 PROFILES = Path(__file__).parents[3] / "experiments" / "profiles"
 ENGLISH = """segmenter: words
@@ -72,6 +72,19 @@ def test_a_pattern_is_a_text_or_an_answer(path: Path) -> None:
     assert not confirms["male"].said.search("oh yes")
 
 
+def test_what_a_pattern_needs_decides_no_results(path: Path) -> None:
+    content = language_content(path)
+    with path.open("a", encoding="utf-8") as file:
+        file.write("needs: {gender.confirms.male: [a MAN], home_town.lives: [live], forms.laugh: [ha]}\n")
+    gender, town = load_language(path).attributes.values()
+    assert gender.patterns["confirms"]["male"].needs == ("a man",)
+    assert gender.patterns["states"]["male"].needs == town.places["answers"].needs == ()
+    assert town.places["lives"].needs == ("live",)
+    assert "salt lake" in town.places["there"].needs  # without anything declared, one of the names
+    assert load_language(path).forms["laugh"].needs == ("ha",)
+    assert language_content(path) == content == [ENGLISH.encode(), PLACES.encode()]
+
+
 def test_a_pattern_that_two_attributes_have_is_named_once(path: Path) -> None:
     change(path, "      there: PLACE", "      states: PLACE")
     assert load_language(path).patterns == ["states", "confirms", "lives", "answers"]
@@ -96,7 +109,11 @@ def test_each_frame_is_looked_for_with_areas_too(path: Path) -> None:
     assert town.places["area_answers"].asked.search("and where?")
     assert town.values_of("area_lives", "KANSAI") == ("Osaka", "Sea")
     assert town.values_of("lives", "OSAKA") == ("Osaka",)
-    assert [bool(town.any_name.search(text)) for text in ("in Kansai", "in OSAKA", "at home")] == [True, True, False]
+    assert [bool(town.any_name.said.search(text)) for text in ("in Kansai", "in OSAKA", "at home")] == [
+        True,
+        True,
+        False,
+    ]
 
 
 def test_names_and_places_of_areas(path: Path) -> None:
@@ -158,6 +175,18 @@ def test_values_may_be_numbers_and_forms_may_be_left_out(path: Path) -> None:
         ("'are you a man'", "'are you [a man'", "attributes.gender.patterns.confirms.male.asked is no regular"),
         ("'^yes'", "'*yes'", "attributes.gender.patterns.confirms.male.said is no regular expression: nothing to"),
         ("'(?:ha){2,}'", "'(?:ha'", "english.yaml: forms.laugh is no regular expression"),
+        ("forms:", "needs: {}\nforms:", "english.yaml: needs must be the last key"),
+        ("'(?:ha){2,}'", "ha\nneeds: {forms.grin: [ha]}", "unknown patterns ['forms.grin']; there are ['forms.laugh',"),
+        (
+            "'(?:ha){2,}'",
+            "ha\nneeds: {forms.laugh: ha}",
+            "needs.forms.laugh must be a list of strings",
+        ),
+        (
+            "'(?:ha){2,}'",
+            "ha\nneeds: {forms.laugh: [é]}",
+            "needs.forms.laugh must be a list of strings",
+        ),
         ("'i live in PLACE'", "'i live (in PLACE'", "attributes.home_town.places.lives is no regular expression"),
         (", said: '^yes'", "", "attributes.gender.patterns.confirms.male lacks ['said']"),
         (

@@ -1,8 +1,4 @@
-"""Finished adapters of many users on one backbone: test and prediction of a batch with everyone's own, or others'.
-
-In: batches of several users, adapters from files. Out: everyone's sums under each kind of adapter, the swap matrix,
-predictions.
-"""
+"""`AdapterModule`: validation, test and prediction with many users' adapters in one batch."""
 
 from __future__ import annotations
 
@@ -18,34 +14,33 @@ from lightning_modules.backbones.user_totals import UserTotals
 from lightning_modules.lora.adapter_files import load_adapter, retrieved_settings
 from lightning_modules.lora.stacked_lora import StackedLora
 
-from .seq2seq import Predictions, ReplyModule
+from .reply_module import Predictions, ReplyModule
 
 
-class AdaptersInUse(ReplyModule):
-    """What `UserLora` does with adapters that are trained.
+class AdapterModule(ReplyModule):
+    """Uses adapters from files; a test also tries other users' adapters.
 
-    A subclass sets `lora`, `backbone_fingerprint`, `num_swaps` and `max_users_at_once`, and says where adapters are.
+    A subclass sets `lora` and `num_swaps`, and says where adapters are.
     """
 
     lora: StackedLora
-    backbone_fingerprint: str
     num_swaps: int | None
 
     @property
-    def adapters_directory(self) -> Path:
+    def weights_directory(self) -> Path:
         raise NotImplementedError
 
     @lru_cache(maxsize=64)  # noqa: B019 - the module lives as long as the process
     def _row(self, user: str) -> Tensor:
         retrieved = retrieved_settings(self.trainer.datamodule)
-        state = load_adapter(self.adapters_directory, user, self.backbone_fingerprint, retrieved)
+        state = load_adapter(self.weights_directory, user, self.backbone_fingerprint, retrieved)
         return self.lora.from_peft(state).to(self.device)
 
     def _rows(self, users: list[str]) -> Tensor:  # (u, p)
         return torch.stack([self._row(user) for user in users])
 
-    def files_of(self, batch: Seq2SeqBatch) -> Tensor:
-        """Everyone's own adapter for a batch, (u, p); twice for a user who has twice as many rows."""
+    def saved_rows(self, batch: Seq2SeqBatch) -> Tensor:
+        """Each user's own adapter for a batch, (u, p); twice for a user who has twice as many rows."""
         data = self.trainer.datamodule
         return self._rows([data.users[index] for index in batch.user_index[:: data.rows_per_user].tolist()])
 
@@ -59,32 +54,32 @@ class AdaptersInUse(ReplyModule):
             self._test_general(batch)
             return
         users = self.users_of(batch)
-        self._add(self.tested, kind, users, users, batch)
+        self._add(kind, users, batch)
         if kind == "own":
             self.lora.activate(None)
             self.tested.add("base", users, *self.row_nll(batch))
             self._swap(users, batch)
 
-    def _add(self, totals: UserTotals, kind: str, users: list[str], whose: list[str], batch: Seq2SeqBatch) -> None:
-        self.lora.activate(self._rows(whose))
-        totals.add(kind, users, *self.row_nll(batch))
+    def _add(self, kind: str, users: list[str], batch: Seq2SeqBatch) -> None:
+        self.lora.activate(self._rows(users))
+        self.tested.add(kind, users, *self.row_nll(batch))
 
     def _test_general(self, batch: Seq2SeqBatch) -> None:
-        """The same pairs under everybody's adapter, for as many users at a time as share a batch elsewhere."""
-        users, most = self.trainer.datamodule.users, self.trainer.datamodule.users_per_batch
-        for start in range(0, len(users), most):
-            some = users[start : start + most]
-            repeated = Seq2SeqBatch(*(part.repeat(len(some), *[1] * (part.dim() - 1)) for part in batch))
-            self._add(self.tested, "general", some, some, repeated)
+        """The same pairs under every user's adapter, for as many users at a time as share a batch elsewhere."""
+        users, size = self.trainer.datamodule.users, self.trainer.datamodule.users_per_batch
+        for start in range(0, len(users), size):
+            group = users[start : start + size]
+            repeated = Seq2SeqBatch(*(part.repeat(len(group), *[1] * (part.dim() - 1)) for part in batch))
+            self._add("general", group, repeated)
 
     def _swap(self, users: list[str], batch: Seq2SeqBatch) -> None:
-        """Test turns under the adapters of users some places further on in the list."""
+        """Test turns under the adapters of users further on in the list."""
         everyone = self.trainer.datamodule.users
-        place = {user: number for number, user in enumerate(everyone)}
+        index = {user: number for number, user in enumerate(everyone)}
         steps = len(everyone) - 1
         tried = steps if self.num_swaps is None else self.num_swaps
         for shift in dict.fromkeys(1 + number * steps // tried for number in range(tried if steps else 0)):
-            whose = [everyone[(place[user] + shift) % len(everyone)] for user in users]
+            whose = [everyone[(index[user] + shift) % len(everyone)] for user in users]
             self.lora.activate(self._rows(whose))
             nll, tokens = self.row_nll(batch)
             self.tested.add("other", users, nll, tokens)
@@ -93,7 +88,7 @@ class AdaptersInUse(ReplyModule):
                 self.swaps.add(other, [user], own_nll, own_tokens)
 
     def on_test_epoch_end(self) -> None:
-        """Logs micro perplexities and writes everyone's sums (`backbones/user_totals.py`)."""
+        """Logs micro perplexities and writes each user's sums (`backbones/user_totals.py`)."""
         base, own = self.tested.nll["base"], self.tested.nll["own"]
         for kind in self.tested.nll:
             self.log(f"test/{kind}_perplexity", self.tested.perplexity(kind))
@@ -110,17 +105,17 @@ class AdaptersInUse(ReplyModule):
         data = self.trainer.datamodule
         scored = []
         for piece in pieces(batch, data.users_per_batch * data.rows_per_user):
-            self.lora.activate(self.files_of(piece))
+            self.lora.activate(self.saved_rows(piece))
             scored.append(self.row_nll(piece))
         nll, tokens = map(torch.cat, zip(*scored, strict=True))
-        self.lora.activate(self.files_of(batch))
+        self.lora.activate(self.saved_rows(batch))
         return Predictions(generate(self.model, batch, self.decoding), nll, tokens)
 
 
 def pieces(batch: Seq2SeqBatch, size: int) -> list[Seq2SeqBatch]:
-    """A batch in pieces of `size` rows, each with labels as long as its own longest; one that is no larger as it is."""
+    """A batch in pieces of `size` rows, each with labels as long as its longest; a smaller batch unchanged."""
     if len(batch.labels) <= size:
         return [batch]
-    found = [Seq2SeqBatch(*parts) for parts in zip(*(part.split(size) for part in batch), strict=True)]
-    widths = [max(1, int((piece.labels != IGNORED).sum(1).max())) for piece in found]
-    return [piece._replace(labels=piece.labels[:, :width]) for piece, width in zip(found, widths, strict=True)]
+    split = [Seq2SeqBatch(*fields) for fields in zip(*(field.split(size) for field in batch), strict=True)]
+    widths = [max(1, int((piece.labels != IGNORED).sum(1).max())) for piece in split]
+    return [piece._replace(labels=piece.labels[:, :width]) for piece, width in zip(split, widths, strict=True)]

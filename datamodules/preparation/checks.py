@@ -1,0 +1,78 @@
+"""Whether a finished directory is what a preparation asks for: settings, source, people who opted out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from artefacts.files import write_text
+from datamodules.corpora.posts.reader import Posts
+
+from .opt_out import names_fingerprint
+from .settings import Preparation
+
+CHECKED_OPT_OUT = "opt_out.looked_at"
+"""Fingerprint of the last opt-out list with nobody in the shards. The manifest stays: runs know their data by it."""
+
+
+def require_same_settings(preparation: Preparation, settings: dict[str, Any]) -> None:
+    """ValueError if other settings decided the content of the directory."""
+    ours = json.loads(json.dumps(preparation.settings()))
+    if preparation.tokenizer is not None and not preparation.has_tokenizer:  # no longer needed
+        ours["tokenizer"] = settings.get("tokenizer")
+    corpus = preparation.corpus
+    if isinstance(corpus, Posts) and corpus.profiles is not None and ours["posts"]["profiles"] is None:
+        ours["posts"]["profiles"] = settings.get("posts", {}).get("profiles")
+    differing = [
+        f"{key} was {settings.get(key)}, now {ours.get(key)}"
+        for key in sorted(ours.keys() | settings.keys())
+        if ours.get(key) != settings.get(key)
+    ]
+    if differing:
+        raise ValueError(
+            f"{preparation.output} was prepared with other settings ({'; '.join(differing)}); "
+            "give another output, or delete that directory to prepare it again"
+        )
+
+
+def require_same_source(preparation: Preparation, fingerprint: str) -> None:
+    """ValueError if the files of the corpus have changed; missing files are no longer needed."""
+    try:
+        ours = preparation.corpus.fingerprint()
+    except FileNotFoundError:
+        return
+    if ours != fingerprint:
+        files = ", ".join(str(path) for path in preparation.corpus.files)
+        raise ValueError(
+            f"{preparation.output} was prepared from other files than {files}, or from an older state of them; give "
+            "another output, or delete that directory to prepare it again"
+        )
+
+
+def require_no_opted_out(preparation: Preparation, manifest: dict[str, Any]) -> None:
+    """ValueError if a person who opted out is in the shards, which are read once for each state of the list."""
+    output, opted_out = preparation.output, preparation.opted_out
+    current, checked = names_fingerprint(opted_out), output / CHECKED_OPT_OUT
+    made_with = manifest.get("opted_out", names_fingerprint(frozenset()))
+    if current == made_with or (checked.is_file() and checked.read_text() == current):
+        return
+    present = people_in(output, manifest)
+    if count := sum(person.strip() in opted_out for person in present):
+        raise ValueError(
+            f"{count} of the people in {preparation.opt_out} are in {output}: take each out with `lightning forget "
+            "--user <id>`, or delete that directory to prepare it again without them"
+        )
+    write_text(checked, current)
+
+
+def people_in(output: Path, manifest: dict[str, Any]) -> set[str]:
+    """Every speaker and partner of a prepared corpus."""
+    people: set[str] = set()
+    for split, parts in manifest["splits"].items():
+        for part in parts:
+            table = pq.read_table(output / split / part["file"], columns=["speaker", "partner"])
+            people.update(*(table[name].unique().to_pylist() for name in table.column_names))
+    return people

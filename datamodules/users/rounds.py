@@ -1,0 +1,142 @@
+"""A round: one epoch of each of some users, in batches of several users.
+
+Which users share a batch is decided after each user's own batches are formed, by the shape of the next ones, so that
+there is little padding; no user's batches depend on it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import groupby
+
+import numpy as np
+from torch.utils.data import IterableDataset
+
+from datamodules.batches import Seq2SeqBatch, collate
+from datamodules.prompts.rendering import Prompts
+from datamodules.users.general_pairs import evenly
+from datamodules.users.user_rows import RowPrefixes, UserRows, UserSplit
+
+USERS_IN_MEMORY = 256
+
+
+@dataclass(frozen=True)
+class RoundPlan:
+    """One epoch of each of some users, in batches of several users.
+
+    Args:
+        split: where the rows are.
+        prompts: turns pairs into inputs and labels.
+        max_context_tokens: ids of context kept.
+        prefixes: prepends past replies to the contexts; None prepends nothing.
+        users: names that `user_index` counts in.
+        epochs: user → number of the epoch, which decides the order of their rows; None: in the order of lengths.
+        rows_per_user: rows of each user in a batch.
+        users_per_batch: most users in a batch.
+        seed: of the order.
+        most_turns: of each user at most so many turns, evenly spaced from the oldest to the newest; None: all.
+        rows_at_once: full batches of about so many rows instead, where a user's rows may come several times in a
+            batch, each time `rows_per_user` of them; None: as `users_per_batch` says.
+    """
+
+    split: UserSplit
+    prompts: Prompts
+    max_context_tokens: int
+    prefixes: RowPrefixes | None
+    users: Sequence[str]
+    epochs: Mapping[str, int | None]
+    rows_per_user: int
+    users_per_batch: int
+    seed: int
+    most_turns: int | None = None
+    rows_at_once: int | None = None
+
+    @cached_property
+    def blocks(self) -> list[list[str]]:
+        """Users that are in memory at the same time."""
+        members = [user for user in self.epochs if self.split.num_turns[user]]
+        return [members[start : start + USERS_IN_MEMORY] for start in range(0, len(members), USERS_IN_MEMORY)]
+
+    @cached_property
+    def num_batches(self) -> int:
+        """Batches of the whole round."""
+        return sum(len(self._steps(self._load(block))) for block in self.blocks)
+
+    @cached_property
+    def label_tokens_per_batch(self) -> float:
+        """Mean number of label tokens in a batch of the whole round."""
+        return sum(self.split.num_tokens[user] for user in self.epochs) / self.num_batches
+
+    def batches(self) -> Iterator[Seq2SeqBatch]:
+        """Yields the batches of the round."""
+        index = {user: number for number, user in enumerate(self.users)}
+        for block in self.blocks:
+            loaded = self._load(block)
+            rendered = loaded.rendered
+            for group in self._steps(loaded):
+                rows = np.concatenate([rows for _, rows in group])
+                people = np.repeat([index[user] for user, _ in group], self.rows_per_user)
+                yield collate(rendered.inputs, rendered.targets, rows, people, rendered.pair_id)
+
+    def _load(self, block: Sequence[str]) -> UserRows:
+        loaded = self.split.load(block, self.prompts, self.max_context_tokens, self.prefixes)
+        if self.most_turns is None:
+            return loaded
+        rows = {user: rows[evenly(len(rows), self.most_turns)] for user, rows in loaded.rows.items()}
+        return replace(loaded, rows=rows)
+
+    def _steps(self, loaded: UserRows) -> list[list[tuple[str, np.ndarray]]]:
+        """Puts users' batches of the same cell together, each user's in their own order, no user twice in a step."""
+        cells: dict[int, dict[str, list[np.ndarray]]] = defaultdict(lambda: defaultdict(list))
+        for user in loaded.rows:
+            epoch = self.epochs[user]
+            seed = None if epoch is None else [self.seed, epoch]
+            for cell, rows in loaded.batches_of(user, self.rows_per_user, seed):
+                cells[cell][user].append(rows)
+        if self.rows_at_once:
+            everything = [(u, rows) for _, own in sorted(cells.items()) for u, some in own.items() for rows in some]
+            return self._full(everything)
+        lengths = loaded.rendered.targets.lengths
+        steps = []
+        for _, members in sorted(cells.items()):
+            for tick in range(max(len(batches) for batches in members.values())):
+                ready = [(user, batches[tick]) for user, batches in members.items() if tick < len(batches)]
+                ready.sort(key=lambda item: lengths[item[1][item[1] >= 0]].max())
+                steps += [
+                    ready[start : start + self.users_per_batch] for start in range(0, len(ready), self.users_per_batch)
+                ]
+        if self.users_per_batch == 1:  # a module that changes weights between users has to do so once for each
+            steps.sort(key=lambda step: step[0][0])
+        return steps
+
+    def _full(self, groups: list[tuple[str, np.ndarray]]) -> list[list[tuple[str, np.ndarray]]]:
+        """Groups of rows in full batches, in their order; of one user each where batches are of one user."""
+        together = [groups]
+        if self.users_per_batch == 1:
+            groups = sorted(groups, key=lambda group: group[0])
+            together = [list(own) for _, own in groupby(groups, key=lambda group: group[0])]
+        size = max(1, self.rows_at_once // self.rows_per_user)
+        return [some[start : start + size] for some in together for start in range(0, len(some), size)]
+
+
+class Round(IterableDataset):
+    """Hands a plan's batches to Lightning and remembers how many it has handed out."""
+
+    def __init__(self, plan: RoundPlan, handed_out: int = 0) -> None:
+        self.plan = plan
+        self.handed_out = handed_out
+
+    def __len__(self) -> int:
+        return self.plan.num_batches  # the whole round, also after a resume
+
+    def __iter__(self) -> Iterator[Seq2SeqBatch]:
+        if self.handed_out >= len(self):  # no `next_round` since the last pass: the same users, one epoch on
+            epochs = {user: epoch + 1 for user, epoch in self.plan.epochs.items()}
+            self.plan, self.handed_out = replace(self.plan, epochs=epochs), 0
+        for number, batch in enumerate(self.plan.batches()):
+            if number >= self.handed_out:
+                self.handed_out += 1
+                yield batch

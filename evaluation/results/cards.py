@@ -1,0 +1,112 @@
+"""The cards beside predictions: what made them, and whether two systems may stand in one table.
+
+In: paths of predictions. Out: cards, phrases for captions, and refusals.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from artefacts.files import read_object
+from artefacts.layout import ADAPTERS, BACKBONE, CARD, MANIFEST, MODELS, card_of, run_card
+
+UNTUNED = "ProfileSeq2Seq"  # systems, as cards name them
+TUNED = ("UserLora", "UserTuning")
+FACTS = (
+    "system", "model", "prompt", "corpus", "backbone", "commit", "fit_commit", "split", "data", "decoding", "usage",
+)  # fmt: skip
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """Reads the card beside a predictions file: `predictions.card.json` for `predictions.jsonl`.
+
+    Args:
+        path: The predictions file (not the card).
+
+    Returns:
+        The card, with keys such as system, model, prompt, split, backbone, decoding, data, and from the cards of the
+        run, if it is in one, commit, fit_commit, corpus and tuned_from; empty if there is none.
+
+    Raises:
+        ValueError: If the card is not a JSON object.
+    """
+    card_path = card_of(Path(path))
+    if not card_path.is_file():
+        return {}
+    card = read_object(card_path)
+    for key, command in (("commit", "predict"), ("fit_commit", "fit")):
+        about_run = run_card(path.parent, command)
+        if about_run.is_file():
+            about = json.loads(about_run.read_bytes())
+            preparation = about.get("config", {}).get("data", {}).get("init_args", {}).get("preparation") or {}
+            corpus = preparation.get("corpus", {}).get("class_path", "").rpartition(".")[2]
+            facts = {key: about.get("commit"), "corpus": corpus}
+            if command == "fit":
+                facts["tuned_from"] = about.get("backbone")
+            for name, fact in facts.items():
+                if fact:
+                    card.setdefault(name, fact)
+    return card
+
+
+def older_than_weights(path: Path) -> bool:
+    """Has the run that a file lies in been trained again since the file was written?"""
+    run, made = path.parent, path.stat().st_mtime
+    weights = [path for kind in (ADAPTERS, MODELS) for path in run.glob(f"{kind}/*/{CARD}")]
+    weights += run.glob(f"{BACKBONE}/{MANIFEST}")
+    return any(file.stat().st_mtime > made for file in weights)
+
+
+def card_facts(card: dict[str, Any]) -> list[str]:
+    """What a caption says of a card, one phrase per key that is there; fingerprints are cut to 12 characters."""
+    facts = []
+    for key in FACTS:
+        if card.get(key):
+            text = card[key] if isinstance(card[key], str) else json.dumps(card[key], ensure_ascii=False)
+            facts.append(f"{key.replace('_', ' ')} {text[:12] if key in ('backbone', 'split') else text}")
+    return facts
+
+
+def check_same_split(name: str, ours: dict[str, Any], other_name: str, others: dict[str, Any]) -> None:
+    """Checks the cards of two systems: if both name the fingerprint of their test split, it must be one.
+
+    Raises:
+        ValueError: Names both fingerprints.
+    """
+    left, right = ours.get("split"), others.get("split")
+    if left and right and left != right:
+        raise ValueError(
+            f"systems {name!r} and {other_name!r} cannot be compared, their cards name different test splits: "
+            f"{left} and {right}. Predict with both on the same test split."
+        )
+
+
+def on_other_backbones(cards: Mapping[str, dict[str, Any]]) -> dict[str, str]:
+    """Tuned systems that were not tuned from the backbone they stand beside, and why they do not compare.
+
+    That is the one with the same prompt; a table may have several of those, if each tuned system is on one of them.
+    Without one, the first tuned system with that prompt says which backbone it is.
+
+    Args:
+        cards: of each system.
+    """
+
+    def prompt(card: dict[str, Any]) -> dict[str, Any]:
+        return {key: fact for key, fact in (card.get("data") or {}).items() if key != "retrieved"}
+
+    def begun_with(card: dict[str, Any]) -> str | None:
+        return card.get("backbone") if card.get("system") in (UNTUNED, *TUNED) else card.get("tuned_from")
+
+    refused = {}
+    for name, card in cards.items():
+        alike = {n: one for n, one in cards.items() if prompt(one) == prompt(card) and begun_with(one)}
+        plain = [n for n, one in alike.items() if one.get("system") == UNTUNED] or list(alike)[:1]
+        beside = {n: begun_with(cards[n]) for n in plain}
+        if name in alike and card.get("system") != UNTUNED and begun_with(card) not in beside.values():
+            refused[name] = (
+                f"system {name!r} was tuned from another backbone ({begun_with(card)[:12]}) than those beside it: "
+                + ", ".join(f"{n!r} ({one[:12]})" for n, one in beside.items())
+                + "; make it from that one, or give the table its own backbone's predictions too"
+            )
+    return refused

@@ -1,0 +1,77 @@
+"""What `lightning test` leaves in a run (`artefacts/user_sums.py`), if it is of the weights that predicted."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from artefacts.files import read_json
+from artefacts.layout import SWAPS, TEST_USERS, card_of, run_card
+from artefacts.user_sums import Losses, read_kinds, read_swaps
+from evaluation.results.cards import older_than_weights
+
+KINDS = ("own", "train", "general", "other")
+
+
+@dataclass(frozen=True)
+class TestSums:
+    """The sums of one run.
+
+    Attributes:
+        sums: kind → user → (nats, label tokens); kinds that were not tested are missing.
+        swaps: user → adapter's user → (nats, label tokens); None without the matrix.
+        num_train_turns: how many training turns of a user were looked at, at most.
+        num_general_pairs: how many pairs of other people.
+    """
+
+    __test__ = False  # not a test of pytest's
+
+    sums: Mapping[str, Losses]
+    swaps: Mapping[str, Losses] | None
+    num_train_turns: int
+    num_general_pairs: int
+
+
+def read_test(run: Path, predicted: Mapping[str, object]) -> TestSums | None:
+    """The sums of a run; None where it was not tested.
+
+    Args:
+        run: run directory.
+        predicted: the card of its predictions.
+
+    Raises:
+        ValueError: a file is damaged, or older than the weights, or of another backbone or split than the predictions.
+    """
+    path, swaps = run / TEST_USERS, run / SWAPS
+    if not path.is_file():
+        return None
+    repeat = f"delete {run_card(run, 'test')} and run `lightning test` of that experiment again"
+    if not card_of(path).is_file():
+        raise ValueError(f"{path} has no {card_of(path).name}: that test was not finished; {repeat}")
+    card = read_json(card_of(path))
+    for key in ("backbone", "split"):
+        if predicted.get(key) and card.get(key) != predicted[key]:
+            raise ValueError(
+                f"{path} is of {key} {card.get(key)}, the predictions beside it are of {predicted[key]}; {repeat}"
+            )
+    if older_than_weights(path):
+        raise ValueError(f"{path} is older than the weights in {run}; {repeat}")
+    return TestSums(
+        read_kinds(path, KINDS),
+        read_swaps(swaps) if swaps.is_file() else None,
+        card.get("train_turns", 0),
+        card.get("general_pairs", 0),
+    )
+
+
+def read_tests(
+    runs: Mapping[str, Path], cards: Mapping[str, Mapping[str, object]]
+) -> tuple[dict[str, TestSums], list[str]]:
+    """The sums of each system's run, and why those of some are left out."""
+    tests, notes = {}, []
+    for name, run in runs.items():
+        try:
+            if (test := read_test(run, cards[name])) is not None:
+                tests[name] = test
+        except ValueError as error:
+            notes.append(f"{name}: its test is left out: {error}")
+    return tests, notes
