@@ -1,42 +1,40 @@
-"""`lightning forget --user ID`: takes one person out of all that this project has written, and says what it was.
+"""`lightning forget --user ID`: removes one person from all that this project has written, and says what it was.
 
-What was learnt from words cannot be taken out of weights by deleting rows; such weights are named, to be retrained.
+What was learned from words cannot be removed from weights by deleting rows; such weights are named, to be retrained.
 The command may be killed at any time: every file stays whole, and the same command resumes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from artefacts.files import read_json
-from artefacts.fingerprints import fingerprint_of
-from artefacts.layout import BACKBONE, MANIFEST, TOKENIZER, run_card
+from artefacts.layout import MANIFEST
+from artefacts.people import clean_id
+from commands.forgetting.learned_from import Learned, learned_from
 from commands.forgetting.prepared_data import PersonInCorpus, prepared_directories
-from commands.forgetting.runs import Trace, traces_in
+from commands.forgetting.remains import own_files_naming, still_naming
+from commands.forgetting.run_files import trace_in_file
+from commands.forgetting.traces import Person, Trace, traces_in_directory, walk
 from datamodules.preparation.opt_out import add_to_opt_out, read_opt_out
-from lightning_modules.markov_logic.inference import Person
-from tests.datamodules.corpora.test_profile_sources import names
 
 OPT_OUT = "opt_out.txt"
-FIT_CARD = run_card(Path(), "fit").name
-NOT_SEARCHED = {".parquet", ".arrow", ".safetensors", ".ckpt"}
 
 
 @dataclass
 class Forget:
-    """Takes a person's posts, pairs, profile, adapter and predictions out of prepared data and runs.
+    """Removes a person's posts, pairs, profile, adapter and predictions from prepared data and runs.
 
-    Stop what is running on them before. Words cannot be taken out of trained weights: the report names what has to be
-    trained anew.
+    Stop what is running on them before. Words cannot be removed from trained weights: the report names what has to be
+    retrained.
 
     Args:
         user: the person's id, as it stands in the prepared data.
         data: directory of prepared corpora.
         runs: directory of runs.
-        dry_run: say what would go, and change nothing.
+        dry_run: print the plan, and change nothing.
         no_opt_out: do not add the id to `<data>/opt_out.txt`, which a preparation leaves out with `opt_out`.
     """
 
@@ -47,27 +45,29 @@ class Forget:
     no_opt_out: bool = False
 
     def run(self) -> None:
-        """Looks everywhere, says what is there, and takes it away.
+        """Makes the plan, prints and checks it, carries it out, and says what remains.
 
         Raises:
-            ValueError: nothing is known of the person, or a file is damaged; nothing is changed.
+            ValueError: nothing is known of the person, a file is damaged, or one can't be written; nothing is changed.
         """
-        if not self.user or [self.user] != self.user.strip().splitlines():
-            raise ValueError(f"user is {self.user!r}; give one id, without line ends or blanks around it")
-        corpora = [PersonInCorpus(directory, self.user) for directory in prepared_directories(self.data)]
-        corpora = [corpus for corpus in corpora if corpus.is_there]
+        if not self.user.strip():
+            raise ValueError(f"user is {self.user!r}; give the id of one person")
+        everywhere = [PersonInCorpus(directory, self.user) for directory in prepared_directories(self.data)]
+        corpora = [corpus for corpus in everywhere if corpus.is_there]
+        lookalikes = sorted(set().union(*(corpus.lookalikes for corpus in everywhere)))
         # What goes just in case goes first: after a kill, the rest still shows that the person is known here.
-        in_runs = sorted(traces_in(self.runs, self._as_in_runs(corpora)), key=lambda trace: trace.is_certain)
+        in_runs = sorted(self._traces(self._as_in_runs(corpora)), key=lambda trace: trace.is_certain)
         if not corpora and not any(trace.is_certain for trace in in_runs):
-            self._report_nothing()
+            self._report_nothing(lookalikes)
             return
-        gone = {trace.path for trace in in_runs}
-        for line in self._learnt_from(corpora, gone):  # said first: afterwards nobody could tell
-            print(line)
-        self._take_away(corpora, in_runs)
-        for line in self._still_named():
-            print(line)
-        print(self._last_word())
+        learned = learned_from(self.runs, corpora, gone={trace.path for trace in in_runs})
+        self._print_plan(corpora, in_runs, learned)
+        _require_writable([trace.path for trace in in_runs] + [path for corpus in corpora for path in corpus.rows])
+        for corpus in corpora:
+            corpus.check()
+        if not self.dry_run:
+            self._carry_out(corpora, in_runs, learned)
+        self._print_remains(lookalikes)
 
     @property
     def opt_out(self) -> Path:
@@ -78,87 +78,70 @@ class Forget:
         talked_with = {user for corpus in corpora for user in corpus.values("speaker", "users/test")} - {self.user}
         return Person(self.user, pair_ids, talked_with)
 
-    def _report_nothing(self) -> None:
-        if self.opt_out.is_file() and self.user in read_opt_out(self.opt_out):
+    def _traces(self, person: Person) -> Iterator[Trace]:
+        """All that is stored of the person below runs; ValueError if a file is damaged."""
+        for directory, names, files in walk(self.runs):
+            whole = list(traces_in_directory(directory, names, person))
+            yield from whole
+            gone = {trace.path.name for trace in whole}
+            names[:] = [name for name in names if name not in gone]
+            yield from filter(None, (trace_in_file(directory / name, person) for name in files))
+
+    def _report_nothing(self, lookalikes: list[str]) -> None:
+        if self.opt_out.is_file() and clean_id(self.user) in read_opt_out(self.opt_out):
             print(f"{self.user!r} is in {self.opt_out}, and nothing is left of them in {self.data} and {self.runs}")
             return
+        alike = f" There are people who look alike: {', '.join(map(repr, lookalikes))}." if lookalikes else ""
         raise ValueError(
             f"nothing is known of user {self.user!r}: looked at {len(prepared_directories(self.data))} prepared "
             f"corpora below {self.data.absolute()} and at the runs below {self.runs.absolute()}; nothing was changed. "
-            "Upper and lower case differ; other places are named with --data and --runs"
+            f"Upper and lower case differ; other directories are named with --data and --runs.{alike}"
         )
 
-    def _take_away(self, corpora: list[PersonInCorpus], in_runs: list[Trace]) -> None:
-        """The list of those left out first, prepared data last: pairs tell which predictions are the person's."""
-        if not self.dry_run and not self.no_opt_out:
-            add_to_opt_out(self.opt_out, self.user)
-        done = "would go" if self.dry_run else "gone"
+    def _print_plan(self, corpora: list[PersonInCorpus], in_runs: list[Trace], learned: Learned) -> None:
+        for run, reason in learned.to_retrain.items():
+            print(f"to retrain: {run}: {reason}")
         for trace in in_runs:
-            if not self.dry_run:
-                trace.take_away()
-            print(f"{done}: {trace.path}: {trace.what}")
+            print(f"to remove: {trace.path}: {trace.what}")
         for corpus in corpora:
-            lines = [f"{done}: {path}: {len(rows):,} rows" for path, rows in corpus.rows.items()]
+            lines = [f"to remove: {path}: {len(rows):,} rows" for path, rows in corpus.rows.items()]
             if corpus.is_target_user:
-                lines.append(f"{done}: {corpus.directory / MANIFEST}: a target user")
-            if not self.dry_run:
-                corpus.forget()
-            print("\n".join(lines or [f"{done}: {corpus.directory}: what an earlier attempt had left"]))
+                lines.append(f"to remove: {corpus.directory / MANIFEST}: a target user")
+            print("\n".join(lines or [f"to remove: {corpus.directory}: what an earlier attempt has left"]))
+        for tokenizer in learned.tokenizers:
+            print(f"stays: {tokenizer}: its pieces may be learned from this person's words, among all others'")
 
-    # ---- what cannot be taken away
-
-    def _learnt_from(self, corpora: list[PersonInCorpus], gone: set[Path]) -> Iterator[str]:
-        """Lines about tokenizers, backbones, networks and others' adapters that have seen the person's words."""
-        cards = {path.parent: read_json(path) for path in sorted(self.runs.rglob(FIT_CARD)) if path.parent not in gone}
-        reasons = {run: reason for run, card in cards.items() if (reason := self._reason(card, corpora))}
-        fingerprints = {
-            read_json(path)["fingerprint"]: run for run in reasons for path in run.glob(f"{BACKBONE}*/{MANIFEST}")
-        }
-        for run, card in cards.items():
-            if run not in reasons and card.get("backbone") in fingerprints:
-                reasons[run] = f"stands on the backbone of {fingerprints[card['backbone']]}"
-        yield from (f"train anew: {run}: {reason}" for run, reason in reasons.items())
+    def _carry_out(self, corpora: list[PersonInCorpus], in_runs: list[Trace], learned: Learned) -> None:
+        """The opt-out list first, prepared data last: pairs tell which predictions are the person's."""
+        if not self.no_opt_out:
+            add_to_opt_out(self.opt_out, self.user)
+        for trace in in_runs:
+            trace.remove()
         for corpus in corpora:
-            tokenizer = corpus.directory / TOKENIZER
-            if corpus.rows and tokenizer.is_dir():
-                yield f"stays: {tokenizer}: its pieces may be learnt from this person's words, among everybody's"
+            corpus.forget(learned.keep_usable)
+        print(f"removed: {len(in_runs)} items in {self.runs}, {sum(len(c.rows) for c in corpora)} files in {self.data}")
 
-    def _reason(self, card: dict[str, Any], corpora: list[PersonInCorpus]) -> str | None:
-        """Why a run has seen the person's words; None where it has not."""
-        data = card["config"].get("data") or {}
-        kind, settings = data.get("class_path", ""), data.get("init_args") or {}
-        output = Path((settings.get("preparation") or {}).get("output") or "")
-        splits = ["pretrain/train", "users/train"]
-        if kind.endswith("ReplyPairs"):
-            splits = [settings.get("train_split") or "pretrain/train"]
-        for corpus in corpora:
-            manifest = corpus.directory / MANIFEST
-            is_same = output.name == corpus.directory.name or card.get("prepared") == fingerprint_of(manifest)
-            speakers = {user for split in splits for user in corpus.values("speaker", split)} if is_same else set()
-            if speakers and (not kind.endswith("UserSets") or settings.get("history")):
-                return "trained with this person's words"
-            others = sorted(corpus.values("speaker", "users/train") - {self.user}) if is_same else []
-            if others and kind.endswith("UserSets"):
-                some = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
-                return f"the weights of {len(others)} people who answered this person: {some}"
-        return None
-
-    def _still_named(self) -> Iterator[str]:
-        """Places that no rule knows of and that still have the id in them: for a person to look at."""
+    def _print_remains(self, lookalikes: list[str]) -> None:
+        for user in lookalikes:
+            print(f"another id that looks alike stays: {user!r}; if it is the same person, give the command for it too")
+        for path in own_files_naming(self.user, self.runs, skip=(self.data, self.runs)):
+            print(f"stays: {path}: a file of your own that names {self.user!r}; delete it yourself")
         if self.dry_run:
+            print("nothing was changed: give the command without --dry_run")
             return
-        for root in [self.runs, *prepared_directories(self.data)]:
-            for path in sorted(root.rglob("*")):
-                is_searched = path.is_file() and path.suffix not in NOT_SEARCHED
-                if names(path.name.encode() + b"\n" + (path.read_bytes() if is_searched else b""), self.user):
-                    yield f"look yourself: {path} still has {self.user!r} in it"
-
-    def _last_word(self) -> str:
-        if self.dry_run:
-            return "nothing was changed: give the command without --dry_run"
+        for path in still_naming(self.user, [self.runs, *prepared_directories(self.data)]):
+            print(f"look yourself: {path} still has {self.user!r} in it")
         if self.no_opt_out:
-            return "done; a new preparation of the same source will have this person again"
-        return (
+            print("done; a new preparation of the same source will have this person again")
+            return
+        print(
             f"done; so that a new preparation leaves this person out, set in its YAML:  opt_out: {self.opt_out}\n"
-            "figures and pictures of tables that were made with this person's turns stay: make the tables anew"
+            "figures and pictures of tables that were made with this person's turns stay: make the tables again"
         )
+
+
+def _require_writable(paths: Iterable[Path]) -> None:
+    """Raises ValueError before anything is changed if a file or directory can't be replaced."""
+    directories = {path.resolve().parent if path.is_file() else path.parent for path in paths}
+    if locked := sorted(str(path) for path in directories if not os.access(path, os.W_OK | os.X_OK)):
+        raise ValueError(f"cannot write in {', '.join(locked)}; nothing was changed: change the permissions first")

@@ -35,6 +35,24 @@ def rows_of(path: Path, user: str) -> pa.Table:
         return pa.concat_tables(rows) if rows else pa.schema([]).empty_table()
 
 
+def people_like(path: Path, user: str) -> set[str]:
+    """Other ids in the columns that name people which a reader takes for the same as this one."""
+    look, others = _looks(pa.array([user]))[0], set()
+    with _Pieces(path) as pieces:
+        columns = [name for name in pieces.schema.names if PEOPLE.search(name)]
+        for piece in pieces.read(columns) if columns else ():
+            for column in piece.columns:
+                ids = column.cast(pa.string()).unique()
+                others.update(ids.filter(pc.equal(_looks(ids), look)).to_pylist())
+    return others - {user, None}
+
+
+def _looks(ids: pa.Array) -> pa.Array:
+    """Ids without what a reader does not see: case, width, form of accents, blanks, invisible characters."""
+    folded = pc.utf8_lower(pc.utf8_normalize(ids, "NFKD"))
+    return pc.replace_substring_regex(folded, r"[\s\p{Z}\p{Cc}\p{Cf}]+", "")
+
+
 def take_out(path: Path, user: str) -> None:
     """Rewrites a file without this person's rows; it is whole at any time.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,15 +20,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from artefacts.files import PARTIAL, read_json, write_json
-from artefacts.fingerprints import sha256_of
+from artefacts.fingerprints import fingerprint_of, sha256_of
 from artefacts.layout import MANIFEST, PROFILES
-from artefacts.manifest import read_manifest, user_numbers, write_manifest
+from artefacts.manifest import read_manifest, split_fingerprint, user_numbers, write_manifest
 from datamodules.preparation.run import alone
 from datamodules.preparation.shards import describe_part
 
-from .parquet_rows import SUFFIXES, rows_of, take_out
+from .parquet_rows import SUFFIXES, people_like, rows_of, take_out
 
 NOTE = "forgetting.json"
+TEST = "users/test"
+
+Fingerprints = dict[str, str | None]
+"""`prepared`: of the manifest; `split`: of the test turns."""
 
 
 def prepared_directories(data: Path) -> list[Path]:
@@ -65,6 +69,12 @@ class PersonInCorpus:
         paths = (path for path in sorted(self.directory.rglob("*")) if path.suffix in SUFFIXES)
         return {path: rows for path in paths if len(rows := rows_of(path, self.user))}
 
+    @cached_property
+    def lookalikes(self) -> set[str]:
+        """Other ids in the columns that name people which a reader takes for the same."""
+        paths = (path for path in sorted(self.directory.rglob("*")) if path.suffix in SUFFIXES)
+        return {other for path in paths for other in people_like(path, self.user)}
+
     @property
     def has_manifest(self) -> bool:
         return (self.directory / MANIFEST).is_file()
@@ -97,8 +107,18 @@ class PersonInCorpus:
         tables = [table for path, table in self.rows.items() if path.is_relative_to(self.directory / split)]
         return {value for table in tables if column in table.column_names for value in table[column].to_pylist()}
 
-    def forget(self) -> None:
-        """Takes the person out.
+    def check(self) -> None:
+        """Raises ValueError if a file of the person's is not what the manifest describes."""
+        files = [path.relative_to(self.directory).as_posix() for path in self.rows]
+        for name, part in self._parts(files) if self.note is None else ():
+            if sha256_of(self.directory / name) != part["sha256"]:
+                raise ValueError(f"{self.directory / name} is not what manifest.json describes; prepare it again first")
+
+    def forget(self, keep_usable: Callable[[Fingerprints, Fingerprints], object]) -> None:
+        """Removes the person.
+
+        Args:
+            keep_usable: is called with the fingerprints of the data before and after.
 
         Raises:
             ValueError: a file is not what the manifest describes, or a preparation is at work on the directory.
@@ -113,14 +133,18 @@ class PersonInCorpus:
                     path.unlink()
             if self.has_manifest:
                 write_manifest(self.directory, self._manifest_without(note))
+                keep_usable(note["fingerprints"], self._fingerprints())
             (self.directory / NOTE).unlink()
+
+    def _fingerprints(self) -> Fingerprints:
+        manifest = read_manifest(self.directory)
+        split = split_fingerprint(manifest, TEST) if TEST in manifest["splits"] else None
+        return {"prepared": fingerprint_of(self.directory / MANIFEST), "split": split}
 
     def _write_note(self) -> dict[str, Any]:
         """Says what is to be rewritten, after checking that it is what the manifest describes."""
+        self.check()
         files = [path.relative_to(self.directory).as_posix() for path in self.rows]
-        for name, part in self._parts(files):
-            if sha256_of(self.directory / name) != part["sha256"]:
-                raise ValueError(f"{self.directory / name} is not what manifest.json describes; prepare it anew first")
         salt = secrets.token_hex(16)
         num_dialogues = len(self.values("dialogue_id", "pretrain") | self.values("dialogue_id", "users"))
         number = user_numbers(read_manifest(self.directory)).get(self.user) if self.is_target_user else None
@@ -130,6 +154,7 @@ class PersonInCorpus:
             "files": files,
             "num_dialogues": num_dialogues,
             "number": number,
+            "fingerprints": self._fingerprints() if self.has_manifest else {},
         }
         write_json(self.directory / NOTE, note)
         return note

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from artefacts.files import write_text
 from artefacts.fingerprints import fingerprint
+from artefacts.people import clean_id
+
+COMMENT = re.compile(r"(^|\s)#.*")
 
 
 def read_opt_out(path: Path) -> frozenset[str]:
-    """The ids in the file; FileNotFoundError if it is missing, because a mistyped name would leave nobody out."""
+    """The ids in the file, as `clean_id` writes them; what follows a `#` is a comment.
+
+    Raises:
+        FileNotFoundError: it is missing; a mistyped name would leave nobody out.
+        ValueError: it is not UTF-8.
+    """
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} not found; opt_out is a text file of people's ids, one a line, and may be empty"
         )
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
-    return frozenset(line.strip() for line in lines) - {""}
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from None
+    return frozenset(clean_id(COMMENT.sub("", line)) for line in lines) - {""}
 
 
 def names_fingerprint(names: frozenset[str]) -> str:
@@ -26,6 +38,6 @@ def names_fingerprint(names: frozenset[str]) -> str:
 def add_to_opt_out(path: Path, user: str) -> None:
     """Adds an id at the end, unless it is listed; the file is made if it is missing, and whole at any time."""
     before = path.read_text(encoding="utf-8-sig") if path.is_file() else ""
-    if path.is_file() and user.strip() in read_opt_out(path):
+    if path.is_file() and clean_id(user) in read_opt_out(path):
         return
-    write_text(path, before + ("\n" if before and not before.endswith("\n") else "") + user + "\n")
+    write_text(path, before + ("\n" if before and not before.endswith("\n") else "") + clean_id(user) + "\n")
