@@ -50,7 +50,7 @@ def floor(predictions: Sequence[Prediction], encoder: TextEncoder, num_draws: in
 def ceiling(
     predictions: Sequence[Prediction], encoder: TextEncoder, num_draws: int, seed: int
 ) -> dict[str, np.ndarray]:
-    """Similarity of every reference to other real replies of the same user, as for `floor`; NaN for a user's only item."""
+    """Similarity to *other* real replies of the same user, as for `floor`; not a number for a user's only item."""
     return _compared(predictions, _drawn(predictions, own=True, num_draws=num_draws, seed=seed), encoder)
 
 

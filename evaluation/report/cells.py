@@ -1,7 +1,4 @@
-"""From scores to what a reader sees: cells with intervals and marks, rows of cells, Markdown, CSV.
-
-In: `Score` records. Out: text; the first row of a table is its heading.
-"""
+"""From scores to what a reader sees: cells with intervals and marks, Markdown, CSV."""
 
 import csv
 import io
@@ -17,13 +14,7 @@ LABEL_LENGTH = 8
 
 
 class Cells:
-    """The cells of a table.
-
-    Args:
-        scores: What is written in them.
-        standings: How the systems stand.
-        shown: Names of the figures that may have a column.
-    """
+    """The cells of a table; `shown` are the names of the figures that may have a column."""
 
     def __init__(self, scores: Iterable[Score], standings: Standings, shown: Collection[str]) -> None:
         self.scores = {(score.system, score.user, score.metric): score for score in scores}

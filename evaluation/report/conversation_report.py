@@ -1,7 +1,4 @@
-"""The table of long conversations: rows of cells, caption and picture.
-
-In: `ConversationScore` records. Out: text, and a matplotlib figure. No text of a turn is in them.
-"""
+"""The table of long conversations: rows of cells, caption and picture. No text of a turn is in them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,9 +1,8 @@
 """The picture of a table: what every single user gained, or all systems side by side; and the curves of a sweep.
 
-In: values that are already computed. Out: a matplotlib figure (no pyplot, no global state, any
-thread). Of users, left: perplexity of the reference system and of the others, joined by a line. Right: similarity, with
-intervals. Users are sorted by their gain in perplexity, best on top. Labels are made ASCII, because matplotlib ships
-no Japanese font.
+The functions give a matplotlib figure (no pyplot, no global state, any thread), which `save_png` writes. Of users,
+left: perplexity of the reference system and of the others, joined by a line. Right: similarity, with intervals. Users
+are sorted by their gain in perplexity, best on top. Labels are made ASCII, because matplotlib ships no Japanese font.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,21 +24,11 @@ MAX_TICKS = 10  # values of a curve that each get a tick
 
 @dataclass(frozen=True)
 class UserPanels:
-    """What the picture shows.
+    """What the picture of users shows."""
 
-    Attributes:
-        labels: One label per user.
-        perplexity: System -> `(users,)`; the first system is the reference.
-        similarity: System -> `(users, 3)`: value, low, high; low and high may be NaN. Changes against the reference,
-            or the values themselves if there is just one system.
-        perplexity_title: Overall result, over the left panel.
-        similarity_title: Overall result, over the right panel.
-        similarity_label: What the right axis shows.
-    """
-
-    labels: Sequence[str]
-    perplexity: dict[str, np.ndarray]
-    similarity: dict[str, np.ndarray]
+    labels: Sequence[str]  # one per user
+    perplexity: dict[str, np.ndarray]  # system → (users,); the first system is the reference
+    similarity: dict[str, np.ndarray]  # system → (users, 3): value or change, low, high; these may be NaN
     perplexity_title: str
     similarity_title: str
     similarity_label: str
@@ -62,15 +51,7 @@ def _grid(axis: Axes, *hidden: str) -> None:
 
 
 def draw_users(panels: UserPanels, title: str) -> Picture:
-    """Draws both panels, one row per user.
-
-    Args:
-        panels: The values.
-        title: Headline of the figure.
-
-    Returns:
-        The figure; `save_png` writes it.
-    """
+    """Draws both panels, one row per user."""
     order = _by_gain(panels.perplexity)
     num_users = len(order)
     height = 2.2 + 0.26 * min(num_users, MAX_NAMED_USERS)
@@ -97,12 +78,9 @@ def draw_systems(panels: Mapping[str, Mapping[str, np.ndarray]], title: str) -> 
     """Draws a panel for each figure, one row per system, the first on top.
 
     Args:
-        panels: What a panel shows, and which way is better -> system -> `(3,)`: value, low, high; low and high may be
+        panels: What a panel shows, and which way is better → system → `(3,)`: value, low, high; low and high may be
             NaN. All panels have the same systems; a value that is NaN is not drawn.
         title: Headline of the figure.
-
-    Returns:
-        The figure; `save_png` writes it.
     """
     names = list(next(iter(panels.values())))
     rows = np.arange(len(names))[::-1]
@@ -134,15 +112,12 @@ def draw_curves(
     """Draws one figure of every run over the one number that varies; what runs have in common makes a line.
 
     Args:
-        lines: Name of a line -> x and y of its runs, each `(runs,)`, in any order.
+        lines: Name of a line → x and y of its runs, each `(runs,)`, in any order. A single line is not named.
         x_label: What the number is.
         y_label: What the figure is, and which way is better.
         best: Name of the line and index of the run in it that is marked; None marks none.
         title: Headline of the figure.
-        levels: Name -> figure of what has no such number, drawn across.
-
-    Returns:
-        The figure; `save_png` writes it. A single line is not named.
+        levels: Name → figure of what has no such number, drawn across.
     """
     figure = Picture(figsize=(7.0, 4.5), layout="constrained")
     axis = figure.subplots()

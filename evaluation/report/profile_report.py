@@ -1,7 +1,4 @@
-"""The table of inferred profiles: Markdown and picture.
-
-In: `ProfileScore` records, and the judgements they are of. Out: text, and a matplotlib figure.
-"""
+"""The table of inferred profiles: rows of cells and picture."""
 
 from collections.abc import Sequence
 
@@ -15,12 +12,7 @@ from evaluation.scores.profile_scores import COVERAGES, ProfileScore
 
 
 def profile_rows(scores: Sequence[ProfileScore], reference: str) -> list[list[str]]:
-    """The heading; of each attribute the most common value, then a row a system.
-
-    Args:
-        scores: attribute by attribute.
-        reference: the system that changes are against.
-    """
+    """The heading; of each attribute the most common value, then a row a system. Changes are from the reference."""
     heading = ["attribute", "system", "chunk", "user", f"change from {reference}", "ECE"]
     rows = [[*heading, *(f"at {share:.0%}" for share in COVERAGES)]]
     attribute = None

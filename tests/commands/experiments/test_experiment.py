@@ -12,8 +12,8 @@ from commands.experiments.child_process import Run
 from commands.experiments.collect import collect
 from commands.experiments.experiment import Experiment
 from commands.table import Table
-from evaluation.report.latex import latex
-from evaluation.results.run_facts import adapter_size, validation_perplexity
+from evaluation.report.files import latex
+from evaluation.scores.run_scores import adapter_size, validation_perplexity
 
 WHAT = ("fit", "predict")
 

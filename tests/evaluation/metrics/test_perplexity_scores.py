@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from evaluation.metrics.perplexity import perplexity
+from evaluation.scores.user_scores import perplexity
 
 
 def test_elementwise_and_overflow():
