@@ -1,8 +1,4 @@
-"""`lightning human-eval export` and `score`: a page for annotators, and the table of what they answer.
-
-In: a `predictions.jsonl` per system; later the key of the page and the answers. Out: `page.html` and `key.json`; later
-`table.md` and `table.csv`.
-"""
+"""`lightning human-eval export` and `score`: a page for annotators, and the table of what they answer."""
 
 from dataclasses import dataclass
 from pathlib import Path

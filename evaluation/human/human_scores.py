@@ -21,7 +21,7 @@ import numpy as np
 
 from evaluation.human.annotations import ASKED, Answers
 from evaluation.human.page import REAL
-from evaluation.report.cells import interval_cell
+from evaluation.scores.figure import interval_cell
 from evaluation.statistics.agreement import krippendorff_alpha
 from evaluation.statistics.bootstrap import MIN_UNITS, Bootstrap
 

@@ -71,9 +71,3 @@ def csv_lines(records: Iterable[Any], kind: type) -> str:
     writer.writerow(field.name for field in fields(kind))
     writer.writerows(map(astuple, records))
     return text.getvalue()
-
-
-def interval_cell(value: float, low: float | None, high: float | None, form: str = ".3f", scale: float = 1.0) -> str:
-    """A number with its interval, if it has one."""
-    text, *ends = (format(x * scale, form) for x in (value, low, high) if x is not None)
-    return f"{text} [{', '.join(ends)}]" if ends else text

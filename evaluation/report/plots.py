@@ -44,7 +44,13 @@ def headline(figure: Picture, title: str) -> None:
     figure.suptitle(ascii_label(title), fontsize=13, fontweight="bold")
 
 
-def _grid(axis: Axes, *hidden: str) -> None:
+def color_of(index: int) -> str:
+    """The colour of a system, by its place among them."""
+    return COLORS[index % len(COLORS)]
+
+
+def frame(axis: Axes, *hidden: str) -> None:
+    """Draws a grid below everything and hides some sides of the box."""
     axis.grid(color="#e5e7eb", linewidth=0.7)
     axis.set_axisbelow(True)
     axis.spines[list(hidden)].set_visible(False)
@@ -66,7 +72,7 @@ def draw_users(panels: UserPanels, title: str) -> Picture:
         left.set_yticks([])
         left.set_ylabel(f"{num_users} users")
     for axis in (left, right):
-        _grid(axis, "top", "right", "left")
+        frame(axis, "top", "right", "left")
         axis.tick_params(axis="y", length=0)
     headline(figure, title)
     handles, names = left.get_legend_handles_labels()
@@ -95,7 +101,7 @@ def draw_systems(panels: Mapping[str, Mapping[str, np.ndarray]], title: str) -> 
         axis.set_yticks(rows, [ascii_label(name) for name in names])
         axis.set_ylim(-0.7, len(names) - 0.3)
         axis.set_xlabel(ascii_label(label))
-        _grid(axis, "top", "right", "left")
+        frame(axis, "top", "right", "left")
         axis.tick_params(axis="y", length=0)
     headline(figure, title)
     return figure
@@ -125,12 +131,12 @@ def draw_curves(
     _draw_lines(axis, lines, levels or {}, alone)
     if best is not None:
         x, y = (values[best[1]] for values in lines[best[0]])
-        color = COLORS[1] if alone else _color(list(lines).index(best[0]))
+        color = COLORS[1] if alone else color_of(list(lines).index(best[0]))
         axis.plot(x, y, "o", color=color, markersize=9 if alone else 11, label=f"best: {y:.6g} at {x:g}")
     _number_axis(axis, np.unique(np.concatenate([x for x, _ in lines.values()])))
     axis.set_xlabel(ascii_label(x_label))
     axis.set_ylabel(ascii_label(y_label))
-    _grid(axis, "top", "right")
+    frame(axis, "top", "right")
     if alone:
         axis.legend(frameon=False)
     else:
@@ -146,7 +152,7 @@ def _draw_lines(
         order = np.argsort(x, kind="stable")
         label = None if alone else ascii_label(name)
         style = ("o-", "s--", "^:")[index // len(COLORS) % 3]  # tells lines apart when colours run out
-        axis.plot(x[order], y[order], style, color=_color(index), markersize=6, label=label)
+        axis.plot(x[order], y[order], style, color=color_of(index), markersize=6, label=label)
     for index, (name, level) in enumerate(levels.items()):
         style = ("--", ":", "-.")[index % 3]
         axis.axhline(level, color=REFERENCE_COLOR, linestyle=style, linewidth=1.2, label=ascii_label(name))
@@ -155,12 +161,16 @@ def _draw_lines(
 def _number_axis(axis: Axes, x: np.ndarray) -> None:
     """Ticks at the values where they are few, in logarithms where they are far apart."""
     if x.min() > 0 and x.max() > LOG_ABOVE * x.min():
-        axis.set_xscale("log")
-        axis.xaxis.set_minor_formatter(NullFormatter())
-        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        _log_scale(axis)
     if len(x) <= MAX_TICKS:
         axis.set_xticks(x)
         axis.minorticks_off()
+
+
+def _log_scale(axis: Axes) -> None:
+    axis.set_xscale("log")
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def save_png(figure: Picture, path: Path, dpi: int = 150) -> None:
@@ -182,7 +192,7 @@ def _draw_perplexity(axis: Axes, panels: UserPanels, order: np.ndarray) -> None:
     rows = np.arange(len(order))
     (reference, base), *others = panels.perplexity.items()
     for index, ((name, values), offset) in enumerate(zip(others, _offsets(len(others)), strict=True)):
-        color = _color(index)
+        color = color_of(index)
         axis.hlines(rows + offset, base[order], values[order], color=color, alpha=0.35, linewidth=2.5)
         axis.plot(values[order], rows + offset, "o", color=color, markersize=6, label=ascii_label(name))
     axis.plot(
@@ -191,12 +201,10 @@ def _draw_perplexity(axis: Axes, panels: UserPanels, order: np.ndarray) -> None:
     )  # fmt: skip
     values = np.concatenate(list(panels.perplexity.values()))
     if np.nanmax(values) > LOG_ABOVE * np.nanmin(values):
-        axis.set_xscale("log")
+        _log_scale(axis)
         axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.xaxis.set_minor_formatter(NullFormatter())
-    axis.set_xlabel("perplexity (log scale, lower is better)" if axis.get_xscale() == "log" else
-                    "perplexity (lower is better)")  # fmt: skip
+    log_scale = "log scale, " if axis.get_xscale() == "log" else ""
+    axis.set_xlabel(f"perplexity ({log_scale}lower is better)")
     axis.set_title(ascii_label(panels.perplexity_title), fontsize=9.5, loc="left")
 
 
@@ -205,7 +213,7 @@ def _draw_similarity(axis: Axes, panels: UserPanels, order: np.ndarray) -> None:
     is_change = len(panels.perplexity) > 1
     offsets = _offsets(len(panels.similarity))
     for index, (table, offset) in enumerate(zip(panels.similarity.values(), offsets, strict=True)):
-        color = _color(index) if is_change else REFERENCE_COLOR
+        color = color_of(index) if is_change else REFERENCE_COLOR
         value, low, high = table[order].T
         axis.hlines(rows + offset, low, high, color=color, alpha=0.35, linewidth=2.5)
         axis.plot(value, rows + offset, "o", color=color, markersize=6)
@@ -214,7 +222,3 @@ def _draw_similarity(axis: Axes, panels: UserPanels, order: np.ndarray) -> None:
     axis.xaxis.set_major_locator(MaxNLocator(7))
     axis.set_xlabel(ascii_label(panels.similarity_label))
     axis.set_title(ascii_label(panels.similarity_title), fontsize=9.5, loc="left")
-
-
-def _color(index: int) -> str:
-    return COLORS[index % len(COLORS)]

@@ -35,9 +35,7 @@ class Figure:
             return missing
         if math.isnan(score.value):
             return "-"
-        numbers = [x * self.scale for x in (score.value, score.low, score.high) if x is not None and not math.isnan(x)]
-        value, *ends = (format(number, self.format) for number in numbers)
-        text = f"{value} [{', '.join(ends)}]" if len(ends) == 2 else value
+        text = interval_cell(score.value, score.low, score.high, self.format, self.scale)
         return f"{text} of {score.n}" if self.counts else text
 
     @property
@@ -71,3 +69,9 @@ class Score:
     low: float | None
     high: float | None
     n: int  # averaged: turns of the user or of all, users for (macro), replies for (corpus), 1 for (run)
+
+
+def interval_cell(value: float, low: float | None, high: float | None, form: str = ".3f", scale: float = 1.0) -> str:
+    """A number with its interval, if it has one with two ends."""
+    text, *ends = (format(x * scale, form) for x in (value, low, high) if x is not None and not math.isnan(x))
+    return f"{text} [{', '.join(ends)}]" if len(ends) == 2 else text
