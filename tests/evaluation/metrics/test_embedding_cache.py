@@ -9,25 +9,15 @@ import pytest
 from evaluation.metrics import similarity
 from evaluation.metrics.embedding_cache import EmbeddingCache, fingerprint_of_directory
 from evaluation.metrics.similarity import TextEncoder
-
-VECTORS = {"east": (1.0, 0.0), "north": (0.0, 2.0), "northeast": (3.0, 4.0)}
+from tests.evaluation.encoders import COMPASS, Directions
 
 
 @pytest.fixture
 def asked(monkeypatch):
     """Stands in for sentence-transformers, which is loaded only for a text that is not known; notes the texts."""
-    asked = []
-
-    class Compass:
-        def __init__(self, *_, **__):
-            pass
-
-        def encode(self, sentences):
-            asked.extend(sentences)
-            return np.array([VECTORS[sentence] for sentence in sentences], dtype=np.float32)
-
-    monkeypatch.setattr("sentence_transformers.SentenceTransformer", Compass)
-    return asked
+    compass = Directions(COMPASS)
+    monkeypatch.setattr("sentence_transformers.SentenceTransformer", lambda *_, **__: compass)
+    return compass.asked
 
 
 @pytest.fixture
@@ -43,13 +33,15 @@ def cosine(encoder_directory, cache):
     return TextEncoder(str(encoder_directory), cache).cosines(["northeast"], ["east"])[0]
 
 
-def test_the_second_run_encodes_nothing_and_scores_the_same(encoder_directory, tmp_path, asked):
+def test_the_second_run_encodes_nothing_and_scores_the_same_and_no_text_is_written(encoder_directory, tmp_path, asked):
     first = cosine(encoder_directory, tmp_path / "cache")
     assert asked == ["northeast", "east"]
     assert cosine(encoder_directory, tmp_path / "cache") == first == pytest.approx(0.6)
     assert asked == ["northeast", "east"]
     TextEncoder(str(encoder_directory), tmp_path / "cache").vectors(["north", "east"])
     assert asked == ["northeast", "east", "north"]
+    (file,) = (tmp_path / "cache").iterdir()
+    assert b"east" not in file.read_bytes()
 
 
 def test_other_weights_under_the_same_name_are_another_encoder(encoder_directory, tmp_path, asked):
@@ -58,12 +50,6 @@ def test_other_weights_under_the_same_name_are_another_encoder(encoder_directory
     cosine(encoder_directory, tmp_path / "cache")
     assert asked == ["northeast", "east"] * 2
     assert len(list((tmp_path / "cache").iterdir())) == 2
-
-
-def test_no_text_is_written(encoder_directory, tmp_path, asked):
-    cosine(encoder_directory, tmp_path / "cache")
-    (file,) = (tmp_path / "cache").iterdir()
-    assert b"east" not in file.read_bytes()
 
 
 @pytest.mark.parametrize("damage", ["no database", "cut", "one bit"])
@@ -76,7 +62,7 @@ def test_a_damaged_file_is_set_aside(encoder_directory, tmp_path, asked, capsys,
     elif damage == "cut":
         file.write_bytes(content[: len(content) // 2])
     else:
-        place = content.index(np.array(VECTORS["northeast"], dtype=np.float32).tobytes())
+        place = content.index(np.array(COMPASS["northeast"], dtype=np.float32).tobytes())
         file.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
     assert cosine(encoder_directory, tmp_path / "cache") == pytest.approx(0.6)
     assert "is damaged" in capsys.readouterr().out

@@ -9,20 +9,13 @@ from artefacts.predictions import Prediction
 from evaluation.metrics.mauve import mauve
 from evaluation.metrics.similarity import TextEncoder
 from evaluation.scores.corpus_scores import mauve_scores
-
-
-class Axes:
-    """Three words at right angles, so that clusters are words."""
-
-    name = "axes"
-
-    def encode(self, sentences):
-        return np.array([np.eye(3)["abc".index(s)] for s in sentences])
+from tests.evaluation.encoders import Directions
 
 
 @pytest.fixture
 def encoder():
-    return TextEncoder(Axes())
+    """Three words at right angles, so that clusters are words."""
+    return TextEncoder(Directions(dict(zip("abc", np.eye(3), strict=True))))
 
 
 def test_mauve_by_hand(encoder):

@@ -120,24 +120,20 @@ def test_the_best_of_more_candidates_is_not_compared(systems, people):
     twice = [line | {"candidates": [*line["candidates"], line["reference"]]} for line in lines]
     systems["bad"].write_text("".join(json.dumps(line) + "\n" for line in twice))
     run(systems, people / "out", prepared=people)
-    with (people / "out" / "table.csv").open(newline="") as file:
-        metrics = {name: {row["metric"] for row in csv.DictReader(file) if row["system"] == name} for name in ["bad"]}
-    assert "recognised" in metrics["bad"] and not metrics["bad"] & {"best_of_n", "coverage"}
+    metrics = {metric for system, _, metric in values_of(people / "out" / "table.csv") if system == "bad"}
+    assert "recognised" in metrics and not metrics & {"best_of_n", "coverage"}
     markdown = (people / "out" / "table.md").read_text()
     assert "- bad: other numbers of candidates than good, so no best of n and no coverage." in markdown
 
 
 def test_the_best_of_one_candidate_is_no_figure_of_its_own(people):
     """It is the similarity, which would be tested twice."""
-    run(
-        {name: write(people / name, shift, candidates=1) for name, shift in [("good", 0), ("bad", 1)]},
-        people,
-        prepared=people,
-    )
-    markdown = (people / "table.md").read_text()
-    (heading,) = [line for line in markdown.splitlines() if "coverage  " in line]
-    assert [cell.strip() for cell in heading.split("|")[1:5]] == ["system", "sim", "coverage", "recognised"]
-    assert "best of n" not in markdown and "best_of_n" not in (people / "table.csv").read_text()
+    systems = {name: write(people / name, shift, candidates=1) for name, shift in [("good", 0), ("bad", 1)]}
+    run(systems, people, prepared=people)
+    *_, heading = tables_of(people / "table.md")
+    assert heading[:4] == ("system", "sim", "coverage", "recognised")
+    assert "best of n" not in (people / "table.md").read_text()
+    assert "best_of_n" not in (people / "table.csv").read_text()
 
 
 def test_predictions_of_earlier_weights_are_refused(systems, tmp_path):
@@ -149,16 +145,13 @@ def test_predictions_of_earlier_weights_are_refused(systems, tmp_path):
         run(systems, tmp_path / "out")
 
 
-def test_persons_that_cannot_be_compared_are_left_out_with_the_reason(systems, tmp_path, monkeypatch):
-    training = {user: [said(word)] * 3 for user, word in zip(PEOPLE[1:], WORDS[1:], strict=True)}
+def test_persons_that_cannot_be_compared_are_left_out_with_the_reason(systems, people, tmp_path, monkeypatch):
+    training = {user: turns for user, turns in TRAINING.items() if user != PEOPLE[0]}
     monkeypatch.setattr("evaluation.report.system_report.training_turns", lambda _: training)
-    monkeypatch.setattr("evaluation.results.systems.check_corpus", lambda *_: None)
     run(systems, tmp_path / "out", prepared=tmp_path)
     markdown = (tmp_path / "out" / "table.md").read_text()
-    assert (
-        "- The table with the persons is left out: 1 of 5 users have no training turns, such as 'person amber'."
-        in markdown
-    )
+    reason = "1 of 5 users have no training turns, such as 'person amber'."
+    assert f"- The table with the persons is left out: {reason}" in markdown
     one = {}
     for name, path in systems.items():
         one[name] = path.with_name(f"{name}_one.jsonl")
@@ -167,12 +160,11 @@ def test_persons_that_cannot_be_compared_are_left_out_with_the_reason(systems, t
     assert "is left out: a user is told from other users" in (tmp_path / "one" / "table.md").read_text()
 
 
-def test_a_prepared_corpus_that_is_damaged_stops_the_table(systems, tmp_path, monkeypatch):
+def test_a_prepared_corpus_that_is_damaged_stops_the_table(systems, people, tmp_path, monkeypatch):
     def damaged(_):
         raise ValueError("tokenizer.json is damaged")
 
     monkeypatch.setattr("evaluation.report.system_report.training_turns", damaged)
-    monkeypatch.setattr("evaluation.results.systems.check_corpus", lambda *_: None)
     with pytest.raises(ValueError, match=r"tokenizer\.json is damaged"):
         run(systems, tmp_path / "out", prepared=tmp_path)
     assert not (tmp_path / "out" / "table.md").exists()
@@ -184,28 +176,35 @@ def test_figures_of_persons_and_runs_are_in_the_file_for_machines(systems, peopl
     save_file({"A": torch.zeros(3, 4)}, adapter / "adapter_model.safetensors")
     (systems["good"].parent / "fit.card.json").write_text('{"metrics": {"val/best_macro_perplexity": 84.5}}')
     run(systems, people / "out", prepared=people, paper={"good": 0.57})
-    with (people / "out" / "table.csv").open(newline="") as file:
-        found = {(row["system"], row["user"], row["metric"]): row["value"] for row in csv.DictReader(file)}
+    found = values_of(people / "out" / "table.csv")
     assert len({user for _, user, _ in found}) == 4  # nobody by name
-    assert float(found["good", "(run)", "paper_similarity"]) == 0.57
-    assert float(found["good", "(run)", "adapter_parameters"]) == 12
-    assert float(found["good", "(run)", "validation_perplexity"]) == 84.5
+    assert {metric.partition(":")[0] for _, _, metric in found} <= set(FIGURES)  # each can be asked for
+    assert found["good", "(run)", "paper_similarity"] == 0.57
+    assert found["good", "(run)", "adapter_parameters"] == 12
+    assert found["good", "(run)", "validation_perplexity"] == 84.5
     for metric in ("best_of_n", "coverage", "recognised", "in_first_5", "MRR", "copied_5-grams", "copied_replies"):
-        assert float(found["good", "(macro)", metric]) == 1.0
-    assert float(found["bad", "(macro)", "MRR"]) < 0.6
-    assert float(found[OWN, "(macro)", "similarity:one-direction-each"]) == 1.0
-    assert float(found[OTHERS, "(macro)", "similarity:one-direction-each"]) == 0.0
+        assert found["good", "(macro)", metric] == 1.0
+    assert found["bad", "(macro)", "MRR"] < 0.6
+    assert found[OWN, "(macro)", "similarity:one-direction-each"] == 1.0
+    assert found[OTHERS, "(macro)", "similarity:one-direction-each"] == 0.0
     markdown = (people / "out" / "table.md").read_text()
-    heading, _, good, bad = ([c.strip() for c in line.split("|")[1:-1]] for line in markdown.splitlines()[2:6])
-    assert heading[-4:] == ["sim in the paper", "macro ppl in validation", "parameters of an adapter", "kB on disk"]
-    assert good[-4:-1] == ["0.57", "84.50", "12"]
-    assert bad[-4:] == [""] * 4
+    first, *_ = tables_of(people / "out" / "table.md").values()
+    of_runs = ["sim in the paper", "macro ppl in validation", "parameters of an adapter", "kB on disk"]
+    assert list(first["good"])[-4:] == of_runs
+    assert list(first["good"].values())[-4:-1] == ["0.57", "84.50", "12"]
+    assert list(first["bad"].values())[-4:] == [""] * 4
     assert "sim in the paper (Otsuka et al. 2024): of 222M parameters, Japanese, other people" in markdown
     assert "it does not compare. It is the best that is reported, of which prompt" in markdown
 
 
 def run(systems, output, **settings):
     Table(systems, output, encoder=OneDirectionEach(), num_resamples=200, per_user=False, **settings).run()
+
+
+def values_of(path):
+    """The figures in a CSV file: (system, user, metric) -> value."""
+    with path.open(newline="") as file:
+        return {(row["system"], row["user"], row["metric"]): float(row["value"]) for row in csv.DictReader(file)}
 
 
 def tables_of(path):
@@ -259,13 +258,6 @@ def test_what_a_score_needs_is_said_before_anything_is_made(systems, tmp_path):
     assert not (tmp_path / "out" / "table.md").exists()
 
 
-def test_every_score_of_a_table_can_be_named(systems, people):
-    run(systems, people / "all", prepared=people, paper={"good": 0.57})
-    with (people / "all" / "table.csv").open(newline="") as file:
-        metrics = {row["metric"].partition(":")[0] for row in csv.DictReader(file)}
-    assert "best_of_n" in metrics and metrics <= set(FIGURES)
-
-
 def test_the_reference_is_the_first_system_even_if_it_has_nothing_of_what_is_shown(systems, people):
     systems["single"] = write(people / "single", 0, candidates=1)
     run(systems, people / "out", scores=["perplexity_ratio", "self-BLEU"])
@@ -289,13 +281,11 @@ def test_rows_that_fail_are_in_the_table_and_the_command_fails(systems, tmp_path
     with pytest.raises(ValueError, match="1 of 3 systems failed, the others are in the table"):
         run(wanted, tmp_path / "out", curve="rank", paper={"good": 0.57, "other split": 0.57})
     markdown = (tmp_path / "out" / "table.md").read_text()
-    cells = {
-        line.split("|")[1].strip(): [c.strip() for c in line.split("|")[2:-1]] for line in markdown.splitlines()[4:7]
-    }
-    assert cells["good"][0].startswith(f"**{math.e:.2f}**")
-    assert cells["good"][-1] == "0.57"
-    assert cells["other split"][0] == "failed"
-    assert cells["curved"][0].startswith(f"{math.e**2:.2f}")
+    first, *_ = tables_of(tmp_path / "out" / "table.md").values()
+    assert first["good"]["ppl"].startswith(f"**{math.e:.2f}**")
+    assert first["good"]["sim in the paper"] == "0.57"
+    assert first["other split"]["ppl"] == "failed"
+    assert first["curved"]["ppl"].startswith(f"{math.e**2:.2f}")
     assert "- other split failed: systems 'good' and 'other split' cannot be compared" in markdown
     assert (tmp_path / "out" / "table.png").stat().st_size > 5_000
     assert r"\toprule" in (tmp_path / "out" / "table.tex").read_text()
@@ -308,12 +298,10 @@ def test_rows_that_fail_are_in_the_table_and_the_command_fails(systems, tmp_path
 def test_self_bleu_stands_where_there_are_several_candidates(systems, tmp_path):
     systems["single"] = write(tmp_path / "single", 0, candidates=1)
     run(systems, tmp_path / "out")
-    rows = [line.split("|")[1:-1] for line in (tmp_path / "out" / "table.md").read_text().splitlines() if "|" in line]
-    rows = [[cell.strip() for cell in row] for row in rows]
-    (place,) = {row.index("self-BLEU") for row in rows if "self-BLEU" in row}
-    found = {row[0]: row[place:] for row in rows if row[-1] in ("20", "40")}
-    same = ["100.0 [100.0, 100.0]", "40"]  # two candidates that are the same
-    assert found == {"good": same, "bad": same, "single": ["-", "20"]}
+    _, texts = tables_of(tmp_path / "out" / "table.md").values()
+    found = {name: (row["self-BLEU"], row["replies"]) for name, row in texts.items()}
+    same = ("100.0 [100.0, 100.0]", "40")  # two candidates that are the same
+    assert found == {"good": same, "bad": same, "single": ("-", "20")}
 
 
 def test_scores_are_logged_as_a_table_of_wandb(systems, tmp_path, monkeypatch):
