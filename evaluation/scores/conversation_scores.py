@@ -139,11 +139,7 @@ def _of_systems(
 
 
 def _score(
-    system: str,
-    turns: tuple[int | None, int | None],
-    figure: str,
-    speakers: Sequence[np.ndarray],
-    bootstrap: Bootstrap,
+    system: str, turns: tuple[int | None, int | None], figure: str, speakers: Sequence[np.ndarray], bootstrap: Bootstrap
 ) -> list[ConversationScore]:
     """One figure from each speaker's values; nothing where nobody has any."""
     known = [values[~np.isnan(values)] for values in speakers]

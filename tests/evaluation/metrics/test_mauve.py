@@ -51,8 +51,7 @@ def test_a_missing_package_says_how_to_get_it(encoder, monkeypatch):
 
 
 def predicted(replies, real):
-    pairs = enumerate(zip(replies, real, strict=True))
-    return [Prediction("ann", number, (), reference, (reply, "c"), None, None) for number, (reply, reference) in pairs]
+    return [Prediction("ann", n, (), real[n], (reply, "c"), None, None) for n, reply in enumerate(replies)]
 
 
 def test_first_candidates_of_every_system_with_enough_turns(encoder):

@@ -60,11 +60,7 @@ def test_another_override_makes_another_line_and_of_several_settings_each():
 
 
 def test_lines_whose_names_are_alike_are_called_by_their_systems():
-    systems = {
-        "r 1": ("a.yaml", {"n": 1}),
-        "r 2": ("b.yaml", {"n": 2}),
-        "r 3": ("b.yaml", {"n": 3}),
-    }
+    systems = {"r 1": ("a.yaml", {"n": 1}), "r 2": ("b.yaml", {"n": 2}), "r 3": ("b.yaml", {"n": 3})}
     systems["r"] = systems.pop("r 1")
     assert list(drawn(curve_picture(systems, dict.fromkeys(systems, 1.0), ["n"], "title")))[:2] == ["r 2, r 3", "r"]
     assert line_name(["LoRA r=1", "LoRA r=12"], "x") == "LoRA"

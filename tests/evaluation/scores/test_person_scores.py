@@ -27,18 +27,10 @@ from evaluation.scores.person_scores import OTHERS, OWN, REAL, PersonTable
 from evaluation.scores.registry import FIGURES
 from evaluation.scores.standings import standings_of
 from evaluation.statistics.bootstrap import Bootstrap
+from tests.evaluation.encoders import Directions
 
 WORDS = ["amber", "birch", "cedar", "delta", "ember"]
 PEOPLE = [f"person {word}" for word in WORDS]
-
-
-class OneDirectionEach:
-    """Every word has a direction of its own; texts of one word repeated have that of the word."""
-
-    name = "one-direction-each"
-
-    def encode(self, sentences):
-        return np.array([np.eye(len(WORDS))[WORDS.index(sentence.split()[0])] for sentence in sentences])
 
 
 def said(word):
@@ -46,28 +38,28 @@ def said(word):
     return " ".join([word] * 6)
 
 
+# Every word has a direction of its own; texts of one word repeated have that of the word.
+ENCODER = Directions(
+    {text: direction for word, direction in zip(WORDS, np.eye(5), strict=True) for text in (word, said(word))},
+    "one-direction-each",
+)
+
+
 def write(folder, shift, nll=1.0, candidates=2):
     """Predictions of a system that says the word of the person `shift` places on, in each of its candidates."""
     folder.mkdir()
-    lines = [
-        Prediction(
-            user=user,
-            pair_id=10 * place + turn,
-            context=(("partner", "well"),),
-            reference=said(WORDS[place]),
-            candidates=(said(WORDS[(place + shift) % 5]),) * candidates,
-            nll=nll,
-            tokens=1,
-        ).line()
-        for place, user in enumerate(PEOPLE)
-        for turn in range(4)
-    ]
     path = folder / "predictions.jsonl"
-    path.write_text("".join(lines))
+    with path.open("w") as file:
+        for place, user in enumerate(PEOPLE):
+            replies = (said(WORDS[(place + shift) % 5]),) * candidates
+            for turn in range(4):
+                reference, context = said(WORDS[place]), (("partner", "well"),)
+                file.write(Prediction(user, 10 * place + turn, context, reference, replies, nll, 1).line())
     return path
 
 
 TRAINING = {user: [said(word)] * 3 for user, word in zip(PEOPLE, WORDS, strict=True)}
+TABLE = PersonTable(TRAINING, TextEncoder(ENCODER), "word", Bootstrap(200, 0))
 
 
 @pytest.fixture
@@ -84,8 +76,7 @@ def people(tmp_path, monkeypatch):
 
 
 def test_every_figure_by_hand(systems):
-    table = PersonTable(TRAINING, TextEncoder(OneDirectionEach()), "word", Bootstrap(200, 0))
-    scores = table.scores({name: read_predictions(path) for name, path in systems.items()})
+    scores = TABLE.scores({name: read_predictions(path) for name, path in systems.items()})
     heading, *rows = person_rows(Cells(scores, {}, FIGURES), list(systems))
     found = {row[0]: [cell.split(" ")[0].strip("*") for cell in row[1:]] for row in rows}
     assert len(heading) == 9
@@ -104,13 +95,12 @@ def test_marks_and_what_there_is_nothing_of(systems):
     """Every user's figure of "good" is the higher one: p is 1/32 and, times the six figures, no longer significant."""
     predictions = {name: read_predictions(path) for name, path in systems.items()}
     short = [replace(p, candidates=[p.candidates[0].split()[0]] * 2, reference="amber") for p in predictions["good"]]
-    table = PersonTable(TRAINING, TextEncoder(OneDirectionEach()), "word", Bootstrap(200, 0))
-    scores = table.scores(predictions)
+    scores = TABLE.scores(predictions)
     standings = standings_of(scores, ["good", "bad"])
     _, good, bad, *_ = person_rows(Cells(scores, standings, FIGURES), ["good", "bad"])
     assert good[1].startswith("**1.000**") and bad[1].endswith(" =")
     assert not good[7].startswith("**")  # copying is neither better nor worse
-    _, row, *_ = person_rows(Cells(table.scores({"short": short}), {}, FIGURES), ["short"])
+    _, row, *_ = person_rows(Cells(TABLE.scores({"short": short}), {}, FIGURES), ["short"])
     assert row[7] == "-"  # not one 5-gram
     assert row[8].startswith("0.0%")
 
@@ -198,7 +188,7 @@ def test_figures_of_persons_and_runs_are_in_the_file_for_machines(systems, peopl
 
 
 def run(systems, output, **settings):
-    Table(systems, output, encoder=OneDirectionEach(), num_resamples=200, per_user=False, **settings).run()
+    Table(systems, output, encoder=ENCODER, num_resamples=200, per_user=False, **settings).run()
 
 
 def values_of(path):
@@ -244,13 +234,13 @@ def test_a_table_shows_the_scores_that_it_names(systems, people):
 
 
 def test_what_a_score_needs_is_said_before_anything_is_made(systems, tmp_path):
-    for names, message in (
-        (["ppl"], "scores: there is no 'ppl'; there are"),
-        (["coverage"], "scores: 'coverage' needs `prepared: <directory"),
-        (["MAUVE"], "scores: 'MAUVE' needs `mauve: true`"),
+    for name, message in (
+        ("ppl", "there is no 'ppl'; there are"),
+        ("coverage", "'coverage' needs `prepared: <directory"),
+        ("MAUVE", "'MAUVE' needs `mauve: true`"),
     ):
-        with pytest.raises(ValueError, match=message):
-            Table(systems, tmp_path / "out", scores=names)
+        with pytest.raises(ValueError, match=f"scores: {message}"):
+            Table(systems, tmp_path / "out", scores=[name])
     with pytest.raises(ValueError, match="scores: 'similarity' needs an encoder"):
         Table(systems, tmp_path / "out", encoder=None, per_user=False, scores=["similarity"])
     with pytest.raises(ValueError, match=r"this table has none of \['loss_gap'\]; it has \['perplexity', "):
