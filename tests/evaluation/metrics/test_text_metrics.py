@@ -41,8 +41,6 @@ def test_length_ratio_is_sum_over_sum():
     """(1 + 3) / (2 + 6) = 0.5, where the mean of ratios would be 0.5 too; (3 + 1) / (1 + 3) = 1, where it would not."""
     assert length_ratio(["a", "a b c"], ["a b", "a b c d e f"], "word").value == pytest.approx(0.5)
     assert length_ratio(["a b c", "a"], ["a", "a b c"], "word").value == pytest.approx(1.0)
-    with pytest.raises(ValueError, match="got 1 replies for 2 references"):
-        length_ratio(["a"], ["a", "b"], "word")
     with pytest.raises(ValueError, match="no text"):
         length_ratio(["a"], [" "], "word")
 
@@ -99,7 +97,7 @@ def test_self_bleu_by_hand():
     assert self_bleu([["z"], ["y"]], "word") is None
 
 
-@pytest.mark.parametrize("score", [sacrebleu, rouge_l])
+@pytest.mark.parametrize("score", [length_ratio, sacrebleu, rouge_l])
 def test_scores_of_pairs_refuse_bad_input(score):
     with pytest.raises(ValueError, match="got 1 replies for 2 references"):
         score(["a"], ["a", "b"], "word")

@@ -33,11 +33,9 @@ def test_systems_that_differ_in_nothing_else_make_a_line(tmp_path):
     save_png(figure, tmp_path / "curve.png", dpi=40)
 
 
-def test_no_point_of_a_line_is_the_best_where_a_system_across_is_better():
+def test_without_the_best_point_of_a_line():
+    """A system across is better; or the point was not scored."""
     assert not [label for label in drawn(curve_picture(SYSTEMS, FOUND, ["n"], "title")) if "best" in label]
-
-
-def test_a_system_that_was_not_scored_is_left_out():
     found = {name: value for name, value in FOUND.items() if name != "LoRA, 100 turns"}
     assert drawn(curve_picture(SYSTEMS, found, ["n"], "title"))["LoRA"] == [[25.0, 82.0], [400.0, 83.0]]
 

@@ -10,6 +10,7 @@ import json
 import math
 import os
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -151,9 +152,7 @@ def test_persons_that_cannot_be_compared_are_left_out_with_the_reason(systems, p
 
 
 def test_a_prepared_corpus_that_is_damaged_stops_the_table(systems, people, tmp_path, monkeypatch):
-    def damaged(_):
-        raise ValueError("tokenizer.json is damaged")
-
+    damaged = Mock(side_effect=ValueError("tokenizer.json is damaged"))
     monkeypatch.setattr("evaluation.report.system_report.training_turns", damaged)
     with pytest.raises(ValueError, match=r"tokenizer\.json is damaged"):
         run(systems, tmp_path / "out", prepared=tmp_path)
