@@ -39,12 +39,9 @@ def test_the_area_is_the_package_s_own(encoder):
     assert mauve(generated, real, encoder) == pytest.approx(theirs)
 
 
-def test_few_replies_are_refused(encoder):
+def test_few_replies_are_refused_and_a_missing_package_says_how_to_get_it(encoder, monkeypatch):
     with pytest.raises(ValueError, match="at least 1000 replies a side, got 999 generated and 1000 real"):
         mauve(["a"] * 999, ["b"] * 1000, encoder)
-
-
-def test_a_missing_package_says_how_to_get_it(encoder, monkeypatch):
     monkeypatch.setattr("evaluation.metrics.mauve.find_spec", lambda _: None)
     with pytest.raises(ValueError, match=r"pip install -e '.\[mauve\]'"):
         mauve(["a"] * 1000, ["b"] * 1000, encoder)

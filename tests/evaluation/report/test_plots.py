@@ -44,7 +44,6 @@ def test_any_number_of_users_and_systems(tmp_path, num_users, num_systems):
 
 
 def test_labels_are_ascii():
-    """The shipped font has no Japanese."""
     assert ascii_label("LoRA 花子") == "LoRA ??"
     assert draw_users(panels(), "花子").get_suptitle() == "??"
 

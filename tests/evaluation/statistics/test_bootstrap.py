@@ -1,4 +1,4 @@
-"""Bootstrap intervals against scipy, the normal approximation and the variance worked out on paper.
+"""Bootstrap intervals against scipy and the variance worked out on paper.
 
 Tolerance: with 10,000 resamples an end of a percentile interval has a Monte Carlo error of about
 sqrt(0.025 * 0.975 / 10000) / 0.058 = 0.027 standard errors; two such ends differ by 0.04, four sigma are 0.15.
@@ -20,7 +20,7 @@ from evaluation.statistics.bootstrap import (
     percentiles,
     resample_items,
     resample_users,
-)  # fmt: skip
+)
 
 B = 10_000
 TOLERANCE = 0.15  # standard errors
@@ -37,7 +37,6 @@ def mean_of_user_means(sums):
 
 
 def with_count(values):
-    """Adds the column of ones."""
     return np.column_stack([values, np.ones(len(values))])
 
 

@@ -160,7 +160,6 @@ def test_scores_of_texts_stand_in_the_same_family():
 
 
 def test_bad_input_is_named():
-    """Other users, a missing figure."""
     with pytest.raises(ValueError, match=r"one figure per user of both systems, got shapes \(6,\) and \(5,\)"):
         signed_rank(np.ones(6), np.ones(5))
     with pytest.raises(ValueError, match="not a number; leave out systems that lack it"):
