@@ -62,12 +62,12 @@ class HumanEvalExport:
             check_same_pairs(first, predictions[first], name, predictions[name])
         page, key = items_of(
             usable_pairs(predictions, self.context_turns),
-            self.num_users,
-            self.choices_per_user,
-            self.ratings_per_user,
-            self.num_examples,
-            self.language,
-            self.seed,
+            num_users=self.num_users,
+            choices_per_user=self.choices_per_user,
+            ratings_per_user=self.ratings_per_user,
+            num_examples=self.num_examples,
+            language=self.language,
+            seed=self.seed,
         )
         key["systems"] = {name: card_facts(card) for name, card in cards.items()}
         write_page(self.output, page, key)
