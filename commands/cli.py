@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from commands.environment import import_torchmetrics, keep_offline
+from commands.environment import import_torchmetrics_for_help, keep_offline
 from commands.experiments.outcome import Report
 from commands.registry import COMMANDS, TRAINER, command_in, help_of
 
@@ -59,7 +59,8 @@ def dispatch(arguments: Sequence[str], report: Report) -> None:
     elif arguments == ["--version"]:
         print(version("user-dialogue"))
     elif COMMANDS[name := command_in(arguments)].path == TRAINER:
-        import_torchmetrics()
+        if {"--help", "-h"} & set(arguments):
+            import_torchmetrics_for_help()
         from commands.training.trainer_cli import run_trainer
 
         run_trainer(arguments, report)
