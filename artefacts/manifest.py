@@ -1,7 +1,4 @@
-"""The manifest of a prepared corpus: what is in it, and what it was made from.
-
-In: a finished directory. Out: its `manifest.json`, and what follows from it.
-"""
+"""The manifest of a prepared corpus: what is in it, and what it was made from."""
 
 from __future__ import annotations
 

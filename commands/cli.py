@@ -46,12 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def dispatch(arguments: Sequence[str], report: Report) -> None:
-    """Runs the command that the arguments begin with.
-
-    Args:
-        arguments: of the command line.
-        report: is told the run directory, if the command has one.
-    """
+    """Runs the command that the arguments begin with; the report is told the run directory, if it has one."""
     if not arguments:
         sys.exit(help_of())
     if arguments in (["--help"], ["-h"], ["human-eval", "--help"], ["human-eval", "-h"]):

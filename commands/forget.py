@@ -45,11 +45,7 @@ class Forget:
     no_opt_out: bool = False
 
     def run(self) -> None:
-        """Looks everywhere, says what is there, and takes it away.
-
-        Raises:
-            ValueError: nothing is known of the person, or a file is damaged; nothing is changed.
-        """
+        """Looks everywhere, says what is there, and takes it away; a ValueError has changed nothing."""
         if not self.user or [self.user] != self.user.strip().splitlines():
             raise ValueError(f"user is {self.user!r}; give one id, without line ends or blanks around it")
         corpora = [PersonInCorpus(directory, self.user) for directory in prepared_directories(self.data)]

@@ -36,11 +36,7 @@ COMMANDS = {
 
 
 def command_in(arguments: Sequence[str]) -> str:
-    """The command that the first words name, one or two.
-
-    Raises:
-        ValueError: there is no such command.
-    """
+    """The command that the first words name, one or two; ValueError if there is no such command."""
     for name in COMMANDS:
         if name.split() == list(arguments[: len(name.split())]):
             return name

@@ -22,11 +22,6 @@ def collect(
 
     Prints what is under way, because a row may take hours. Rows that start from no backbone go first, because they
     may make the backbones of the others.
-
-    Args:
-        systems: name → predictions, or the experiment that makes them.
-        logs: directory for the logs of the commands.
-        jobs: most rows under way at once.
     """
     made: dict[str, Path | str] = {name: system for name, system in systems.items() if isinstance(system, Path)}
     rows = dict(zip(systems, jobs_of(systems, logs, threads_of(jobs)), strict=True))

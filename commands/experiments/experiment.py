@@ -75,8 +75,7 @@ class Experiment:
     def on(self, places: Mapping[str, str]) -> Experiment:
         """The same after directories that it names have moved; itself if it names none of them.
 
-        Args:
-            places: directory -> the one that takes its place. A backbone that has moved exists, and is not trained.
+        A backbone that has moved exists, and is not trained.
         """
         changes = {key: new for key, path in self._paths().items() if (new := moved(path, places)) != path}
         commands = self.commands
@@ -110,14 +109,9 @@ class Experiment:
         return [[command, *self.flags(command)] for command in self.commands]
 
     async def predictions(self, job: Job, done: Finished) -> Path:
-        """Runs the commands, and gives the path of the predictions.
+        """Runs the commands, and gives the path of the predictions; RowFailedError if there are none.
 
-        Args:
-            job: runs each command.
-            done: commands that have nothing to do, unless one before them is run.
-
-        Raises:
-            RowFailedError: a command has failed, or they have written no predictions.
+        Those that are `done` have nothing to do, unless one before them is run.
         """
         directory = None
         for arguments in self.arguments():
@@ -168,7 +162,5 @@ def _settings(file: str) -> dict[str, Any]:
 
 
 def _written(value: Any) -> str:
-    """A value as the command line takes it: lists and mappings as JSON, which is YAML too."""
-    return (
-        json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict | bool) or value is None else str(value)
-    )
+    """A value as the command line takes it: a string as it is, all else as JSON, which is YAML too."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

@@ -80,24 +80,18 @@ class EarlierRun:
     settings: dict[str, Any]
     reread: Callable[[dict[str, Any]], dict[str, Any]]
 
-    @property
-    def checkpoint(self) -> Path:
-        """Where a stopped fit resumes, if the file exists."""
-        return self.directory / CHECKPOINT
-
     def checkpoint_of_a_fit(self) -> Path | None:
         """The checkpoint from which this fit resumes; None if it begins.
 
-        Raises:
-            ValueError: it was trained with other settings or data.
-            SystemExit: it is already finished.
+        Raises ValueError if it was trained with other settings or data, and SystemExit if it is already finished.
         """
         card = read_run_card(self.directory, "fit")
         if card is None:
             return None
         is_finished = card["status"] == "finished"
         has_results = any(any(self.directory.glob(pattern)) for pattern in MADE_BY_A_FIT)
-        if not (is_finished or has_results or self.checkpoint.is_file()):
+        checkpoint = self.directory / CHECKPOINT
+        if not (is_finished or has_results or checkpoint.is_file()):
             return None  # it was stopped before there was anything to resume from
         if differing := differences(self.reread(card["config"]), self.settings):
             raise ValueError(
@@ -112,7 +106,7 @@ class EarlierRun:
         if is_finished:
             print(f"{self.directory} is finished already and is used as it is; delete it to train anew")
             raise SystemExit(0)
-        return self.checkpoint if self.checkpoint.is_file() else None
+        return checkpoint if checkpoint.is_file() else None
 
     def _require_same_backbone(self, card: dict[str, Any]) -> None:
         now = backbone_fingerprint(self._init_from)

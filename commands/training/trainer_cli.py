@@ -47,12 +47,7 @@ class TrainerParser(ExplainedExit, LightningArgumentParser):
 
 
 class TrainerCLI(LightningCLI):
-    """LightningCLI with run directories, automatic resume and a run card.
-
-    Args:
-        args: the subcommand and its flags.
-        report: is told the run directory.
-    """
+    """LightningCLI with run directories, automatic resume and a run card; the report is told the directory."""
 
     def __init__(self, args: Sequence[str], report: Report | None = None) -> None:
         self.arguments = list(args)
