@@ -1,7 +1,5 @@
 """Lines of `conversations.jsonl`: one JSON object per turn, in UTF-8. Messages quote nothing that anybody said."""
 
-from __future__ import annotations
-
 import json
 from typing import NamedTuple
 

@@ -3,8 +3,6 @@
 A file is written to a temporary name beside it, flushed to the disk and renamed; so is a directory.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

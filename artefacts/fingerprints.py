@@ -1,7 +1,5 @@
 """Fingerprints: SHA-256 of what was read or written, in full or in 16 hexadecimal digits."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path

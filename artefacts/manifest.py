@@ -1,7 +1,5 @@
 """The manifest of a prepared corpus: what is in it, and what it was made from."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

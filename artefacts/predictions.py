@@ -5,8 +5,6 @@
 likelihoods (retrieval, a model behind an interface) has null for both. Messages never quote what people wrote.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from dataclasses import dataclass

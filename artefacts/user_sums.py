@@ -9,8 +9,6 @@
 A model that is the same for all users has the same `general` in each row.
 """
 
-from __future__ import annotations
-
 import csv
 import math
 from collections.abc import Iterable, Mapping, Sequence

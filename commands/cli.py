@@ -1,7 +1,5 @@
 """The command `lightning`: finds the subcommand, and ends as a person, a shell and a parent process expect it."""
 
-from __future__ import annotations
-
 import re
 import signal
 import sys

@@ -1,7 +1,5 @@
 """The process of a command: nothing is sent or fetched, and `--help` comes soon."""
 
-from __future__ import annotations
-
 import os
 from unittest.mock import patch
 

@@ -1,7 +1,5 @@
 """`lightning prepare`: the preparation of a corpus, and a look at what a model will see of it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The commands of `lightning`, with a line of help each; nothing is imported before a command is chosen."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import NamedTuple

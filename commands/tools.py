@@ -1,7 +1,5 @@
 """Commands besides the trainer's: a class whose arguments are the flags, and its `run`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from inspect import signature

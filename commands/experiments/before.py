@@ -1,7 +1,5 @@
 """Commands of `lightning` that all rows of a table need, run one after the other."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Mapping, Sequence
 from functools import partial

@@ -3,8 +3,6 @@
 A row that fails, or is killed, takes nothing else with it; the same table again resumes at the unfinished row.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping
 from functools import partial

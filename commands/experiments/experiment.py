@@ -1,14 +1,12 @@
 """A row of a table that is an experiment: its commands, and where its backbone and its predictions are."""
 
-from __future__ import annotations
-
 import json
 import re
 from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
 
@@ -72,7 +70,7 @@ class Experiment:
         changes = {key: value for key, value in self.overrides.items() if key != "run"}
         return f"{RUNS}/{self.name}/{BACKBONE}" + (f" with {changes}" if changes else "")
 
-    def on(self, places: Mapping[str, str]) -> Experiment:
+    def on(self, places: Mapping[str, str]) -> Self:
         """The same after directories that it names have moved; itself if it names none of them.
 
         A backbone that has moved exists, and is not trained.
@@ -86,7 +84,7 @@ class Experiment:
             return self
         return replace(self.with_overrides(changes), commands=commands)
 
-    def with_overrides(self, overrides: Mapping[str, Any]) -> Experiment:
+    def with_overrides(self, overrides: Mapping[str, Any]) -> Self:
         """The same with further settings; a run that has a name of its own gets them appended, as other runs do."""
         merged = {**self.overrides, **overrides}
         last = {key: key.rpartition(".")[2] for key in overrides}

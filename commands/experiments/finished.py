@@ -4,8 +4,6 @@ In, on standard input: a JSON list of the arguments of commands of the trainer. 
 of their run directories, null if a command has something to do or cannot be read, which it reports when it is run.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Sequence

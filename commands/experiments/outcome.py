@@ -1,11 +1,9 @@
 """What became of a command: a child process writes it as JSON to a file that its parent has named."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from artefacts.files import read_json, write_json
 
@@ -31,7 +29,7 @@ class Report:
         self.directory: str | None = None
 
     @classmethod
-    def of_this_process(cls) -> Report:
+    def of_this_process(cls) -> Self:
         """The report to this process's parent; processes that this one starts don't inherit it."""
         path = os.environ.pop(VARIABLE, None)
         return cls(None if path is None else Path(path))

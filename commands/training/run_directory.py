@@ -1,7 +1,5 @@
 """What an earlier command left in a run: a stopped fit resumes, a finished one is kept, another's is refused."""
 
-from __future__ import annotations
-
 import fcntl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

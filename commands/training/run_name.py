@@ -6,8 +6,6 @@ A class declares what an argument of its own is to a run:
     only_in_test      a run is trained, named and predicted with the same whatever it is
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from argparse import ArgumentParser

@@ -5,8 +5,6 @@ The run's name is that of the experiment file, followed by what the flags change
 it. The same command again resumes a run that was stopped and leaves a finished one alone.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
