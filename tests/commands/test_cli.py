@@ -420,7 +420,7 @@ def test_conversations_are_left_alone_until_an_adapter_is_another_one(project, c
         "trainer: {accelerator: cpu, enable_progress_bar: false, callbacks: [callbacks.ConversationWriter]}\n"
     )
     talk = ["predict", "--config", "experiments/conversations.yaml"]
-    assert "train it with: lightning fit --config experiments/lora_tiny.yaml" in said(talk, capsys)
+    assert "train them with: lightning fit --config experiments/lora_tiny.yaml" in said(talk, capsys)
     main(LORA)
     main(talk)
     lines = [json.loads(line) for line in Path("runs/conversations/conversations.jsonl").read_text().splitlines()]
