@@ -137,15 +137,11 @@ def _without_duplicates(outcomes: list[Outcome]) -> list[Outcome]:
 def _table(sweep: SweepFile, outcomes: list[Outcome], varying: list[str], best: Outcome | None) -> str:
     rows = [[*varying, sweep.metric, "seconds", "run"]]
     for outcome in outcomes:
-        value = f"{outcome.value:.6g}"
-        rows.append(
-            [
-                *(str(outcome.point[name]) for name in varying),
-                f"failed: {outcome.error}" if outcome.error else f"**{value}**" if outcome is best else value,
-                "" if outcome.seconds is None else f"{outcome.seconds:.0f}",
-                "" if outcome.run is None else outcome.run.name,
-            ]
-        )
+        value = f"**{outcome.value:.6g}**" if outcome is best else f"{outcome.value:.6g}"
+        result = f"failed: {outcome.error}" if outcome.error else value
+        seconds = "" if outcome.seconds is None else f"{outcome.seconds:.0f}"
+        run = "" if outcome.run is None else outcome.run.name
+        rows.append([*(str(outcome.point[name]) for name in varying), result, seconds, run])
     return align(rows)
 
 

@@ -14,14 +14,9 @@ from commands.experiments.jobs import all_of
 def run_before(commands: Sequence[str], logs: Path, places: Mapping[str, str] | None = None) -> dict[str, str]:
     """Runs the commands that have something to do, and gives run directory -> new one, of the runs that have moved.
 
-    Args:
-        commands: each as on the command line, without `lightning`.
-        logs: directory for their logs.
-        places: directory -> the one that takes its place in these commands. A backbone of them is not trained, and
-            what is made from one of them has a run of its own, which takes the place of the other run.
-
-    Raises:
-        ValueError: one has failed, and so would the rows.
+    `places` has directory -> the one that takes its place in these commands. A backbone of them is not trained, and
+    what is made from one of them has a run of its own, which takes the place of the other run. Raises ValueError if a
+    command fails, because the rows would fail too.
     """
     moved_runs: dict[str, str] = {}
     split = [shlex.split(command) for command in commands]

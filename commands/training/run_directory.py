@@ -49,17 +49,13 @@ def one_at_a_time(directory: Path, subcommand: str) -> Iterator[None]:
 class EarlierRun:
     """A run as an earlier command left it, if there was one.
 
-    Args:
-        directory: of the run; it may be missing.
-        subcommand: of the trainer.
-        settings: the resolved configuration of the command, as plain values.
-        reread: gives an earlier configuration as it would be read now: a setting that did not exist then gets its
-            default, so that a new version finds the runs of the version before.
+    `reread` gives an earlier configuration as it would be read now: a setting that did not exist then gets its default,
+    so that a new version finds the runs of the version before.
     """
 
-    directory: Path
+    directory: Path  # it may be missing
     subcommand: str
-    settings: dict[str, Any]
+    settings: dict[str, Any]  # the resolved configuration of the command, as plain values
     reread: Callable[[dict[str, Any]], dict[str, Any]]
 
     def checkpoint_of_a_fit(self) -> Path | None:

@@ -112,7 +112,8 @@ def test_a_backbone_with_profiles_is_tested_by_the_run_that_trained_it(project, 
     assert "this run has trained no backbone" in said(["predict", *arguments], capsys)
     main(["fit", *arguments])
     main(["test", *arguments])
-    main(["predict", *arguments, "--model.decoding.max_new_tokens=3"])
+    predict = ["predict", *arguments, "--model.decoding.max_new_tokens=3"]
+    main(predict)
     run = Path("runs/pretrain_tiny+psp")
     lines = lines_of("pretrain_tiny+psp")
     assert {line["user"] for line in lines} == {"ada", "ben", "cleo", "dan"}
@@ -120,6 +121,12 @@ def test_a_backbone_with_profiles_is_tested_by_the_run_that_trained_it(project, 
     assert json.loads((run / "predictions.card.json").read_text())["backbone"] == fingerprint
     perplexity = math.exp(sum(line["nll"] for line in lines) / sum(line["tokens"] for line in lines))
     assert card("pretrain_tiny+psp", "test")["metrics"]["test/perplexity"] == pytest.approx(perplexity, rel=1e-5)
+    for finished_one in (["fit", *arguments], ["test", *arguments], predict):
+        already_done(finished_one, capsys)
+    with_profiles("young")  # in the same file
+    main(["test", *arguments])
+    assert card("pretrain_tiny+psp", "test")["profiles"] != card("pretrain_tiny+psp")["profiles"]
+    assert "was trained with other profiles than are in the file now" in said(["fit", *arguments], capsys)
 
 
 @pytest.mark.parametrize(("supported", "precision"), [(True, "bf16-mixed"), (False, "32-true")])
@@ -345,37 +352,11 @@ def test_a_run_that_was_killed_between_users_goes_on_with_the_same_settings_only
     assert not [name for name in weights if not torch.equal(weights[name], again[name])]
 
 
-def test_a_prediction_of_what_was_tuned_is_left_alone(project, capsys):
-    Path("experiments/joint.yaml").write_text(
-        "model: {class_path: lightning_modules.JointTuning, init_args: {init_from: runs/pretrain_tiny/backbone}}\n"
-        "data: {init_args: {train_split: users/train, validation_split: users/validation}}\n"
-        "trainer: {max_epochs: 1, callbacks: [{class_path: callbacks.BackboneExport, init_args: {best: true}}, "
-        "callbacks.PredictionWriter]}\n"
-    )
-    joint = ["--config", "experiments/pretrain_tiny.yaml", "--config", "experiments/joint.yaml", "--run=joint"]
-    short = [*joint, "--model.decoding.max_new_tokens=3"]
-    assert "this run has trained no backbone" in said(["predict", *short], capsys)
-    main(["fit", *joint])
-    main(["predict", *short])
-    assert "is done already" in already_done(["predict", *short], capsys)
-
-
 def test_a_run_on_a_backbone_that_is_another_one_now_is_refused(project, capsys):
     main(LORA)
     manifest = Path("runs/pretrain_tiny/backbone/manifest.json")
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "fingerprint": "f00"}))
     assert "but model.init_from is backbone f00 now; give another --run" in said(LORA, capsys)
-
-
-def test_other_profiles_in_the_same_file_are_noticed(project, capsys):
-    arguments = with_profiles("old")
-    main(["fit", *arguments])
-    main(["test", *arguments])
-    already_done(["test", *arguments], capsys)
-    with_profiles("young")
-    main(["test", *arguments])
-    assert card("pretrain_tiny+psp", "test")["profiles"] != card("pretrain_tiny+psp")["profiles"]
-    assert "was trained with other profiles than are in the file now" in said(["fit", *arguments], capsys)
 
 
 def test_conversations_are_left_alone_until_an_adapter_is_another_one(project, capsys):
