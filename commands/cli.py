@@ -77,7 +77,7 @@ def _end_of(error: BaseException) -> BaseException:
 
 
 def _message_for_a_person(error: BaseException) -> str | None:
-    """The message of an error in the configuration, or of one that our own code raised; None for others."""
+    """The message of an error in the configuration, or of one that we raised, or that it was made of; None for others."""
     from omegaconf.errors import OmegaConfBaseException
 
     if isinstance(error, OmegaConfBaseException):
@@ -87,17 +87,11 @@ def _message_for_a_person(error: BaseException) -> str | None:
                 f"{error.full_key} is ${{oc.env:{name}}}, but {name} is not set; set it: {name}=<value> lightning ..."
             )
         return f"{error.full_key}: {error}"
-    ours = _raised_by_us(error)
-    return None if ours is None else str(ours)
-
-
-def _raised_by_us(error: BaseException | None) -> BaseException | None:
-    """This error, or what it was made of, if our own code raised it: then its message was written for a person."""
     root = Path(__file__).parents[1]
     while isinstance(error, ValueError | FileNotFoundError):
         raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
         if any(raised_in.is_relative_to(root / package) for package in OUR_PACKAGES):
-            return error
+            return str(error)
         error = error.__cause__ or error.__context__
     return None
 
