@@ -77,15 +77,13 @@ def _end_of(error: BaseException) -> BaseException:
 
 
 def _message_for_a_person(error: BaseException) -> str | None:
-    """The message of an error in the configuration, or of one that we raised, or that it was made of; None for others."""
+    """The message of an error in the configuration, or of one that our own code raised first; None for others."""
     from omegaconf.errors import OmegaConfBaseException
 
     if isinstance(error, OmegaConfBaseException):
         if unset := re.search(r"Environment variable '(\w+)' not found", str(error)):
-            name = unset.group(1)
-            return (
-                f"{error.full_key} is ${{oc.env:{name}}}, but {name} is not set; set it: {name}=<value> lightning ..."
-            )
+            key, name = error.full_key, unset.group(1)
+            return f"{key} is ${{oc.env:{name}}}, but {name} is not set; set it: {name}=<value> lightning ..."
         return f"{error.full_key}: {error}"
     root = Path(__file__).parents[1]
     while isinstance(error, ValueError | FileNotFoundError):
