@@ -15,10 +15,8 @@ from artefacts.files import read_json
 from artefacts.fingerprints import fingerprint_of
 from artefacts.layout import BACKBONE, MANIFEST, TOKENIZER, run_card
 from commands.forgetting.prepared_data import PersonInCorpus, prepared_directories
-from commands.forgetting.runs import Trace, traces_in
+from commands.forgetting.runs import Person, Trace, names, traces_in
 from datamodules.preparation.opt_out import add_to_opt_out, read_opt_out
-from lightning_modules.markov_logic.inference import Person
-from tests.datamodules.corpora.test_profile_sources import names
 
 OPT_OUT = "opt_out.txt"
 FIT_CARD = run_card(Path(), "fit").name
@@ -47,11 +45,7 @@ class Forget:
     no_opt_out: bool = False
 
     def run(self) -> None:
-        """Looks everywhere, says what is there, and takes it away.
-
-        Raises:
-            ValueError: nothing is known of the person, or a file is damaged; nothing is changed.
-        """
+        """Looks everywhere, says what is there, and takes it away; a ValueError has changed nothing."""
         if not self.user or [self.user] != self.user.strip().splitlines():
             raise ValueError(f"user is {self.user!r}; give one id, without line ends or blanks around it")
         corpora = [PersonInCorpus(directory, self.user) for directory in prepared_directories(self.data)]

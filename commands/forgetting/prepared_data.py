@@ -49,14 +49,9 @@ def _is_prepared(directory: Path) -> bool:
 
 @dataclass
 class PersonInCorpus:
-    """What a prepared directory has of one person.
+    """What a prepared directory has of one person."""
 
-    Args:
-        directory: with a manifest, or `<output>.partial` without one.
-        user: the person's id.
-    """
-
-    directory: Path
+    directory: Path  # with a manifest, or `<output>.partial` without one
     user: str
 
     @cached_property
@@ -98,11 +93,7 @@ class PersonInCorpus:
         return {value for table in tables if column in table.column_names for value in table[column].to_pylist()}
 
     def forget(self) -> None:
-        """Takes the person out.
-
-        Raises:
-            ValueError: a file is not what the manifest describes, or a preparation is at work on the directory.
-        """
+        """Takes the person out; ValueError where the manifest describes another file or a preparation is at work."""
         output = self.directory.with_name(self.directory.name.removesuffix(PARTIAL))
         with alone(output):
             note = self.note or self._write_note()

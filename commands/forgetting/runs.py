@@ -38,34 +38,21 @@ ASIDE = ".forgetting"
 
 @dataclass(frozen=True)
 class Person:
-    """A person as files of runs know them.
-
-    Attributes:
-        user: The id.
-        pair_ids: Reply pairs in which the person is speaker or partner.
-        talked_with: Target users who answer this person in their test dialogues.
-    """
+    """A person as files of runs know them."""
 
     user: str
-    pair_ids: Collection[int] = ()
-    talked_with: Collection[str] = ()
+    pair_ids: Collection[int] = ()  # reply pairs in which the person is speaker or partner
+    talked_with: Collection[str] = ()  # target users who answer this person in their test dialogues
 
 
 @dataclass(frozen=True)
 class Trace:
-    """Something that is there of a person.
-
-    Attributes:
-        path: Where.
-        what: What, with its number.
-        take_away: Does it.
-        is_certain: Whether it shows that the person is known here, and does not go just in case.
-    """
+    """Something that is there of a person."""
 
     path: Path
     what: str
     take_away: Callable[[], object]
-    is_certain: bool = True
+    is_certain: bool = True  # it shows that the person is known here, and does not go just in case
 
 
 def traces_in(runs: Path, person: Person) -> list[Trace]:
