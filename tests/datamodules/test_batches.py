@@ -24,8 +24,8 @@ def test_a_batch_by_hand() -> None:
 
 
 def test_lengths_are_rounded_up_to_four() -> None:
-    batch = collate(INPUTS, TARGETS, np.array([1]), np.array([0]), IDS, pad_id=9)
-    assert batch.input_ids.tolist() == [[4, 8, 9, 10, 1, 9, 9, 9]]
+    batch = collate(INPUTS, TARGETS, np.array([1]), np.array([0]), IDS)
+    assert batch.input_ids.tolist() == [[4, 8, 9, 10, 1, 0, 0, 0]]
     assert batch.labels.tolist() == [[12, 13, 14, 11, 1, IGNORED, IGNORED, IGNORED]]
 
 
