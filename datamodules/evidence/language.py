@@ -17,15 +17,12 @@ AREA = "area_"
 class Pattern:
     """What is looked for in a post, and in the turn that it answers.
 
-    Args:
-        said: in a post.
-        asked: in the turn that it answers; None looks into posts alone.
-        needs: strings in lower case; every text that `asked`, or without it `said`, matches has one of them, in any
-            case. Empty where none are known.
+    `needs` are strings in lower case: every text that `asked`, or without it `said`, matches has one of them, in any
+    case. It is empty where none are known.
     """
 
     said: re.Pattern[str]
-    asked: re.Pattern[str] | None = None
+    asked: re.Pattern[str] | None = None  # None looks into posts alone
     needs: tuple[str, ...] = ()
 
 

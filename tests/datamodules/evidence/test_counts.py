@@ -15,13 +15,15 @@ from datamodules.corpora import Post
 from datamodules.evidence.counts import (
     Chunk,
     Counts,
-    PatternCounter,
     Words,
     choose,
     gram_counts,
     gram_key,
     gram_text,
+    named,
+    said,
     segmenter,
+    used,
 )
 from datamodules.evidence.language import Language
 from datamodules.evidence.language_file import load_language
@@ -204,65 +206,61 @@ def test_without_fugashi_the_command_that_installs_it_is_told(monkeypatch: pytes
 # ---- patterns, places, forms
 
 
-def said(language: Language, one: Chunk) -> dict:
-    return PatternCounter(language).said(language.attributes["gender"], one)
-
-
-def named(language: Language, one: Chunk) -> dict:
-    return PatternCounter(language).named(language.attributes["home"], one)
-
-
 def test_patterns_are_counted_by_value(english: Language) -> None:
     one = chunk("I'm a man", "my wife says i'm a man. my wife!", "I'm a woman", "tea")
-    assert said(english, one) == {("states", "male"): 2, ("states", "female"): 1, ("spouse", "male"): 2}
-    assert said(english, chunk("tea")) == said(english, chunk()) == {}
+    assert said(english.attributes["gender"], one) == {
+        ("states", "male"): 2,
+        ("states", "female"): 1,
+        ("spouse", "male"): 2,
+    }
+    assert said(english.attributes["gender"], chunk("tea")) == said(english.attributes["gender"], chunk()) == {}
 
 
 @pytest.mark.parametrize("end", ["?", "？", "? ", "でしょうか", "ですか。", "ますか"])
 def test_questions_disclose_nothing(english: Language, end: str) -> None:
-    assert said(english, chunk(f"i'm a man{end}", f"i'm a man {end}")) == {}
-    assert named(english, chunk(f"i live in osaka{end}")) == {}
-    assert said(english, chunk(f"really{end} i'm a man")) == {("states", "male"): 1}
+    assert said(english.attributes["gender"], chunk(f"i'm a man{end}", f"i'm a man {end}")) == {}
+    assert named(english.attributes["home"], chunk(f"i live in osaka{end}")) == {}
+    assert said(english.attributes["gender"], chunk(f"really{end} i'm a man")) == {("states", "male"): 1}
 
 
 def test_an_answer_needs_its_question(english: Language) -> None:
-    assert said(english, chunk("yes", answered=("Are you a man?",))) == {("confirms", "male"): 1}
-    assert said(english, chunk("yes", answered=("are you well?",))) == {}
-    assert said(english, chunk("yes")) == {}
+    assert said(english.attributes["gender"], chunk("yes", answered=("Are you a man?",))) == {("confirms", "male"): 1}
+    assert said(english.attributes["gender"], chunk("yes", answered=("are you well?",))) == {}
+    assert said(english.attributes["gender"], chunk("yes")) == {}
     # The question is that before the same post.
-    assert said(english, chunk("no", "yes", answered=("are you a man?", "tea?"))) == {}
+    assert said(english.attributes["gender"], chunk("no", "yes", answered=("are you a man?", "tea?"))) == {}
     # A question instead of an answer does not shift the others.
     mixed = chunk("why?", "yes", "yes", answered=("are you a man?", "are you a woman?", "are you a woman?"))
-    assert said(english, mixed) == {("confirms", "female"): 2}
+    assert said(english.attributes["gender"], mixed) == {("confirms", "female"): 2}
 
 
 def test_places_are_known_in_any_case_and_by_any_name(english: Language) -> None:
     one = chunk("I live in OSAKA", "i live in 大阪", "i live in Kyoto", "osaka")
-    assert named(english, one) == {("lives", "Osaka"): 2, ("lives", "Kyoto"): 1}
+    assert named(english.attributes["home"], one) == {("lives", "Osaka"): 2, ("lives", "Kyoto"): 1}
     answers = chunk("kyoto", "i guess kyoto", "kyoto", answered=("where?", "where?", ""))
-    assert named(english, answers) == {("answers", "Kyoto"): 1}
+    assert named(english.attributes["home"], answers) == {("answers", "Kyoto"): 1}
 
 
 def test_forms_are_counted_in_questions_too(english: Language) -> None:
-    counts = PatternCounter(english).forms(chunk("haha hahaha", "haha?", "wow!", "no! (^^)"))
+    counts = used(english, chunk("haha hahaha", "haha?", "wow!", "no! (^^)"))
     assert counts == {"laugh": 3, "mark": 1, "face": 1}
-    assert PatternCounter(english).forms(chunk()) == {}
+    assert used(english, chunk()) == {}
 
 
 @pytest.mark.parametrize("text", ["i live in İstanbul", "i live in ıstanbul"])
 def test_a_turkish_i_is_an_i(english: Language, text: str) -> None:
-    assert named(english, chunk(text)) == {("lives", "Istanbul"): 1}
+    assert named(english.attributes["home"], chunk(text)) == {("lives", "Istanbul"): 1}
 
 
 def test_a_place_is_found_as_it_is_written_in_the_file(english: Language) -> None:
-    assert named(english, chunk("i live in Gießen")) == {("lives", "Giessen"): 1}
+    assert named(english.attributes["home"], chunk("i live in Gießen")) == {("lives", "Giessen"): 1}
 
 
 def test_patterns_do_not_cross_posts(english: Language) -> None:
     one = chunk("not my", "husband", "w(", "1)")
-    assert (said(english, one), PatternCounter(english).forms(one)) == ({}, {})
+    assert (said(english.attributes["gender"], one), used(english, one)) == ({}, {})
     more = chunk("not my", "husband! my", "husband", "my husband")  # what is within posts counts nevertheless
-    assert said(english, more) == {("spouse", "female"): 1}
+    assert said(english.attributes["gender"], more) == {("spouse", "female"): 1}
 
 
 @pytest.mark.parametrize("pattern", [r"tea(?!\s*milk)", r"(?<!\s)tea", r"\Atea"])
@@ -296,7 +294,7 @@ def test_a_chunk_has_what_its_posts_have(english: Language) -> None:
     for _ in range(200):
         texts = ["".join(rng.choices(parts, k=rng.randint(0, 4))) for _ in range(8)]
         asked = tuple("".join(rng.choices(parts, k=2)) for _ in texts)
-        counter, together = PatternCounter(english), chunk(*texts, answered=asked)
+        together = chunk(*texts, answered=asked)
         alone = [chunk(text, answered=(turn,)) for text, turn in zip(texts, asked, strict=True)]
         states = [re.search(r"[?？]\s*$|(?:です|ます|でしょう)か[。.]?\s*$", text) is None for text in texts]
         assert [post.text for post, _ in together.statements] == [
@@ -308,6 +306,8 @@ def test_a_chunk_has_what_its_posts_have(english: Language) -> None:
                 if is_one and (pattern.asked is None or pattern.asked.search(turn)):
                     found = (match[1].lower() for match in pattern.said.finditer(text))
                     naive.update((frame, english.attributes["home"].value_of_place[name]) for name in found)
-        assert named(english, together) == naive
-        assert said(english, together) == sum((said(english, one) for one in alone), Counter())
-        assert counter.forms(together) == sum((counter.forms(one) for one in alone), Counter())
+        assert named(english.attributes["home"], together) == naive
+        assert said(english.attributes["gender"], together) == sum(
+            (said(english.attributes["gender"], one) for one in alone), Counter()
+        )
+        assert used(english, together) == sum((used(english, one) for one in alone), Counter())
