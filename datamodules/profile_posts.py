@@ -91,7 +91,6 @@ class ProfilePosts(LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.users: list[str] = []
-        self.is_set_up = False
         if posts_per_chunk < 1:
             raise ValueError(f"posts_per_chunk must be 1 or more, got {posts_per_chunk}")
         if num_folds < 2:
@@ -104,7 +103,7 @@ class ProfilePosts(LightningDataModule):
     # ---- reading
 
     def setup(self, stage: str) -> None:
-        if self.is_set_up:
+        if self.users:
             return
         self.language = load_language(self.language_path)
         histories = self.histories()
@@ -135,7 +134,6 @@ class ProfilePosts(LightningDataModule):
             self._begin()
         else:
             self._take_over()
-        self.is_set_up = True
 
     def histories(self) -> dict[str, list[Spoken]]:
         return histories_of(self.preparation)

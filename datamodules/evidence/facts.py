@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,30 +38,15 @@ Named = Counter[tuple[str, str]]
 """(frame, value) → how often a place is named."""
 
 
+@dataclass
 class ChunkFacts:
-    """Turns chunks into facts.
+    """Turns chunks into facts about the words, n-grams, patterns and forms that a network knows."""
 
-    Args:
-        language: attributes, patterns and forms.
-        words: those that are looked at, and the segmenter; none for no words.
-        grams: packed n-grams that are looked at, sorted.
-        gram_sizes: their lengths.
-        rarity: attribute → (frame, value) → how much it says that somebody names this place.
-    """
-
-    def __init__(
-        self,
-        language: Language,
-        words: Words,
-        grams: np.ndarray,
-        gram_sizes: Sequence[int],
-        rarity: Mapping[str, Mapping[tuple[str, str], float]],
-    ) -> None:
-        self.language = language
-        self.words = words
-        self.grams = grams
-        self.gram_sizes = tuple(gram_sizes)
-        self.rarity = rarity
+    language: Language
+    words: Words
+    grams: np.ndarray  # packed n-grams, sorted
+    gram_sizes: Sequence[int]
+    rarity: Mapping[str, Mapping[tuple[str, str], float]]  # attribute → (frame, value) → how much naming it says
 
     @classmethod
     def learnt(cls, language: Language, content: Mapping[str, Any]) -> ChunkFacts:

@@ -13,7 +13,7 @@ AREA = "area_"
 """Begins the name of a frame around the name of an area, instead of that of a place."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Pattern:
     """What is looked for in a post, and in the turn that it answers.
 
@@ -51,14 +51,12 @@ class Attribute:
 
     def values_of(self, frame: str, name: str) -> tuple[str, ...]:
         """The values that a name found in a frame means: one for a place, several for an area."""
-        return self.values_of_area[name.lower()] if frame.startswith(AREA) else (self.value_of(name),)
-
-    def value_of(self, place: str) -> str:
-        """The value that a name of a place means, in whatever case its pattern has found it."""
-        if (value := self.value_of_place.get(place.lower())) is not None:
-            return value
+        if frame.startswith(AREA):
+            return self.values_of_area[name.lower()]
+        if (value := self.value_of_place.get(name.lower())) is not None:
+            return (value,)
         # Letters with more than two forms, such as the Turkish i.
-        return next(value for name, value in self.value_of_place.items() if re.fullmatch(re.escape(name), place, re.I))
+        return next((value,) for one, value in self.value_of_place.items() if re.fullmatch(re.escape(one), name, re.I))
 
     @property
     def said(self) -> str:

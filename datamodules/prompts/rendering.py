@@ -129,12 +129,14 @@ class Prompts:
             max_tokens: most ids of context and markers kept, from the end; a turn that is cut keeps its marker.
         """
         turns = _marked(context, context_lengths, self.markers[context_speakers.values], max_tokens)
-        return join(prefixes, self.targets(turns))
+        return join(prefixes, turns, self._ends(len(turns)))
 
     def targets(self, responses: Ragged) -> Ragged:
         """What the decoder learns: the response and an end token. Prompt and context are never in it."""
-        num_rows = len(responses)
-        return join(responses, Ragged.from_lengths(np.full(num_rows, self.eos), np.ones(num_rows)))
+        return join(responses, self._ends(len(responses)))
+
+    def _ends(self, num_rows: int) -> Ragged:
+        return Ragged.from_lengths(np.full(num_rows, self.eos), np.ones(num_rows, dtype=np.int64))
 
     def turns(self, input_ids: Iterable[int]) -> Turns:
         """The context in an encoder input as (`speaker` or `partner`, text), oldest first, without what is in front."""

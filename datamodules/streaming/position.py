@@ -37,12 +37,12 @@ class Position:
         self.epoch, self.before, self.done = epoch, before, done
 
 
+@dataclass
 class TrainBatches(IterableDataset):
     """Hands batches to Lightning and advances the position."""
 
-    def __init__(self, stream: PairStream, position: Position) -> None:
-        self.stream = stream
-        self.position = position
+    stream: PairStream
+    position: Position
 
     def __len__(self) -> int:
         return self.stream.num_batches_in_epoch(self.position.epoch)  # a whole epoch, also after a resume

@@ -110,12 +110,12 @@ class RoundPlan:
         return [some[start : start + size] for some in together for start in range(0, len(some), size)]
 
 
+@dataclass
 class Round(IterableDataset):
     """Hands a plan's batches to Lightning and remembers how many it has handed out."""
 
-    def __init__(self, plan: RoundPlan, handed_out: int = 0) -> None:
-        self.plan = plan
-        self.handed_out = handed_out
+    plan: RoundPlan
+    handed_out: int = 0
 
     def __len__(self) -> int:
         return self.plan.num_batches  # the whole round, also after a resume
