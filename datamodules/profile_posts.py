@@ -134,6 +134,7 @@ class ProfilePosts(LightningDataModule):
             self._begin()
         else:
             self._take_over()
+        self.domains, self.predicates = self.facts.domains, self.facts.predicates
 
     def histories(self) -> dict[str, list[Spoken]]:
         return histories_of(self.preparation)
@@ -185,14 +186,6 @@ class ProfilePosts(LightningDataModule):
         hidden = list(self.label_patterns) if self.labels_from == "distant" else []
         content = {**self.facts.content(), "num_folds": self.num_folds, "folds": self.folds, "hidden": hidden}
         return json.dumps(content, ensure_ascii=False, indent=0)
-
-    @property
-    def domains(self) -> dict[str, list[str]]:
-        return self.facts.domains
-
-    @property
-    def predicates(self) -> dict[str, tuple[str, ...]]:
-        return self.facts.predicates
 
     # ---- batches
 

@@ -72,6 +72,12 @@ class Counts:
         known[known] = items[place[known]] == self.item[known]
         return Counts(self.chunk[known], place[known], self.count[known])
 
+    def relative(self, num_chunks: int) -> np.ndarray:
+        """The degree of each: the logarithm of the count, over the length of the chunk's vector of them."""
+        degree = 1 + np.log(self.count)
+        norm = np.sqrt(np.bincount(self.chunk, weights=degree**2, minlength=num_chunks))
+        return (degree / norm[self.chunk]).astype(np.float32)
+
     @staticmethod
     def of(chunk: np.ndarray, item: np.ndarray) -> Counts:
         """Counts equal (chunk, item)."""

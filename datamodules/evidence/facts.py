@@ -19,18 +19,7 @@ import torch
 from artefacts.files import read_json
 from artefacts.layout import VOCABULARY
 from datamodules.batches import Facts
-from datamodules.evidence.counts import (
-    NOTHING,
-    Chunk,
-    Counts,
-    Words,
-    gram_counts,
-    gram_key,
-    gram_text,
-    named,
-    said,
-    used,
-)
+from datamodules.evidence.counts import NOTHING, Chunk, Words, gram_counts, gram_key, gram_text, named, said, used
 from datamodules.evidence.language import Language
 
 HOURS = [str(hour) for hour in range(24)]
@@ -109,7 +98,7 @@ class ChunkFacts:
             ("HasGram", gram_counts(chunks, self.gram_sizes).within(self.grams) if len(self.grams) else NOTHING),
         ):
             arguments = np.stack([counts.chunk, counts.item], axis=1)
-            facts[name] = Facts(torch.from_numpy(arguments), torch.from_numpy(relative(counts, len(chunks))))
+            facts[name] = Facts(torch.from_numpy(arguments), torch.from_numpy(counts.relative(len(chunks))))
         facts |= self._said(chunks, places)
         forms = {name: place for place, name in enumerate(self.language.forms)}
         uses = [
@@ -117,7 +106,8 @@ class ChunkFacts:
             for place, chunk in enumerate(chunks)
             for form, count in used(self.language, chunk).items()
         ]
-        posted = [(place, hour, count) for place, chunk in enumerate(chunks) for hour, count in hours(chunk).items()]
+        hours = (Counter(post.time.hour for post in chunk.posts if post.time is not None) for chunk in chunks)
+        posted = [(place, hour, count) for place, own in enumerate(hours) for hour, count in own.items()]
         return facts | {"Uses": saturating(uses, 2), "Posts": saturating(posted, 2)}
 
     def _said(self, chunks: Sequence[Chunk], places: Sequence[Mapping[str, Named]]) -> dict[str, Facts]:
@@ -173,18 +163,6 @@ def cut(posts: Sequence, size: int) -> list[Sequence]:
     """Chunks of `size` posts; what is left over at the end joins the last chunk, or is all there is."""
     number = max(1, len(posts) // size)
     return [posts[place * size : (place + 1) * size if place < number - 1 else len(posts)] for place in range(number)]
-
-
-def hours(chunk: Chunk) -> Counter[int]:
-    """Hour of the day → posts."""
-    return Counter(post.time.hour for post in chunk.posts if post.time is not None)
-
-
-def relative(counts: Counts, num_chunks: int) -> np.ndarray:
-    """Degrees of words and n-grams: the logarithm of the count, over the length of the chunk's vector of them."""
-    degree = 1 + np.log(counts.count)
-    norm = np.sqrt(np.bincount(counts.chunk, weights=degree**2, minlength=num_chunks))
-    return (degree / norm[counts.chunk]).astype(np.float32)
 
 
 def rarity(named_by_user: Sequence[Named]) -> dict[tuple[str, str], float]:

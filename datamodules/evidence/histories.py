@@ -50,11 +50,7 @@ def histories_of(preparation: Preparation) -> dict[str, list[Spoken]]:
 
 
 def declared_labels(profiles: Iterable[Profile], language: Language, path: Path) -> dict[str, dict[str, str]]:
-    """What the corpus declares of users, in attributes that the language has.
-
-    Raises:
-        ValueError: a value is not in the language's YAML at `path`.
-    """
+    """What the corpus declares of users, in attributes that the language of the YAML at `path` has."""
     labels: dict[str, dict[str, str]] = {}
     wrong: Counter[tuple[str, str]] = Counter()
     for profile in profiles:
@@ -91,11 +87,7 @@ def distant_labels(
 
 
 def label_attributes(language: Language, names: Collection[str]) -> list[Attribute]:
-    """The attributes with only those of their patterns and frames that make distant labels.
-
-    Raises:
-        ValueError: the language has no patterns of such a name.
-    """
+    """The attributes with only those of their patterns and frames that make distant labels."""
     if unknown := sorted(set(names) - set(language.patterns)):
         raise ValueError(f"data.label_patterns: no pattern is called {unknown[0]!r}; there are {language.patterns}")
     return [

@@ -27,19 +27,17 @@ class Ragged:
 
     @classmethod
     def from_lists(cls, rows: Sequence[Sequence[int]]) -> Ragged:
-        """Packs Python lists."""
         values = np.array([value for row in rows for value in row], dtype=np.int32)
         return cls.from_lengths(values, np.array([len(row) for row in rows], dtype=np.int64))
 
     @classmethod
     def from_arrow(cls, column: pa.ChunkedArray) -> Ragged:
-        """Takes over a list column."""
         values = pc.list_flatten(column).to_numpy().astype(np.int32)
         return cls.from_lengths(values, pc.list_value_length(column).to_numpy())
 
     @classmethod
     def concatenate(cls, pieces: Sequence[Ragged]) -> Ragged:
-        """The rows of all pieces, one piece behind the other."""
+        """The rows of all pieces, one piece after the other."""
         lengths = np.concatenate([piece.lengths for piece in pieces])
         return cls.from_lengths(np.concatenate([piece.values for piece in pieces]), lengths)
 
@@ -51,7 +49,6 @@ class Ragged:
         return np.diff(self.offsets)
 
     def row(self, index: int) -> np.ndarray:  # (length of the row,)
-        """One row."""
         return self.values[self.offsets[index] : self.offsets[index + 1]]
 
     def take(self, rows: np.ndarray) -> Ragged:
@@ -72,7 +69,7 @@ class Ragged:
 
 
 def join(*pieces: Ragged) -> Ragged:
-    """Puts rows of several ragged arrays behind each other, row by row."""
+    """Puts rows of several ragged arrays after each other, row by row."""
     lengths = np.sum([piece.lengths for piece in pieces], axis=0)
     starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
     values = np.empty(starts[-1], dtype=np.int32)

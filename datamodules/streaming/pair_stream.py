@@ -58,10 +58,6 @@ class Source:
     def render(self, groups: Sequence[int]) -> Rendered:
         return self.prompts.render(self.reader.read(groups), self.max_context_tokens)
 
-    @property
-    def num_pairs(self) -> int:  # in an epoch
-        return self.passes * sum(self.reader.group_sizes)
-
     @cached_property
     def tokens_per_pair(self) -> np.ndarray:  # (2,): all of them, those of labels
         """Mean of the first row group: shards for pre-training are shuffled, so it stands for all of them."""
@@ -93,7 +89,7 @@ class PairStream:
 
     @cached_property
     def label_tokens_per_batch(self) -> float:
-        all_tokens, label_tokens = sum(source.num_pairs * source.tokens_per_pair for source in self.sources)
+        all_tokens, label_tokens = sum(s.passes * sum(s.reader.group_sizes) * s.tokens_per_pair for s in self.sources)
         return self.tokens_per_batch * float(label_tokens / all_tokens)
 
     def windows(self, epoch: int) -> list[np.ndarray]:

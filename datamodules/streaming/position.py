@@ -1,4 +1,4 @@
-"""Where training stands in a stream of reply pairs, and the loader that advances it.
+"""Where training stands in a stream of reply pairs, and the data set that advances it.
 
 The position belongs to the DataModule, because loader states are lost or wrong in Lightning 2.6. It says by which cuts
 the present epoch has been handed out so far, so that a run resumes exactly on another number of processes or with

@@ -48,10 +48,9 @@ class GeneralPairs:
 
     @cached_property
     def _rendered(self) -> Rendered:
-        groups = range(len(self.reader.groups))[
-            : 1 + np.searchsorted(np.cumsum(self.reader.group_sizes), self.num_pairs)
-        ]
-        return self.prompts.render(self.reader.read(groups), self.max_context_tokens)
+        enough = 1 + np.searchsorted(np.cumsum(self.reader.group_sizes), self.num_pairs)
+        pairs = self.reader.read(range(len(self.reader.groups))[:enough])
+        return self.prompts.render(pairs, self.max_context_tokens)
 
     @property
     def num_batches(self) -> int:

@@ -54,11 +54,7 @@ class History:
             raise ValueError(f"data.history.num_turns must be at least 1, got {self.num_turns}; null takes all turns")
 
     def rows_of(self, user: str, lengths: Mapping[str, np.ndarray]) -> TrainingRows:
-        """The rows that a user is trained on; `lengths` is target user → ids of each training reply, (turns,).
-
-        Raises:
-            ValueError: there is no row left to copy, or nobody else to take rows from.
-        """
+        """The rows that a user is trained on; `lengths` is target user → ids of each training reply, (turns,)."""
         places = np.arange(len(lengths[user]))[-self.num_turns if self.num_turns else None :]
         kept, authors = lengths[user][places], [user] * len(places)
         order = sorted(range(len(places)), key=lambda row: stable_hash(self.seed, "history", user, places[row]))
