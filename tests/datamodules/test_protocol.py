@@ -77,14 +77,14 @@ def asked_by(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_only_what_is_declared_is_asked_for(path: Path) -> None:
+def test_only_what_is_declared_is_asked_for(path):
     anything = set().union(*map(members, (UserReplies, Talks, Evidence)))
     declared = members(ASKED[path.stem]) if path.stem in ASKED else anything
     assert asked_by(path) - declared == set()
     assert "getattr(data" not in path.read_text(encoding="utf-8")
 
 
-def test_what_is_declared_is_asked_for_somewhere() -> None:
+def test_what_is_declared_is_asked_for_somewhere():
     anything = set().union(*map(members, (UserReplies, Talks, Evidence)))
     assert anything - set().union(*map(asked_by, FILES)) == set()
 
@@ -109,7 +109,7 @@ def attributes_of(cls: type) -> set[str]:
 
 
 @pytest.mark.parametrize(("module", "data"), pairs_of_experiments())
-def test_a_data_module_has_what_its_module_asks_for(module: str, data: str) -> None:
+def test_a_data_module_has_what_its_module_asks_for(module, data):
     asked = ASKED[getattr(lightning_modules, module).__module__.rpartition(".")[-1]]
     cls = getattr(datamodules, data)
     assert members(asked) - attributes_of(cls) == set()
@@ -120,12 +120,12 @@ def test_a_data_module_has_what_its_module_asks_for(module: str, data: str) -> N
             assert list(inspect.signature(declared).parameters) == list(inspect.signature(own).parameters)
 
 
-def test_every_data_module_is_in_an_experiment() -> None:
+def test_every_data_module_is_in_an_experiment():
     assert {data for _, data in pairs_of_experiments()} == set(datamodules.__all__)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_pre_training_goes_on_user_sets_too(preparation, tmp_path: Path) -> None:
+def test_pre_training_goes_on_user_sets_too(preparation, tmp_path):
     """Two steps; a loss is per label token of a batch, as the mean over the round says."""
     from torch.optim import SGD
 

@@ -36,7 +36,7 @@ Sea: [salt, salt water]
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(tmp_path):
     """A language's YAML, beside its file of places."""
     (tmp_path / "places.yaml").write_text(PLACES, encoding="utf-8")
     (tmp_path / "english.yaml").write_text(ENGLISH, encoding="utf-8")
@@ -49,7 +49,7 @@ def change(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new), encoding="utf-8")
 
 
-def test_attributes_have_the_values_and_names_of_the_file(path: Path) -> None:
+def test_attributes_have_the_values_and_names_of_the_file(path):
     language = load_language(path)
     assert language.segmenter == "words"
     assert list(language.attributes) == ["gender", "home_town"]
@@ -60,7 +60,7 @@ def test_attributes_have_the_values_and_names_of_the_file(path: Path) -> None:
     assert language.patterns == ["states", "confirms", "lives", "answers", "there"]
 
 
-def test_a_pattern_is_a_text_or_an_answer(path: Path) -> None:
+def test_a_pattern_is_a_text_or_an_answer(path):
     gender = load_language(path).attributes["gender"]
     states, confirms = gender.patterns["states"], gender.patterns["confirms"]
     assert states["male"].asked is None
@@ -72,7 +72,7 @@ def test_a_pattern_is_a_text_or_an_answer(path: Path) -> None:
     assert not confirms["male"].said.search("oh yes")
 
 
-def test_what_a_pattern_needs_decides_no_results(path: Path) -> None:
+def test_what_a_pattern_needs_decides_no_results(path):
     content = language_content(path)
     with path.open("a", encoding="utf-8") as file:
         file.write("needs: {gender.confirms.male: [a MAN], home_town.lives: [live], forms.laugh: [ha]}\n")
@@ -85,12 +85,12 @@ def test_what_a_pattern_needs_decides_no_results(path: Path) -> None:
     assert language_content(path) == content == [ENGLISH.encode(), PLACES.encode()]
 
 
-def test_a_pattern_that_two_attributes_have_is_named_once(path: Path) -> None:
+def test_a_pattern_that_two_attributes_have_is_named_once(path):
     change(path, "      there: PLACE", "      states: PLACE")
     assert load_language(path).patterns == ["states", "confirms", "lives", "answers"]
 
 
-def test_a_file_of_places_gives_values_and_names(path: Path) -> None:
+def test_a_file_of_places_gives_values_and_names(path):
     town = load_language(path).attributes["home_town"]
     assert town.values == {"Osaka": "Osaka", "Utah": "salt lake", "Sea": "salt"}  # the first name is the written one
     assert town.value_of_place["higashi-osaka"] == town.value_of_place["osaka"] == "Osaka"  # case folded
@@ -99,7 +99,7 @@ def test_a_file_of_places_gives_values_and_names(path: Path) -> None:
     assert not town.places["answers"].said.search("in osaka")
 
 
-def test_each_frame_is_looked_for_with_areas_too(path: Path) -> None:
+def test_each_frame_is_looked_for_with_areas_too(path):
     change(path, "    places:\n", "    areas: {Kansai: [Osaka, Sea]}\n    places:\n")
     language = load_language(path)
     assert language.patterns[-6:] == ["lives", "answers", "there", "area_lives", "area_answers", "area_there"]
@@ -116,14 +116,14 @@ def test_each_frame_is_looked_for_with_areas_too(path: Path) -> None:
     ]
 
 
-def test_names_and_places_of_areas(path: Path) -> None:
+def test_names_and_places_of_areas(path):
     change(path, "    places:\n", "    areas: {Kansai: [Osaka, Sea]}\n    places:\n      area_x: 'in PLACE'\n")
     with pytest.raises(ValueError, match="'area_x' begins with 'area_', which is for areas"):
         load_language(path)
 
 
 @pytest.mark.parametrize("members", ["[]", "Osaka", "[Osaka, Umeda]"])
-def test_an_area_is_a_list_of_values(path: Path, members: str) -> None:
+def test_an_area_is_a_list_of_values(path, members):
     change(path, "    places:\n", f"    areas: {{Kansai: {members}}}\n    places:\n")
     with pytest.raises(ValueError, match=r"attributes\.home_town\.areas\.Kansai must be a list of values"):
         load_language(path)
@@ -133,19 +133,19 @@ def test_an_area_is_a_list_of_values(path: Path, members: str) -> None:
     ("text", "name"),
     [("salt lake", "salt lake"), ("salt water", "salt water"), ("salt mine", "salt"), ("東大阪です", "東大阪")],
 )
-def test_the_longest_name_of_a_place_wins(path: Path, text: str, name: str) -> None:
+def test_the_longest_name_of_a_place_wins(path, text, name):
     there = load_language(path).attributes["home_town"].places["there"]
     assert there.said.findall(text) == [name]
 
 
-def test_names_of_places_are_no_regular_expressions(path: Path) -> None:
+def test_names_of_places_are_no_regular_expressions(path):
     change(path.parent / "places.yaml", "salt lake", "st. george")
     there = load_language(path).attributes["home_town"].places["there"].said
     assert there.search("st. george")
     assert not there.search("sty george")
 
 
-def test_values_may_be_numbers_and_forms_may_be_left_out(path: Path) -> None:
+def test_values_may_be_numbers_and_forms_may_be_left_out(path):
     change(path, "{female: a woman, male: a man}", "{female: a woman, male: a man, 20: 21}")
     path.write_text(path.read_text(encoding="utf-8").partition("forms:")[0], encoding="utf-8")
     language = load_language(path)
@@ -208,20 +208,20 @@ def test_values_may_be_numbers_and_forms_may_be_left_out(path: Path) -> None:
         ("values: places.yaml", "values: {a: b}", "attributes.home_town.places needs a file of places as values"),
     ],
 )
-def test_a_wrong_yaml_is_told_where(path: Path, old: str, new: str, message: str) -> None:
+def test_a_wrong_yaml_is_told_where(path, old, new, message):
     change(path, old, new)
     with pytest.raises(ValueError, match=re.escape(message)):
         load_language(path)
 
 
-def test_an_attribute_that_is_no_mapping_is_told(path: Path) -> None:
+def test_an_attribute_that_is_no_mapping_is_told(path):
     path.write_text("segmenter: words\nattributes: {gender: both}\n")
     with pytest.raises(ValueError, match=r"english\.yaml: attributes\.gender must be keys and values, got str"):
         load_language(path)
 
 
 @pytest.mark.parametrize("name", ["umeda: [osaka]", "Kansai: [OSAKA]"])
-def test_a_name_of_two_places_is_told(path: Path, name: str) -> None:
+def test_a_name_of_two_places_is_told(path, name):
     (path.parent / "places.yaml").write_text(PLACES + name)
     with pytest.raises(ValueError, match=r"places\.yaml: (osaka|OSAKA) is a name of Osaka and of (umeda|Kansai)"):
         load_language(path)
@@ -236,14 +236,14 @@ def test_a_name_of_two_places_is_told(path: Path, name: str) -> None:
         ("a: [1", "while parsing a flow sequence"),
     ],
 )
-def test_a_file_that_is_no_mapping_is_told(path: Path, name: str, content: str, message: str) -> None:
+def test_a_file_that_is_no_mapping_is_told(path, name, content, message):
     (path.parent / name).write_text(content)
     with pytest.raises(ValueError, match=f"{re.escape(name)}: {message}"):
         load_language(path)
 
 
 @pytest.mark.parametrize("name", ["english.yaml", "places.yaml"])
-def test_a_file_that_is_not_there_is_told(path: Path, name: str) -> None:
+def test_a_file_that_is_not_there_is_told(path, name):
     (path.parent / name).unlink()
     with pytest.raises(FileNotFoundError, match=f"no .*/{re.escape(name)}$"):
         load_language(path)
@@ -261,13 +261,13 @@ NOT_MAPPINGS = [
 
 
 @pytest.mark.parametrize(("name", "old", "new"), NOT_MAPPINGS)
-def test_wrong_types_below_are_told(path: Path, name: str, old: str, new: str) -> None:
+def test_wrong_types_below_are_told(path, name, old, new):
     change(path.parent / name, old, new)
     with pytest.raises(ValueError, match=re.escape(name)):
         load_language(path)
 
 
-def test_a_frame_with_a_group_of_its_own_is_told(path: Path) -> None:
+def test_a_frame_with_a_group_of_its_own_is_told(path):
     change(path, "'i live in PLACE'", "'i live (in|near) PLACE'")
     with pytest.raises(ValueError, match=r"places\.lives"):
         load_language(path)
@@ -286,12 +286,12 @@ def keys_twice(node: yaml.Node) -> list[str]:
     return [key for key in keys if keys.count(key) > 1] + [key for _, one in node.value for key in keys_twice(one)]
 
 
-def test_a_key_that_is_there_twice_is_found() -> None:
+def test_a_key_that_is_there_twice_is_found():
     assert keys_twice(yaml.compose("{a: 1, b: [{c: 1, c: 2}]}")) == ["c", "c"]
 
 
 @pytest.mark.parametrize("file", sorted(PROFILES.glob("*.yaml")), ids=lambda file: file.name)
-def test_no_name_is_there_twice(file: Path) -> None:
+def test_no_name_is_there_twice(file):
     assert keys_twice(yaml.compose(file.read_text(encoding="utf-8"))) == []
 
 
@@ -302,7 +302,7 @@ def test_no_name_is_there_twice(file: Path) -> None:
         ("en.yaml", {"gender": 2, "age": 4, "occupation": 3, "marital_status": 2, "residence": 29}),
     ],
 )
-def test_our_files_load(file: str, num_values: dict[str, int]) -> None:
+def test_our_files_load(file, num_values):
     attributes = load_language(PROFILES / file).attributes
     assert {name: len(attribute.values) for name, attribute in attributes.items()} == num_values
     for attribute in attributes.values():
@@ -310,7 +310,7 @@ def test_our_files_load(file: str, num_values: dict[str, int]) -> None:
 
 
 @pytest.mark.parametrize("taken", ["word", "user", "hour"])
-def test_an_attribute_is_not_called_like_a_type_of_evidence(path: Path, taken: str) -> None:
+def test_an_attribute_is_not_called_like_a_type_of_evidence(path, taken):
     change(path, "gender:", f"{taken}:")
     with pytest.raises(ValueError, match=f"an attribute cannot be called '{taken}'; take a text, and none of"):
         load_language(path)

@@ -68,7 +68,7 @@ def pieces(patterns: list[re.Pattern[str]]) -> list[str]:
     return [*sorted(words), *" '.,!?\n", "İ", "ſ", "ı", "I'm ", "i am ", "ha", "ll", "9", "年", "から", "😀"]
 
 
-def test_letters_are_found_in_all_their_forms() -> None:
+def test_letters_are_found_in_all_their_forms():
     everything = [chr(point) for point in range(sys.maxunicode + 1) if not 0xD800 <= point < 0xE000]
     joined = "".join(everything)
     for letter in map(chr, range(128)):
@@ -80,12 +80,12 @@ def test_letters_are_found_in_all_their_forms() -> None:
 
 
 @pytest.mark.parametrize("strings", [["gießen"], ["fiancé"], ["tea", ""], []])
-def test_no_search_for_letters_of_several_forms_or_for_nothing(strings: list[str]) -> None:
+def test_no_search_for_letters_of_several_forms_or_for_nothing(strings):
     assert literals(strings) == ()
 
 
 @pytest.mark.parametrize("name", ["en", "ja"])
-def test_every_match_has_what_its_pattern_needs(name: str) -> None:
+def test_every_match_has_what_its_pattern_needs(name):
     rng, needing = random.Random(3), [pattern for pattern in patterns_of(name) if pattern.needs]
     assert len(needing) > 10
     for pattern in needing:
@@ -97,7 +97,7 @@ def test_every_match_has_what_its_pattern_needs(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["en", "ja"])
-def test_patterns_occur_where_a_simple_search_finds_them(name: str) -> None:
+def test_patterns_occur_where_a_simple_search_finds_them(name):
     both = [(searched, pattern) for pattern in patterns_of(name) for searched in (pattern.said, pattern.asked)]
     searches = [
         (searched, pattern.needs if searched is (pattern.asked or pattern.said) else ())

@@ -22,7 +22,7 @@ def random_rows(rng: random.Random, num: int) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("rows", [ROWS, [[]], [], [[], []], [[1]]])
-def test_rows_go_in_and_come_out(rows: list[list[int]]) -> None:
+def test_rows_go_in_and_come_out(rows):
     ragged = Ragged.from_lists(rows)
     assert lists(ragged) == rows
     assert len(ragged) == len(rows)
@@ -30,11 +30,11 @@ def test_rows_go_in_and_come_out(rows: list[list[int]]) -> None:
 
 
 @pytest.mark.parametrize("rows", [[3, 0, 3], [1], [], [2, 2]])
-def test_take(rows: list[int]) -> None:
+def test_take(rows):
     assert lists(Ragged.from_lists(ROWS).take(np.array(rows, dtype=int))) == [ROWS[row] for row in rows]
 
 
-def test_pad_by_hand() -> None:
+def test_pad_by_hand():
     ragged = Ragged.from_lists(ROWS)
     assert ragged.pad(np.array([3, 0, 1]), -1).tolist() == [[11, 12, -1], [7, 8, 9], [-1, -1, -1]]
     assert ragged.pad(np.array([2, 3]), 0, multiple=4).tolist() == [[10, 0, 0, 0], [11, 12, 0, 0]]
@@ -43,7 +43,7 @@ def test_pad_by_hand() -> None:
     assert ragged.pad(np.array([0]), 0).dtype == np.int64
 
 
-def test_join_by_hand() -> None:
+def test_join_by_hand():
     assert lists(join(Ragged.from_lists(ROWS), Ragged.from_lists([[], [1], [2, 3], [4]]))) == [
         [7, 8, 9],
         [1],
@@ -52,7 +52,7 @@ def test_join_by_hand() -> None:
     ]
 
 
-def test_random_rows_against_lists() -> None:
+def test_random_rows_against_lists():
     rng = random.Random(0)
     for _ in range(50):
         first, second, third = (random_rows(rng, 9) for _ in range(3))
@@ -65,7 +65,7 @@ def test_random_rows_against_lists() -> None:
 
 
 @pytest.mark.parametrize("type", [pa.uint8(), pa.uint16(), pa.uint32()])
-def test_from_arrow(type: pa.DataType) -> None:
+def test_from_arrow(type):
     column = pa.chunked_array([ROWS[:2], [], ROWS[2:]], type=pa.list_(type))
     assert lists(Ragged.from_arrow(column)) == ROWS
     assert lists(Ragged.from_arrow(column.slice(1, 2))) == ROWS[1:3]  # a slice shares the values of the whole
@@ -73,6 +73,6 @@ def test_from_arrow(type: pa.DataType) -> None:
     assert Ragged.from_arrow(column).values.dtype == np.int32
 
 
-def test_ids_of_two_bytes_do_not_overflow() -> None:
+def test_ids_of_two_bytes_do_not_overflow():
     column = pa.chunked_array([[[65_535, 65_534]]], type=pa.list_(pa.uint16()))
     assert Ragged.from_arrow(column).values.tolist() == [65_535, 65_534]

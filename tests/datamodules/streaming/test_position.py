@@ -21,7 +21,6 @@ from stopping import QUIET, WARNINGS, KillAt, Killed
 from datamodules import ReplyPairs
 from datamodules.batches import Seq2SeqBatch
 from datamodules.preparation.settings import Preparation
-from datamodules.preparation.splits import SplitRule
 from datamodules.prompts.loading import load_prompts
 from datamodules.prompts.template import PromptTemplate
 from datamodules.reply_pairs import MixedCorpus
@@ -80,7 +79,7 @@ Runs = Callable[..., tuple[Recorder, Recorder]]
 
 
 @pytest.fixture
-def stop_and_resume(in_small_groups: Preparation, tmp_path: Path) -> Runs:
+def stop_and_resume(in_small_groups, tmp_path):
     """Two runs: one that is killed in a hook, and one that resumes it, with other settings where they are given."""
 
     def run(hook: str, num_batches: int, now: dict[str, Any] | None = None, **settings: Any) -> Any:
@@ -92,7 +91,7 @@ def stop_and_resume(in_small_groups: Preparation, tmp_path: Path) -> Runs:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(in_small_groups: Preparation) -> list[Ids]:
+def undisturbed(in_small_groups):
     return fit(in_small_groups).seen
 
 
@@ -100,7 +99,7 @@ def num_batches_of(undisturbed: list[Ids], epochs: int, batches: int) -> int:
     return epochs * (len(undisturbed) // 3) + batches
 
 
-def test_the_undisturbed_run_is_three_whole_epochs(undisturbed: list[Ids], in_small_groups: Preparation) -> None:
+def test_the_undisturbed_run_is_three_whole_epochs(undisturbed, in_small_groups):
     length = num_batches_of(undisturbed, 1, 0)
     assert length >= 9
     for epoch in range(3):
@@ -116,9 +115,7 @@ POSITIONS = [(0, 1), (0, 5), (1, -1), (1, 0), (1, 1), (2, 0), (2, 4), (3, -1)]
     ("hook", "epochs", "batches"),
     [*(("on_train_batch_end", *position) for position in POSITIONS), *(("on_train_epoch_end", n, 0) for n in (1, 2))],
 )
-def test_resume_is_exact(
-    stop_and_resume: Runs, undisturbed: list[Ids], hook: str, epochs: int, batches: int, asks_for_steps: bool
-) -> None:
+def test_resume_is_exact(stop_and_resume, undisturbed, hook, epochs, batches, asks_for_steps):
     num_batches = num_batches_of(undisturbed, epochs, batches)
     before, after = stop_and_resume(hook, num_batches, asks_for_steps=asks_for_steps)
     assert len(before.seen) == num_batches
@@ -127,30 +124,26 @@ def test_resume_is_exact(
 
 @pytest.mark.parametrize("hook", ["on_validation_start", "on_validation_end", "on_train_batch_end"])
 @pytest.mark.parametrize("num_batches", [4, 5, 8, 12])
-def test_resume_is_exact_with_validation_in_between(
-    stop_and_resume: Runs, undisturbed: list[Ids], hook: str, num_batches: int
-) -> None:
+def test_resume_is_exact_with_validation_in_between(stop_and_resume, undisturbed, hook, num_batches):
     validation = {"limit_val_batches": 1.0, "val_check_interval": 4, "num_sanity_val_steps": 1}
     before, after = stop_and_resume(hook, num_batches, **validation)
     assert num_batches <= len(before.seen) < num_batches + 4
     assert before.seen + after.seen == undisturbed
 
 
-def test_resume_from_lightnings_own_checkpoint_is_exact(
-    in_small_groups: Preparation, undisturbed: list[Ids], tmp_path: Path
-) -> None:
+def test_resume_from_lightnings_own_checkpoint_is_exact(in_small_groups, undisturbed, tmp_path):
     saver = ModelCheckpoint(tmp_path, filename="last", every_n_train_steps=4, enable_version_counter=False)
     fit(in_small_groups, saver, KillAt("on_train_batch_end", 7, tmp_path / "other.ckpt"))
     assert fit(in_small_groups, ckpt_path=tmp_path / "last.ckpt").seen == undisturbed[4:]
 
 
-def test_a_batch_whose_step_was_interrupted_is_taken_again(stop_and_resume: Runs, undisturbed: list[Ids]) -> None:
+def test_a_batch_whose_step_was_interrupted_is_taken_again(stop_and_resume, undisturbed):
     before, after = stop_and_resume("on_before_optimizer_step", 6)
     assert len(before.seen) == 6
     assert after.seen == undisturbed[5:]
 
 
-def test_resuming_twice_is_exact(in_small_groups: Preparation, undisturbed: list[Ids], tmp_path: Path) -> None:
+def test_resuming_twice_is_exact(in_small_groups, undisturbed, tmp_path):
     first = fit(in_small_groups, KillAt("on_train_batch_end", 3, tmp_path / "1.ckpt")).seen
     kill = KillAt("on_train_batch_end", 4, tmp_path / "2.ckpt")
     second = fit(in_small_groups, kill, ckpt_path=tmp_path / "1.ckpt").seen
@@ -158,14 +151,14 @@ def test_resuming_twice_is_exact(in_small_groups: Preparation, undisturbed: list
     assert first + second + third == undisturbed
 
 
-def test_reloaded_loaders_continue(stop_and_resume: Runs, in_small_groups: Preparation, undisturbed: list[Ids]) -> None:
+def test_reloaded_loaders_continue(stop_and_resume, in_small_groups, undisturbed):
     reload = {"reload_dataloaders_every_n_epochs": 1}
     assert fit(in_small_groups, **reload).seen == undisturbed
     before, after = stop_and_resume("on_train_batch_end", 5, **reload)
     assert before.seen + after.seen == undisturbed
 
 
-def test_lightnings_epochs_are_the_streams_epochs(in_small_groups: Preparation) -> None:
+def test_lightnings_epochs_are_the_streams_epochs(in_small_groups):
     # 60 tokens a batch: so many batches that windows of other sizes would give epochs of other lengths.
     epochs = fit(in_small_groups, tokens_per_batch=60, max_epochs=4).epochs
     assert len({epochs.count(epoch) for epoch in range(4)}) == 1
@@ -173,7 +166,7 @@ def test_lightnings_epochs_are_the_streams_epochs(in_small_groups: Preparation) 
 
 
 @pytest.mark.parametrize("limit", [2, 1.0])
-def test_every_validation_sees_the_same_batches(in_small_groups: Preparation, limit: float) -> None:
+def test_every_validation_sees_the_same_batches(in_small_groups, limit):
     module = fit(in_small_groups, limit_val_batches=limit, num_sanity_val_steps=1, tokens_per_batch=600)
     assert len(module.validated) == 4  # once to check that it runs, and after each epoch
     sanity, *validated = module.validated
@@ -198,13 +191,8 @@ def pairs_of_epochs(runs: list[Recorder], num_epochs: int) -> list[Ids]:
 @pytest.mark.parametrize("now", [300, 2700])
 @pytest.mark.parametrize(("epochs", "batches"), POSITIONS)
 def test_batches_of_another_size_leave_the_epochs_whole(
-    stop_and_resume: Runs,
-    in_small_groups: Preparation,
-    undisturbed: list[Ids],
-    epochs: int,
-    batches: int,
-    now: int,
-) -> None:
+    stop_and_resume, in_small_groups, undisturbed, epochs, batches, now
+):
     num_batches = num_batches_of(undisturbed, epochs, batches)
     runs = stop_and_resume("on_train_batch_end", num_batches, {"tokens_per_batch": now}, asks_for_steps=True)
     assert runs[0].seen == undisturbed[:num_batches]
@@ -213,9 +201,7 @@ def test_batches_of_another_size_leave_the_epochs_whole(
 
 @pytest.mark.parametrize("hook", ["on_train_epoch_end", "on_validation_end"])
 @pytest.mark.parametrize("now", [300, 2700])
-def test_batches_of_another_size_after_an_epoch(
-    stop_and_resume: Runs, in_small_groups: Preparation, undisturbed: list[Ids], hook: str, now: int
-) -> None:
+def test_batches_of_another_size_after_an_epoch(stop_and_resume, in_small_groups, undisturbed, hook, now):
     num_batches = num_batches_of(undisturbed, 1, 0)
     before, after = stop_and_resume(hook, num_batches, {"tokens_per_batch": now}, limit_val_batches=1)
     assert before.seen == undisturbed[:num_batches]
@@ -223,7 +209,7 @@ def test_batches_of_another_size_after_an_epoch(
     assert after.trainer.num_training_batches == after.epochs.count(1) == after.epochs.count(2)
 
 
-def test_the_size_of_batches_may_change_again_and_again(in_small_groups: Preparation, tmp_path: Path) -> None:
+def test_the_size_of_batches_may_change_again_and_again(in_small_groups, tmp_path):
     runs, path = [], None
     for number, size in enumerate((1300, 400, 400, 2000, 300, 900)):
         kill = KillAt("on_train_batch_end", 4, tmp_path / f"{number}.ckpt")
@@ -236,9 +222,7 @@ def test_the_size_of_batches_may_change_again_and_again(in_small_groups: Prepara
 
 @pytest.mark.parametrize("size", [900, 500])
 @pytest.mark.parametrize("num_batches", [3, 15, -1, 0, 4])
-def test_a_mixture_is_resumed_exactly(
-    stop_and_resume: Runs, in_small_groups: Preparation, second_corpus: Preparation, num_batches: int, size: int
-) -> None:
+def test_a_mixture_is_resumed_exactly(stop_and_resume, in_small_groups, second_corpus, num_batches, size):
     settings = {"mixed_with": [MixedCorpus(second_corpus, 2)], "tokens_per_batch": 900, "max_epochs": 2}
     whole = fit(in_small_groups, **settings)
     stop = num_batches if num_batches > 3 else whole.epochs.count(0) + num_batches
@@ -289,9 +273,7 @@ for leg, (devices, num_batches) in enumerate({legs!r}):
 LEGS = [(2, 3), (2, 2), (1, 4), (2, None)]  # (processes, batches of each)
 
 
-def test_whatever_the_number_of_processes_the_epochs_are_whole(
-    in_small_groups: Preparation, split_rule: SplitRule, tmp_path: Path
-) -> None:
+def test_whatever_the_number_of_processes_the_epochs_are_whole(in_small_groups, split_rule, tmp_path):
     directory, here = in_small_groups.output, Path(__file__).parent
     paths = [str(here), str(here.parents[1])]
     script = SCRIPT.format(paths=paths, rule=split_rule, out=str(tmp_path), prepared=str(directory), legs=LEGS)

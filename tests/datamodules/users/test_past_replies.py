@@ -6,14 +6,12 @@ import json
 import shutil
 from collections import defaultdict
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tokenizers import Tokenizer
 
 from datamodules import UserSets
 from datamodules.preparation.settings import Preparation
@@ -69,7 +67,7 @@ def rows_of(preparation: Preparation, split: str) -> list[Row]:
 # ---- the prompt, by hand
 
 
-def test_replies_stand_between_profile_and_context(word_tokenizer: Tokenizer) -> None:
+def test_replies_stand_between_profile_and_context(word_tokenizer):
     made = Prompts(PromptTemplate("psp"), word_tokenizer, {"ada": {"age": "old"}})
     pairs = TokenPairs(
         pair_id=np.array([1, 2]),
@@ -101,7 +99,7 @@ def test_replies_stand_between_profile_and_context(word_tokenizer: Tokenizer) ->
         (2, [MARKER, 11]),  # the last one, which is the most similar
     ],
 )
-def test_the_least_similar_is_cut_first(word_tokenizer: Tokenizer, max_tokens: int, left: list[int]) -> None:
+def test_the_least_similar_is_cut_first(word_tokenizer, max_tokens, left):
     made = Prompts(PromptTemplate(), word_tokenizer)
     assert made.replies([[np.array([10, 12]), np.array([11])]], max_tokens).row(0).tolist() == left
 
@@ -111,9 +109,7 @@ def test_the_least_similar_is_cut_first(word_tokenizer: Tokenizer, max_tokens: i
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 @pytest.mark.parametrize("groups", ["preparation", "in_small_groups"])
-def test_replies_are_those_of_the_most_similar_contexts_of_other_training_dialogues(
-    request: pytest.FixtureRequest, groups: str, split: str
-) -> None:
+def test_replies_are_those_of_the_most_similar_contexts_of_other_training_dialogues(request, groups, split):
     """Against a search row by row, in which the dialogue at hand is crossed out afterwards."""
     preparation = request.getfixturevalue(groups)
     data = data_of(preparation, retrieved=Retrieved(num_replies=3, max_tokens=1000), max_context_tokens=1000)
@@ -140,7 +136,7 @@ def test_replies_are_those_of_the_most_similar_contexts_of_other_training_dialog
 
 
 @pytest.fixture
-def repeated(preparation: Preparation, tmp_path: Path) -> Preparation:
+def repeated(preparation, tmp_path):
     """One context of ada's, word for word, twice in one training dialogue and once in another one, in two validation
     dialogues and in a test dialogue."""
     copy = shutil.copytree(preparation.output, tmp_path / "repeated")
@@ -166,7 +162,7 @@ def chosen(rows: list[Row], counts: list[int]) -> list[Row]:
     ]
 
 
-def test_a_context_that_is_repeated_word_for_word_never_brings_its_own_reply(repeated: Preparation) -> None:
+def test_a_context_that_is_repeated_word_for_word_never_brings_its_own_reply(repeated):
     data = data_of(repeated, retrieved=Retrieved(num_replies=1, max_tokens=1000))
     same = chosen([row for row in rows_of(repeated, "train") if row["speaker"] == "ada"], [2, 1])
     first, second, elsewhere = ([row["response_ids"]] for row in same)
@@ -175,7 +171,7 @@ def test_a_context_that_is_repeated_word_for_word_never_brings_its_own_reply(rep
     assert found == [elsewhere, elsewhere, first]
 
 
-def test_validation_and_test_turns_are_never_found(repeated: Preparation) -> None:
+def test_validation_and_test_turns_are_never_found(repeated):
     data = data_of(repeated, retrieved=Retrieved(num_replies=3, max_tokens=1000))
     same = chosen([row for row in rows_of(repeated, "train") if row["speaker"] == "ada"], [2, 1])
     expected = [row["response_ids"] for row in reversed(same)]
@@ -189,7 +185,7 @@ def test_validation_and_test_turns_are_never_found(repeated: Preparation) -> Non
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
-def test_context_labels_and_order_stay_as_they_are(preparation: Preparation, split: str) -> None:
+def test_context_labels_and_order_stay_as_they_are(preparation, split):
     with_replies, plain = (
         data_of(preparation, retrieved=retrieved, max_context_tokens=15)
         for retrieved in (Retrieved(num_replies=4, max_tokens=20), None)
@@ -207,7 +203,7 @@ def test_context_labels_and_order_stay_as_they_are(preparation: Preparation, spl
     assert longer
 
 
-def test_others_in_the_same_row_group_are_not_searched(preparation: Preparation) -> None:
+def test_others_in_the_same_row_group_are_not_searched(preparation):
     data = data_of(preparation, users=["ben"], retrieved=Retrieved())
     assert inputs_of(data, "validation").keys() == {
         row["pair_id"] for row in rows_of(preparation, "validation") if row["speaker"] == "ben"
@@ -215,7 +211,7 @@ def test_others_in_the_same_row_group_are_not_searched(preparation: Preparation)
     assert data.past.prefixes_of.cache_info().currsize == 1
 
 
-def test_a_user_is_searched_once_for_all_rounds(preparation: Preparation) -> None:
+def test_a_user_is_searched_once_for_all_rounds(preparation):
     data = data_of(preparation, retrieved=Retrieved())
     for epoch in range(2):
         data.next_round(dict.fromkeys(data.users, epoch))
@@ -225,7 +221,7 @@ def test_a_user_is_searched_once_for_all_rounds(preparation: Preparation) -> Non
     assert data.past.prefixes_of.cache_info().misses == 8
 
 
-def test_somebody_with_one_dialogue_has_nothing_in_front(preparation: Preparation, tmp_path: Path) -> None:
+def test_somebody_with_one_dialogue_has_nothing_in_front(preparation, tmp_path):
     copy = shutil.copytree(preparation.output, tmp_path / "one")
     path = copy / "users" / "train" / "part-00000.parquet"
     table = pq.read_table(path)
@@ -247,6 +243,6 @@ def test_somebody_with_one_dialogue_has_nothing_in_front(preparation: Preparatio
         ({"max_tokens": 1}, "max_tokens must be 2 or more, a marker and something behind it, got 1"),
     ],
 )
-def test_bad_values_are_refused(settings: dict[str, int], message: str) -> None:
+def test_bad_values_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         Retrieved(**settings)
