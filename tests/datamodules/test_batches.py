@@ -1,7 +1,5 @@
 """The batch contract, by hand."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 

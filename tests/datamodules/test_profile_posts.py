@@ -3,20 +3,15 @@
 All people and texts are invented.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
 
 import pytest
 import torch
 
 from datamodules import ProfilePosts
-from datamodules.batches import EvidenceBatch
 from datamodules.corpora import Jsonl
 from datamodules.evidence.facts import cut, rarity
 from datamodules.preparation.settings import Preparation
@@ -38,10 +33,9 @@ forms: {laugh: '(?:ha){2,}'}
 """
 PLACES = "Osaka: [Osaka]\nKyoto: [Kyoto]\n"
 EVERYBODY = SplitRule(num_target_users=0, pretrain_validation_share=0)
-Talk = list[tuple[str, str] | tuple[str, str, str]]
 
 # Users in order, with their posts: ann 5, bob 2, cat 3, dan 2, eve 1. With two posts a chunk, ann has two chunks.
-FIVE: dict[str, Talk] = {
+FIVE = {
     "d0": [("ann", "tea tea milk"), ("bob", "haha tea"), ("ann", "i'm a woman"), ("bob", "i live in Osaka")],
     "d1": [("cat", "where do you live?"), ("dan", "osaka"), ("cat", "i'm a woman"), ("dan", "haha haha")],
     "d2": [("ann", "i'm a man?"), ("cat", "tea 🍵"), ("ann", "i'm a woman i'm a woman")],
@@ -52,14 +46,7 @@ GENDERS = {"ann": FEMALE, "bob": MALE, "cat": FEMALE, "dan": MALE}
 SMALL = {"posts_per_chunk": 2, "min_posts": 1, "num_folds": 2, "min_users": 1, "gram_sizes": ()}
 
 
-def data_of(
-    root: Path,
-    talks: Mapping[str, Talk] = FIVE,
-    profiles: Mapping[str, Mapping[str, str]] | Iterable[Mapping[str, Any]] = GENDERS,
-    rule: SplitRule = EVERYBODY,
-    stage: str = "fit",
-    **settings: Any,
-) -> ProfilePosts:
+def data_of(root, talks=FIVE, profiles=GENDERS, rule=EVERYBODY, stage="fit", **settings):
     """The module set up on these dialogues, which are (speaker, text) or (speaker, text, time)."""
     keys = ("speaker", "text", "time")
     rows = [{"id": id, "turns": [dict(zip(keys, turn, strict=False)) for turn in turns]} for id, turns in talks.items()]
@@ -75,16 +62,16 @@ def data_of(
     return data
 
 
-def texts(data: ProfilePosts) -> dict[str, list[list[str]]]:
+def texts(data):
     """User → chunks → texts."""
-    found: dict[str, list[list[str]]] = {user: [] for user in data.users}
+    found = {user: [] for user in data.users}
     for chunk in data.chunks:
         assert {post.author for post in chunk.posts} == {chunk.user}
         found[chunk.user].append([post.text for post in chunk.posts])
     return found
 
 
-def facts(data: ProfilePosts, batch: EvidenceBatch, predicate: str) -> dict[tuple, float]:
+def facts(data, batch, predicate):
     """Facts with the names of their arguments, and degrees; rows of the batch stay numbers."""
     domains = {"user": range(99), **data.domains}
     arguments, degrees = (part.tolist() for part in batch.facts[predicate])
@@ -147,7 +134,7 @@ def test_posts_are_sorted_where_all_have_times(tmp_path, with_times, order):
 
 
 def test_only_training_dialogues_count(tmp_path):
-    talks: dict[str, Talk] = {}
+    talks = {}
     for number in range(10):  # ann is the target user; the last two of her dialogues are held out
         guest = f"guest {number}"
         talks[f"t{number}"] = [("ann", f"ann t{number}"), (guest, f"{guest} t{number}")]
@@ -166,7 +153,7 @@ def test_only_training_dialogues_count(tmp_path):
 
 
 def test_a_dialogue_may_be_for_training_of_one_target_user_only(tmp_path):
-    talks: dict[str, Talk] = {f"b{n}": [("ben", f"ben {n}"), (f"guest {n}", "tea")] for n in range(9)}
+    talks = {f"b{n}": [("ben", f"ben {n}"), (f"guest {n}", "tea")] for n in range(9)}
     talks["both"] = [("ann", "ann both"), ("ben", "ben both")]  # the first of ann's and the last of ben's
     talks |= {f"a{n}": [("ann", f"ann {n}"), (f"guest {n}", "tea")] for n in range(9)}
     rule = SplitRule(num_target_users=2, min_turns=10, min_dialogues=10, pretrain_validation_share=0)
@@ -204,7 +191,7 @@ def test_labels_of_one_kind_only_are_told(tmp_path):
         data_of(tmp_path, profiles={"ann": FEMALE, "cat": FEMALE})
 
 
-DISTANT: dict[str, Talk] = {
+DISTANT = {
     "d0": [
         ("ann", "i'm a woman zebra"),
         ("bob", "i'm a man yak"),

@@ -1,7 +1,5 @@
 """What is asked of data modules: nothing that a protocol does not declare, and every data module has its part."""
 
-from __future__ import annotations
-
 import ast
 import inspect
 import textwrap
@@ -41,18 +39,18 @@ ASKED = {
 FILES = sorted(path for room in ("lightning_modules", "callbacks") for path in (ROOT / room).rglob("*.py"))
 
 
-def members(asked: type) -> set[str]:
+def members(asked):
     """Names that a protocol declares."""
     bases = [base for base in asked.__mro__ if base.__module__ == protocol.__name__]
     names = {name for base in bases for name in [*vars(base), *base.__annotations__]}
     return {name for name in names if not name.startswith("_")}
 
 
-def is_data(node: ast.AST) -> bool:
+def is_data(node):
     return isinstance(node, ast.Attribute) and node.attr == "datamodule"
 
 
-def asked_in(function: ast.FunctionDef) -> set[str]:
+def asked_in(function):
     """Attributes of `trainer.datamodule`, of names for it, and of arguments that are declared as data modules."""
     names = {
         argument.arg
@@ -71,7 +69,7 @@ def asked_in(function: ast.FunctionDef) -> set[str]:
     }
 
 
-def asked_by(path: Path) -> set[str]:
+def asked_by(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return {name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) for name in asked_in(node)}
 
@@ -89,14 +87,14 @@ def test_what_is_declared_is_asked_for_somewhere():
     assert anything - set().union(*map(asked_by, FILES)) == set()
 
 
-def pairs_of_experiments() -> list[tuple[str, str]]:
+def pairs_of_experiments():
     """LightningModules and the data modules that our experiments give them."""
     files = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in (ROOT / "experiments").glob("*.yaml")]
     paths = [[content[part]["class_path"] for part in ("model", "data")] for content in files if "model" in content]
     return sorted({tuple(path.rpartition(".")[-1] for path in pair) for pair in paths})
 
 
-def attributes_of(cls: type) -> set[str]:
+def attributes_of(cls):
     """Attributes of a data module: those of its class, and those that its methods give it."""
     names = set(dir(cls))
     for base in cls.__mro__:

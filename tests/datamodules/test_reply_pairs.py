@@ -1,12 +1,8 @@
 """`ReplyPairs`: prompts, splits, mixtures of corpora, and what is wrong with a corpus."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +11,6 @@ import pytest
 from pair_batches import TRAIN, all_ids, flat, ids_of, tokens
 
 from datamodules import ReplyPairs
-from datamodules.preparation.settings import Preparation
 from datamodules.preparation.tokenizer import tokenizer_fingerprint
 from datamodules.prompts.profiles import ProfileControl, read_profiles
 from datamodules.prompts.template import PromptTemplate
@@ -24,7 +19,7 @@ from datamodules.shards.reader import ShardReader
 from datamodules.streaming.pair_stream import PairStream
 
 
-def data_of(preparation: Preparation, prompt: PromptTemplate | None = None, **settings: Any) -> ReplyPairs:
+def data_of(preparation, prompt=None, **settings):
     data = ReplyPairs(preparation, prompt, **settings)
     data.setup("fit")
     return data
@@ -81,7 +76,7 @@ def test_the_target_users_own_splits_can_be_trained_on(in_small_groups):
 # ---- bad input
 
 
-def without(preparation: Preparation, split: str, directory: Path) -> Preparation:
+def without(preparation, split, directory):
     """A copy of a prepared corpus with an empty split."""
     shutil.copytree(preparation.output, directory)
     manifest = json.loads((directory / "manifest.json").read_text())
@@ -135,7 +130,7 @@ def test_a_checkpoint_of_another_run_is_refused(in_small_groups, key, theirs):
 # ---- mixtures
 
 
-def mixture(first: Preparation, second: Preparation, passes: int = 2, **settings: Any) -> ReplyPairs:
+def mixture(first, second, passes=2, **settings):
     return data_of(first, mixed_with=[MixedCorpus(second, passes)], tokens_per_batch=900, **settings)
 
 

@@ -1,33 +1,26 @@
 """User sets: equal shares in every batch, everything once a round, and nobody changes anybody's batches."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from stopping import QUIET, WARNINGS, KillAt, Killed
 
 from datamodules import UserSets
-from datamodules.batches import IGNORED, Seq2SeqBatch
-from datamodules.preparation.settings import Preparation
+from datamodules.batches import IGNORED
 from datamodules.prompts.template import PromptTemplate
 from datamodules.users import rounds
 
 USERS = ["ada", "ben", "cleo", "dan"]
-Ids = list[int]
 
 
-def data_of(preparation: Preparation, **settings: Any) -> UserSets:
+def data_of(preparation, **settings):
     data = UserSets(preparation, **settings)
     data.setup("fit")
     return data
@@ -58,19 +51,19 @@ def uneven(preparation, tmp_path):
     return replace(preparation, output=copy)
 
 
-def pairs_of(preparation: Preparation, split: str) -> dict[str, set[int]]:
+def pairs_of(preparation, split):
     table = pq.read_table(preparation.output / "users" / split)
-    pairs: dict[str, set[int]] = {user: set() for user in USERS}
+    pairs = {user: set() for user in USERS}
     for user, id in zip(table["speaker"].to_pylist(), table["pair_id"].to_pylist(), strict=True):
         pairs[user].add(id)
     return pairs
 
 
-def by_user(batches: Iterable[Seq2SeqBatch], users: list[str], filled: bool = False) -> dict[str, list[Ids]]:
+def by_user(batches, users, filled=False):
     """Each user's own batches as pair ids, in their order; with `filled`, also the -1 of rows that fill up."""
-    own: dict[str, list[Ids]] = {}
+    own = {}
     for batch in batches:
-        rows: dict[str, Ids] = {}
+        rows = {}
         for index, id in zip(batch.user_index.tolist(), batch.pair_id.tolist(), strict=True):
             rows.setdefault(users[index], []).extend([id] if filled or id >= 0 else [])
         for user, ids in rows.items():
@@ -142,7 +135,7 @@ def test_rows_are_the_users_own_pairs(corpus):
 
 
 def test_epochs_and_seeds_have_batches_of_their_own(preparation):
-    def batches(epoch: int, seed: int = 0) -> list[Ids]:
+    def batches(epoch, seed=0):
         data = data_of(preparation, seed=seed)
         data.next_round({"ada": epoch})
         return by_user(data.train_dataloader(), data.users)["ada"]
@@ -153,7 +146,7 @@ def test_epochs_and_seeds_have_batches_of_their_own(preparation):
 
 
 def test_a_users_batches_are_the_same_in_any_company(uneven, monkeypatch):
-    def own(users: list[str] | None, epochs: dict[str, int], **settings: Any) -> list[Ids]:
+    def own(users, epochs, **settings):
         data = data_of(uneven, users=users, min_train_turns=1, rows_per_user=4, **settings)
         data.next_round(epochs)
         return by_user(data.train_dataloader(), data.users, filled=True)["cleo"]
@@ -297,24 +290,24 @@ pytestmark = WARNINGS
 class Roster(LightningModule):
     """Learns nothing; lets one user go after each round, as the module that trains adapters does."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(()))
-        self.seen: list[tuple[Ids, Ids]] = []
-        self.validated: list[set[int]] = []
-        self.ends: list[int] = []
+        self.seen = []
+        self.validated = []
+        self.ends = []
 
-    def training_step(self, batch: Seq2SeqBatch, batch_idx: int) -> torch.Tensor:
+    def training_step(self, batch, batch_idx):
         self.seen.append((batch.user_index.tolist(), batch.pair_id.tolist()))
         return self.weight * 1.0
 
-    def on_validation_epoch_start(self) -> None:
+    def on_validation_epoch_start(self):
         self.validated.append(set())
 
-    def validation_step(self, batch: Seq2SeqBatch, batch_idx: int) -> None:
+    def validation_step(self, batch, batch_idx):
         self.validated[-1] |= set(batch.user_index.tolist())
 
-    def on_validation_epoch_end(self) -> None:
+    def on_validation_epoch_end(self):
         if not self.trainer.sanity_checking:
             self.ends.append(len(self.seen))
             state = self.trainer.datamodule.state_dict()
@@ -322,11 +315,11 @@ class Roster(LightningModule):
             self.trainer.datamodule.next_round(next_epochs)
             self.trainer.should_stop = not next_epochs
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
+    def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def fit(preparation: Preparation, *callbacks: Callback, ckpt_path: Path | None = None, **settings: Any) -> Roster:
+def fit(preparation, *callbacks, ckpt_path=None, **settings):
     module = Roster()
     data = UserSets(preparation, min_train_turns=1, rows_per_user=8, users_per_batch=3, **settings)
     trainer = Trainer(
@@ -389,7 +382,7 @@ def test_resume_after_the_last_batch_of_a_round_goes_on_with_the_next_epoch(unev
 class Tuner(Roster):
     """Never calls `next_round`, as the module that tunes one user."""
 
-    def on_validation_epoch_end(self) -> None:
+    def on_validation_epoch_end(self):
         pass
 
 

@@ -1,7 +1,5 @@
 """A fast search finds what a search through each text finds, and every match has what its pattern needs."""
 
-from __future__ import annotations
-
 import random
 import re
 import sys
@@ -9,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from datamodules.evidence.language import Pattern
 from datamodules.evidence.language_file import load_language
 from datamodules.evidence.pattern_search import STRANGE, Lines, literals, occurrences
 
@@ -23,7 +20,7 @@ TIMES = r"[?*+]|\{\d+,\d*\}"
 GROUP = re.compile(rf"\((\?:|\?<?[=!])?([^()]*)\)({TIMES})?")
 
 
-def patterns_of(name: str) -> list[Pattern]:
+def patterns_of(name):
     language = load_language(LANGUAGES / f"{name}.yaml")
     found = [*language.forms.values()]
     for attribute in language.attributes.values():
@@ -32,10 +29,10 @@ def patterns_of(name: str) -> list[Pattern]:
     return found
 
 
-def example(pattern: str, rng: random.Random) -> str:
+def example(pattern, rng):
     """A text made from a pattern by random choices; mostly it matches, but for what the pattern looks around for."""
 
-    def atom(found: re.Match[str]) -> str:
+    def atom(found):
         escaped, negated, members = found.groups()
         if escaped:
             return ESCAPES.get(escaped, escaped).translate(HIDE)
@@ -45,13 +42,13 @@ def example(pattern: str, rng: random.Random) -> str:
         members = re.sub(r"(.)-(.)", lambda ends: "".join(map(chr, range(ord(ends[1]), ord(ends[2]) + 1))), members)
         return rng.choice(members).translate(HIDE)
 
-    def times(text: str, quantifier: str | None) -> str:
+    def times(text, quantifier):
         least, most = {None: (1, 1), "?": (0, 1), "*": (0, 2), "+": (1, 3)}.get(quantifier, (0, 0))
         if quantifier and quantifier[0] == "{":
             least, most = (int(number or 3) for number in quantifier[1:-1].split(","))
         return text * rng.randint(least, most)
 
-    def chosen(text: str) -> str:
+    def chosen(text):
         return re.sub(rf"(.)({TIMES})\??", lambda found: times(found[1], found[2]), rng.choice(text.split("|")))
 
     text = ATOM.sub(atom, pattern)
@@ -62,7 +59,7 @@ def example(pattern: str, rng: random.Random) -> str:
     return chosen(text).translate(SHOW)
 
 
-def pieces(patterns: list[re.Pattern[str]]) -> list[str]:
+def pieces(patterns):
     """Literal parts of patterns, and what may stand around them."""
     words = {word for pattern in patterns for word in re.findall(r"[^\W_]+", pattern.pattern)}
     return [*sorted(words), *" '.,!?\n", "İ", "ſ", "ı", "I'm ", "i am ", "ha", "ll", "9", "年", "から", "😀"]

@@ -1,7 +1,5 @@
 """Profiles made wrong on purpose: who gets whose, and how many attributes are wrong or missing."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import pytest
@@ -27,7 +25,7 @@ def test_everybody_gets_the_profile_of_somebody_else():
 
 def test_shares_of_wrong_and_missing_attributes():
     spoilt = ProfileControl(wrong=0.3, missing=0.2).apply(PROFILES)
-    what: Counter[str] = Counter()
+    what = Counter()
     for user, profile in PROFILES.items():
         for name, value in profile.items():
             found = spoilt[user].get(name)

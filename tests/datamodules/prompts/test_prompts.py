@@ -5,8 +5,6 @@ Its ids: 1 end, 2 unknown, 3 <|speaker|>, 4 <|partner|>, 5 <|speaker profile|>, 
 20 young, 21 osaka.
 """
 
-from __future__ import annotations
-
 import random
 import shutil
 from pathlib import Path
@@ -15,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tokenizers import Tokenizer
 
 from datamodules.prompts.loading import load_prompts
 from datamodules.prompts.profiles import ProfileControl, read_profiles
@@ -29,11 +26,11 @@ ADA = [15, 17, 20, 18, 16, 17, 21]  # age: young, city: osaka
 BEN = [15, 17, 19]  # age: old
 
 
-def lists(ragged: Ragged) -> list[list[int]]:
+def lists(ragged):
     return [ragged.values[start:end].tolist() for start, end in zip(ragged.offsets, ragged.offsets[1:], strict=False)]
 
 
-def pairs() -> TokenPairs:
+def pairs():
     """ben: "hi" - ada: "tea please" - ben: "yes more" - ada: "thanks"; and one of cleo to ada."""
     return TokenPairs(
         pair_id=np.array([100, 200, 300]),
@@ -48,7 +45,7 @@ def pairs() -> TokenPairs:
     )
 
 
-def prompts(tokenizer: Tokenizer, style: str, **template: object) -> Prompts:
+def prompts(tokenizer, style, **template):
     return Prompts(PromptTemplate(style, **template), tokenizer, PROFILES)
 
 
@@ -102,7 +99,7 @@ def test_truncation_keeps_the_end_and_the_marker_of_the_cut_turn(word_tokenizer,
     assert lists(rendered.targets) == [[14, 1], [10, 12, 1], [11, 11, 11, 1]]
 
 
-def slow_input(turns: list[list[int]], speakers: list[int], max_tokens: int, prefix: list[int]) -> list[int]:
+def slow_input(turns, speakers, max_tokens, prefix):
     ids = [(id, 3 + who) for turn, who in zip(turns, speakers, strict=True) for id in (3 + who, *turn)]
     kept = ids[-max_tokens:]
     first = kept[0][1] if len(kept) < len(ids) else kept[0][0]

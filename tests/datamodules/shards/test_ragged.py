@@ -1,7 +1,5 @@
 """Ragged rows against plain Python lists."""
 
-from __future__ import annotations
-
 import random
 
 import numpy as np
@@ -13,11 +11,11 @@ from datamodules.shards.ragged import Ragged, join
 ROWS = [[7, 8, 9], [], [10], [11, 12]]
 
 
-def lists(ragged: Ragged) -> list[list[int]]:
+def lists(ragged):
     return [ragged.values[start:end].tolist() for start, end in zip(ragged.offsets, ragged.offsets[1:], strict=False)]
 
 
-def random_rows(rng: random.Random, num: int) -> list[list[int]]:
+def random_rows(rng, num):
     return [[rng.randrange(100) for _ in range(rng.choice([0, 0, 1, 3, 7]))] for _ in range(num)]
 
 

@@ -1,15 +1,11 @@
 """The stream of reply pairs: everything once, in balanced batches, whatever the number of processes."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from pair_batches import TRAIN, Ids, all_ids, flat, ids_of, tokens
+from pair_batches import TRAIN, all_ids, flat, ids_of, tokens
 
 from datamodules.batches import IGNORED
 from datamodules.prompts.loading import load_prompts
@@ -25,7 +21,7 @@ from datamodules.streaming.pair_stream import Cut, PairStream, Source
 def stream(in_small_groups):
     """Makes a stream over 375 pairs in 19 row groups, hence in three windows."""
 
-    def make(split: str = TRAIN, **changes: Any) -> PairStream:
+    def make(split=TRAIN, **changes):
         directory = in_small_groups.output
         settings = {"max_context_tokens": 64, "tokens_per_batch": 900, "shuffle": True, **changes}
         prompts = load_prompts(PromptTemplate(), directory, None)
@@ -82,7 +78,7 @@ def test_any_position_is_reached_without_the_ones_before(stream):
 @pytest.fixture
 def read(monkeypatch):
     """The row groups of each reading, as they are read."""
-    groups_read: list[list[int]] = []
+    groups_read = []
     original = ShardReader.read
     monkeypatch.setattr(ShardReader, "read", lambda self, groups: groups_read.append(groups) or original(self, groups))
     return groups_read
@@ -109,7 +105,7 @@ def test_a_short_last_group_is_never_a_window_of_its_own(stream, monkeypatch):
 # ---- another number of processes, or batches of another size, in the middle of an epoch
 
 
-def handed_out(stream: Callable[..., PairStream], cuts: list[Cut]) -> tuple[list[list[Ids]], PairStream]:
+def handed_out(stream, cuts):
     """What each cut in turn hands out of epoch 1, a list of batches each; and the stream of the last."""
     found = []
     for number, cut in enumerate(cuts):
@@ -199,7 +195,7 @@ def test_the_token_budget_is_roughly_kept(stream):
         assert max(sizes) < 1.35 * budget
 
 
-def rendered(num_rows: int) -> Rendered:
+def rendered(num_rows):
     rng = np.random.default_rng(0)
     inputs, targets = (
         Ragged.from_lengths(np.zeros(lengths.sum(), dtype=np.int32), lengths)
@@ -208,7 +204,7 @@ def rendered(num_rows: int) -> Rendered:
     return Rendered(inputs, targets, np.arange(num_rows), np.zeros(num_rows, dtype=np.int64))
 
 
-def padding(window: Rendered, batches: list[np.ndarray]) -> float:
+def padding(window, batches):
     space = sum(
         len(rows) * int(lengths[rows].max())
         for rows in batches

@@ -1,26 +1,20 @@
 """A stopped run resumes exactly, through Lightning, whatever the number of processes and the size of batches."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from itertools import islice, takewhile
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from pair_batches import TRAIN, Ids, all_ids, flat, ids_of
+from pair_batches import TRAIN, all_ids, flat, ids_of
 from stopping import QUIET, WARNINGS, KillAt, Killed
 
 from datamodules import ReplyPairs
-from datamodules.batches import Seq2SeqBatch
-from datamodules.preparation.settings import Preparation
 from datamodules.prompts.loading import load_prompts
 from datamodules.prompts.template import PromptTemplate
 from datamodules.reply_pairs import MixedCorpus
@@ -33,39 +27,39 @@ pytestmark = WARNINGS
 class Recorder(LightningModule):
     """Learns nothing and remembers which pairs it was given."""
 
-    def __init__(self, asks_for_steps: bool = False) -> None:
+    def __init__(self, asks_for_steps=False):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(()))
         self.asks_for_steps = asks_for_steps
-        self.seen: list[Ids] = []
-        self.epochs: list[int] = []
-        self.validated: list[list[Ids]] = []
+        self.seen = []
+        self.epochs = []
+        self.validated = []
 
-    def training_step(self, batch: Seq2SeqBatch, batch_idx: int) -> torch.Tensor:
+    def training_step(self, batch, batch_idx):
         self.seen.append(batch.pair_id.tolist())
         self.epochs.append(self.trainer.current_epoch)
         return self.weight * 1.0
 
-    def on_validation_epoch_start(self) -> None:
+    def on_validation_epoch_start(self):
         self.validated.append([])
 
-    def validation_step(self, batch: Seq2SeqBatch, batch_idx: int) -> None:
+    def validation_step(self, batch, batch_idx):
         self.validated[-1].append(batch.pair_id.tolist())
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
+    def configure_optimizers(self):
         if self.asks_for_steps:
             assert self.trainer.estimated_stepping_batches > 0
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def trainer(*callbacks: Callback, **settings: Any) -> Trainer:
+def trainer(*callbacks, **settings):
     checkpoints = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
     defaults = {"max_epochs": 3, "num_sanity_val_steps": 0, "use_distributed_sampler": False, "limit_val_batches": 0}
     settings = {**QUIET, "enable_checkpointing": checkpoints, **defaults, **settings}
     return Trainer(callbacks=list(callbacks), **settings)
 
 
-def fit(preparation: Preparation, *callbacks: Callback, ckpt_path: Path | None = None, **settings: Any) -> Recorder:
+def fit(preparation, *callbacks, ckpt_path=None, **settings):
     """A run in fresh objects; it ends early where a callback kills it."""
     module = Recorder(settings.pop("asks_for_steps", False))
     mixed_with, size = settings.pop("mixed_with", None), settings.pop("tokens_per_batch", 1300)
@@ -75,14 +69,11 @@ def fit(preparation: Preparation, *callbacks: Callback, ckpt_path: Path | None =
     return module
 
 
-Runs = Callable[..., tuple[Recorder, Recorder]]
-
-
 @pytest.fixture
 def stop_and_resume(in_small_groups, tmp_path):
     """Two runs: one that is killed in a hook, and one that resumes it, with other settings where they are given."""
 
-    def run(hook: str, num_batches: int, now: dict[str, Any] | None = None, **settings: Any) -> Any:
+    def run(hook, num_batches, now=None, **settings):
         path = tmp_path / "x.ckpt"
         before = fit(in_small_groups, KillAt(hook, num_batches, path), **settings)
         return before, fit(in_small_groups, ckpt_path=path, **{**settings, **(now or {})})
@@ -95,7 +86,7 @@ def undisturbed(in_small_groups):
     return fit(in_small_groups).seen
 
 
-def num_batches_of(undisturbed: list[Ids], epochs: int, batches: int) -> int:
+def num_batches_of(undisturbed, epochs, batches):
     return epochs * (len(undisturbed) // 3) + batches
 
 
@@ -179,9 +170,9 @@ def test_every_validation_sees_the_same_batches(in_small_groups, limit):
 # ---- batches of another size
 
 
-def pairs_of_epochs(runs: list[Recorder], num_epochs: int) -> list[Ids]:
+def pairs_of_epochs(runs, num_epochs):
     """The pairs of each epoch, as Lightning counts epochs, in order."""
-    seen: list[Ids] = [[] for _ in range(num_epochs)]
+    seen = [[] for _ in range(num_epochs)]
     for run in runs:
         for epoch, batch in zip(run.epochs, run.seen, strict=True):
             seen[epoch] += batch
@@ -244,7 +235,8 @@ import datamodules  # before tests/datamodules can be found by that name
 sys.path[:0] = {paths!r}
 warnings.filterwarnings("ignore")
 from conftest import InventedCorpus
-from test_position import Callback, Recorder, trainer
+from lightning import Callback
+from test_position import Recorder, trainer
 from datamodules import ReplyPairs
 from datamodules.preparation.settings import Preparation
 from datamodules.preparation.splits import SplitRule

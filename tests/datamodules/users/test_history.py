@@ -1,13 +1,10 @@
 """Histories: how many of whose rows a user is trained on, which are wrong, and that nothing else is touched."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -15,25 +12,23 @@ import pytest
 
 from datamodules import UserSets
 from datamodules.batches import IGNORED
-from datamodules.preparation.settings import Preparation
 from datamodules.prompts.template import PromptTemplate
-from datamodules.users.history import History, TrainingRows
+from datamodules.users.history import History
 
 KINDS = ("duplicated", "truncated", "wrong_author")
 LENGTHS = {user: np.arange(1, 201) % 17 + 1 for user in ("u", "u1", "u11", "v")}  # names that begin like others
-Row = tuple[str, int, int]
 
 
-def rows(user: str = "u", lengths: dict[str, np.ndarray] | None = None, **settings: Any) -> list[Row]:
-    found: TrainingRows = History(**settings).rows_of(user, lengths or LENGTHS)
+def rows(user="u", lengths=None, **settings):
+    found = History(**settings).rows_of(user, lengths or LENGTHS)
     return list(zip(found.authors, found.places.tolist(), found.lengths.tolist(), strict=True))
 
 
-def as_they_are(user: str = "u") -> list[Row]:
+def as_they_are(user="u"):
     return [(user, place, length) for place, length in enumerate(LENGTHS[user].tolist())]
 
 
-def changed(found: list[Row]) -> set[int]:
+def changed(found):
     assert len(found) == 200
     return {place for place, (row, before) in enumerate(zip(found, as_they_are(), strict=True)) if row != before}
 
@@ -130,13 +125,13 @@ def corpus(request):
     return request.getfixturevalue("preparation" if request.param == "one row group" else "in_small_groups")
 
 
-def data_of(preparation: Preparation, **settings: Any) -> UserSets:
+def data_of(preparation, **settings):
     data = UserSets(preparation, **{"min_train_turns": 1, **settings})
     data.setup("fit")
     return data
 
 
-def contents(loader: Any, user: int) -> Counter[tuple[int, ...]]:
+def contents(loader, user):
     """Pair id and labels of every row of a user."""
     return Counter(
         (pair, *labels[labels != IGNORED].tolist())
@@ -146,9 +141,9 @@ def contents(loader: Any, user: int) -> Counter[tuple[int, ...]]:
     )
 
 
-def stored(preparation: Preparation, split: str = "train") -> dict[str, list[tuple[int, ...]]]:
+def stored(preparation, split="train"):
     """Pair id and labels of every user's rows as they are in the shards, oldest first."""
-    found: dict[str, list[tuple[int, ...]]] = {}
+    found = {}
     for row in pq.read_table(preparation.output / "users" / split).to_pylist():
         found.setdefault(row["speaker"], []).append((row["pair_id"], *row["response_ids"], 1))
     return found
@@ -191,7 +186,7 @@ def test_a_row_of_somebody_else_brings_its_context_and_the_profile_stays(prepara
     clean = data_of(preparation, prompt=prompt)
     noisy = data_of(preparation, prompt=prompt, users="ada", history=History(wrong_author=0.5), rows_per_user=1)
 
-    def inputs(data: UserSets, user: str) -> dict[int, tuple[str, str]]:
+    def inputs(data, user):
         found = {}
         for batch in data.train_dataloader():
             for index, pair, ids in zip(batch.user_index, batch.pair_id.tolist(), batch.input_ids, strict=True):

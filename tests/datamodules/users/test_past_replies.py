@@ -1,12 +1,9 @@
 """Past replies in the prompt: those to the most similar contexts, never of the dialogue at hand, never held out."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections import defaultdict
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from datamodules import UserSets
-from datamodules.preparation.settings import Preparation
 from datamodules.prompts.rendering import Prompts
 from datamodules.prompts.template import PromptTemplate
 from datamodules.shards.ragged import Ragged
@@ -23,20 +19,19 @@ from datamodules.users.past_replies import Retrieved
 from datamodules.users.similar_contexts import SimilarContexts
 
 MARKER = 5  # <|speaker profile|> of the word tokenizer
-Row = dict[str, Any]
 
 
-def data_of(preparation: Preparation, **settings: Any) -> UserSets:
+def data_of(preparation, **settings):
     data = UserSets(preparation, rows_per_user=5, users_per_batch=3, **settings)
     data.setup("fit")
     return data
 
 
-def loader_of(data: UserSets, split: str) -> Any:
+def loader_of(data, split):
     return {"train": data.train_dataloader, "validation": data.val_dataloader, "test": data.test_dataloader}[split]()
 
 
-def inputs_of(data: UserSets, split: str) -> dict[int, list[int]]:
+def inputs_of(data, split):
     """`pair_id` → ids of the encoder's input, without padding."""
     return {
         id: ids[:length]
@@ -48,10 +43,10 @@ def inputs_of(data: UserSets, split: str) -> dict[int, list[int]]:
     }
 
 
-def in_front(data: UserSets, ids: list[int]) -> list[list[int]]:
+def in_front(data, ids):
     """The replies in front of the context, where the prompt has no profile."""
     context = min(ids.index(marker) for marker in data.prompts.markers.tolist() if marker in ids)
-    replies: list[list[int]] = []
+    replies = []
     for id in ids[:context]:
         if id == data.prompts.reply_marker:
             replies.append([])
@@ -60,7 +55,7 @@ def in_front(data: UserSets, ids: list[int]) -> list[list[int]]:
     return replies
 
 
-def rows_of(preparation: Preparation, split: str) -> list[Row]:
+def rows_of(preparation, split):
     return pq.read_table(preparation.output / "users" / split).to_pylist()
 
 
@@ -115,7 +110,7 @@ def test_replies_are_those_of_the_most_similar_contexts_of_other_training_dialog
     data = data_of(preparation, retrieved=Retrieved(num_replies=3, max_tokens=1000), max_context_tokens=1000)
     decode = data.prompts.tokenizer.decode
 
-    def text(row: Row) -> str:
+    def text(row):
         ends = np.cumsum(row["context_lengths"])
         turns = [row["context_ids"][end - n : end] for end, n in zip(ends, row["context_lengths"], strict=True)]
         return "\n".join(decode(turn) for turn in turns)
@@ -152,7 +147,7 @@ def repeated(preparation, tmp_path):
     return replace(preparation, output=copy)
 
 
-def chosen(rows: list[Row], counts: list[int]) -> list[Row]:
+def chosen(rows, counts):
     """The first rows of some dialogues, in their order: so many of the first one, and so on."""
     dialogues = list(dict.fromkeys(row["dialogue_id"] for row in rows))
     return [
