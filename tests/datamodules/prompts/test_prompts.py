@@ -49,35 +49,25 @@ def prompts(tokenizer, style, **template):
     return Prompts(PromptTemplate(style, **template), tokenizer, PROFILES)
 
 
-CONTEXTS = [
-    [4, 7, 3, 8, 13, 4, 10, 12, 1],
-    [3, 7, 4, 8, 13, 1],
-    [4, 9, 1],
-]
+CONTEXTS = [[4, 7, 3, 8, 13, 4, 10, 12, 1], [3, 7, 4, 8, 13, 1], [4, 9, 1]]
 
 
-def test_none_by_hand(word_tokenizer):
-    rendered = prompts(word_tokenizer, "none").render(pairs(), 64)
-    assert lists(rendered.inputs) == CONTEXTS
+@pytest.mark.parametrize(
+    ("style", "prefixes"),
+    [
+        ("none", [[], [], []]),
+        ("psp", [[5, *ADA], [5, *BEN], []]),  # nothing is known of cleo: no marker either
+        ("ppp", [[5, *ADA, 6, *BEN], [5, *BEN, 6, *ADA], [6, *ADA]]),
+    ],
+)
+def test_styles_by_hand(word_tokenizer, style, prefixes):
+    rendered = prompts(word_tokenizer, style).render(pairs(), 64)
+    assert lists(rendered.inputs) == [prefix + context for prefix, context in zip(prefixes, CONTEXTS, strict=True)]
     assert lists(rendered.targets) == [[14, 1], [10, 12, 1], [11, 11, 11, 1]]
     assert rendered.pair_id.tolist() == [100, 200, 300]
-    assert rendered.costs.tolist() == [9 + 2, 6 + 3, 3 + 4]
-
-
-def test_psp_by_hand(word_tokenizer):
-    rendered = prompts(word_tokenizer, "psp").render(pairs(), 64)
-    # Nothing is known of cleo: no marker either.
-    assert lists(rendered.inputs) == [[5, *ADA, *CONTEXTS[0]], [5, *BEN, *CONTEXTS[1]], CONTEXTS[2]]
-    assert lists(rendered.targets) == [[14, 1], [10, 12, 1], [11, 11, 11, 1]]
-
-
-def test_ppp_by_hand(word_tokenizer):
-    rendered = prompts(word_tokenizer, "ppp").render(pairs(), 64)
-    assert lists(rendered.inputs) == [
-        [5, *ADA, 6, *BEN, *CONTEXTS[0]],
-        [5, *BEN, 6, *ADA, *CONTEXTS[1]],
-        [6, *ADA, *CONTEXTS[2]],
-    ]
+    assert rendered.prefix_lengths.tolist() == [len(prefix) for prefix in prefixes]
+    assert rendered.context_lengths.tolist() == [9, 6, 3]
+    assert rendered.costs.tolist() == [9 + 2, 6 + 3, 3 + 4]  # the profile does not count
 
 
 @pytest.mark.parametrize(
@@ -159,6 +149,25 @@ def test_turns_gives_the_context_back(word_tokenizer):
     assert made.turns(inputs[2]) == [("partner", "coffee")]
 
 
+def test_replies_stand_between_profile_and_context(word_tokenizer):
+    made = prompts(word_tokenizer, "psp")
+    rendered = made.render(pairs(), 64, made.replies([[np.array([10, 12]), np.array([11])], [], []], 64))
+    with_replies = [5, *ADA, 5, 10, 12, 5, 11, *CONTEXTS[0]]
+    assert lists(rendered.inputs) == [with_replies, [5, *BEN, *CONTEXTS[1]], CONTEXTS[2]]
+    assert rendered.prefix_lengths.tolist() == [8 + 5, 4, 0]
+    assert rendered.costs.tolist() == made.render(pairs(), 64).costs.tolist()
+    assert made.turns(with_replies) == [("partner", "hi"), ("speaker", "tea please"), ("partner", "yes more")]
+
+
+@pytest.mark.parametrize(
+    ("max_tokens", "kept"),
+    [(5, [5, 10, 12, 5, 11]), (4, [5, 12, 5, 11]), (3, [5, 5, 11]), (2, [5, 11])],  # the last is the most similar
+)
+def test_the_least_similar_reply_is_cut_first(word_tokenizer, max_tokens, kept):
+    made = prompts(word_tokenizer, "none")
+    assert lists(made.replies([[np.array([10, 12]), np.array([11])]], max_tokens)) == [kept]
+
+
 # ---- files
 
 
@@ -213,25 +222,26 @@ def test_a_style_with_profiles_needs_profiles(prepared, tmp_path):
     assert load_prompts(PromptTemplate("none"), copy, None).profiles == {}
 
 
-def test_profiles_with_a_missing_column(tmp_path):
+def test_damaged_profiles(prepared, tmp_path):
     path = tmp_path / "profiles.parquet"
     pq.write_table(pa.table({"user": ["ada"], "age": ["20"]}), path)
     with pytest.raises(ValueError, match=r"lacks the columns \['attribute', 'value'\]; it has \['user', 'age'\]"):
         read_profiles(path)
-
-
-def test_truncated_profiles(prepared, tmp_path):
-    path = tmp_path / "profiles.parquet"
     path.write_bytes((prepared / "profiles.parquet").read_bytes()[:-20])
     with pytest.raises(ValueError, match="profiles.parquet is damaged or truncated"):
         read_profiles(path)
 
 
 @pytest.mark.parametrize(
-    ("style", "printed"), [("psp", "2 of 4 users have no profile: theirs is empty\n"), ("none", "")]
+    ("style", "attributes", "printed"),
+    [
+        ("psp", None, "2 of 4 users have no profile: theirs is empty\n"),
+        ("psp", ("city",), "3 of 4 users have no profile: theirs is empty\n"),
+        ("none", None, ""),
+    ],
 )
-def test_people_without_profile_are_counted(word_tokenizer, style, printed, capsys):
-    prompts(word_tokenizer, style).report_missing(["ada", "ben", "cleo", "dan"], "users")
+def test_people_without_profile_are_counted(word_tokenizer, style, attributes, printed, capsys):
+    prompts(word_tokenizer, style, attributes=attributes).report_missing(["ada", "ben", "cleo", "dan"], "users")
     assert capsys.readouterr().out == printed
 
 
@@ -250,17 +260,12 @@ def test_a_language_says_how_attributes_and_values_are_written(tmp_path):
     assert template.wording["age"] == {"written": "Alter", "values": {"young": "jung", "old": "alt"}}
     assert template.resolved() is template  # a backbone's own does not need the file
     assert PromptTemplate("none", wording=tmp_path / "de.yaml").resolved() == PromptTemplate()
+    only_age = PromptTemplate("psp", wording=tmp_path / "de.yaml", attributes=("age",)).resolved()
+    assert list(only_age.wording) == ["age"]  # only the wording of what is written counts
     with pytest.raises(ValueError, match=r"no age='middling', only \['old', 'young'\]: add it to the language's YAML"):
         template.render({"age": "middling"})
     with pytest.raises(ValueError, match=r"no job='baker', only \['age', 'city'\]"):
         template.render({"job": "baker"})
-
-
-def test_the_profile_does_not_count_as_cost(word_tokenizer):
-    plain, with_profiles = (prompts(word_tokenizer, style).render(pairs(), 64) for style in ("none", "ppp"))
-    assert with_profiles.prefix_lengths.tolist() == [1 + 7 + 1 + 3, 1 + 3 + 1 + 7, 1 + 7]
-    assert with_profiles.context_lengths.tolist() == plain.inputs.lengths.tolist()
-    assert with_profiles.costs.tolist() == plain.costs.tolist()
 
 
 def test_profiles_that_are_not_there_name_the_command(prepared, monkeypatch):
@@ -291,17 +296,6 @@ def test_an_attribute_that_nobody_has_is_refused(prepared, tmp_path):
     }
 
 
-def test_only_the_wording_of_what_is_written_counts(tmp_path):
-    (tmp_path / "de.yaml").write_text(LANGUAGE)
-    template = PromptTemplate("psp", wording=tmp_path / "de.yaml", attributes=("age",)).resolved()
-    assert list(template.wording) == ["age"]
-
-
 def test_a_control_without_profiles_is_refused(prepared):
     with pytest.raises(ValueError, match="a prompt of style none has no profiles; use psp or ppp"):
         load_prompts(PromptTemplate(), prepared, None, ProfileControl(shuffled=True))
-
-
-def test_empty_profiles_count_as_missing(word_tokenizer, capsys):
-    prompts(word_tokenizer, "psp", attributes=("city",)).report_missing(["ada", "ben", "cleo"], "users")
-    assert "2 of 3 users have no profile" in capsys.readouterr().out

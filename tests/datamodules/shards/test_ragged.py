@@ -27,11 +27,6 @@ def test_rows_go_in_and_come_out(rows):
     assert ragged.lengths.tolist() == [len(row) for row in rows]
 
 
-@pytest.mark.parametrize("rows", [[3, 0, 3], [1], [], [2, 2]])
-def test_take(rows):
-    assert lists(Ragged.from_lists(ROWS).take(np.array(rows, dtype=int))) == [ROWS[row] for row in rows]
-
-
 def test_pad_by_hand():
     ragged = Ragged.from_lists(ROWS)
     assert ragged.pad(np.array([3, 0, 1]), -1).tolist() == [[11, 12, -1], [7, 8, 9], [-1, -1, -1]]
@@ -39,15 +34,6 @@ def test_pad_by_hand():
     assert ragged.pad(np.array([1]), 0).tolist() == [[0]]  # at least one column
     assert Ragged.from_lists([[], []]).pad(np.array([0, 1]), 5, multiple=4).tolist() == [[5] * 4] * 2
     assert ragged.pad(np.array([0]), 0).dtype == np.int64
-
-
-def test_join_by_hand():
-    assert lists(join(Ragged.from_lists(ROWS), Ragged.from_lists([[], [1], [2, 3], [4]]))) == [
-        [7, 8, 9],
-        [1],
-        [10, 2, 3],
-        [11, 12, 4],
-    ]
 
 
 def test_random_rows_against_lists():

@@ -120,11 +120,6 @@ def test_impossible_histories_are_refused(settings, message):
 # ---- what becomes of it in the batches
 
 
-@pytest.fixture(params=["one row group", "many row groups"])
-def corpus(request):
-    return request.getfixturevalue("preparation" if request.param == "one row group" else "in_small_groups")
-
-
 def data_of(preparation, **settings):
     data = UserSets(preparation, **{"min_train_turns": 1, **settings})
     data.setup("fit")

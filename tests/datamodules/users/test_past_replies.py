@@ -11,14 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from datamodules import UserSets
-from datamodules.prompts.rendering import Prompts
-from datamodules.prompts.template import PromptTemplate
-from datamodules.shards.ragged import Ragged
-from datamodules.shards.reader import TokenPairs
 from datamodules.users.past_replies import Retrieved
 from datamodules.users.similar_contexts import SimilarContexts
-
-MARKER = 5  # <|speaker profile|> of the word tokenizer
 
 
 def data_of(preparation, **settings):
@@ -59,55 +53,13 @@ def rows_of(preparation, split):
     return pq.read_table(preparation.output / "users" / split).to_pylist()
 
 
-# ---- the prompt, by hand
-
-
-def test_replies_stand_between_profile_and_context(word_tokenizer):
-    made = Prompts(PromptTemplate("psp"), word_tokenizer, {"ada": {"age": "old"}})
-    pairs = TokenPairs(
-        pair_id=np.array([1, 2]),
-        speakers=["ada"],
-        speaker=np.array([0, 0]),
-        partners=["ben"],
-        partner=np.array([0, 0]),
-        context=Ragged.from_lists([[8, 13], [9]]),
-        context_lengths=Ragged.from_lists([[2], [1]]),
-        context_speakers=Ragged.from_lists([[1], [1]]),
-        response=Ragged.from_lists([[14], [7]]),
-    )
-    replies = made.replies([[np.array([10, 12]), np.array([11])], []], 64)
-    rendered = made.render(pairs, 64, replies)
-    profile = [MARKER, 15, 17, 19]
-    assert rendered.inputs.row(0).tolist() == [*profile, MARKER, 10, 12, MARKER, 11, 4, 8, 13, 1]
-    assert rendered.inputs.row(1).tolist() == [*profile, 4, 9, 1]
-    assert rendered.prefix_lengths.tolist() == [4 + 5, 4]
-    assert rendered.costs.tolist() == made.render(pairs, 64).costs.tolist() == [4 + 2, 3 + 2]
-    assert made.turns(rendered.inputs.row(0).tolist()) == [("partner", "tea please")]
-
-
-@pytest.mark.parametrize(
-    ("max_tokens", "left"),
-    [
-        (5, [MARKER, 10, 12, MARKER, 11]),
-        (4, [MARKER, 12, MARKER, 11]),
-        (3, [MARKER, MARKER, 11]),
-        (2, [MARKER, 11]),  # the last one, which is the most similar
-    ],
-)
-def test_the_least_similar_is_cut_first(word_tokenizer, max_tokens, left):
-    made = Prompts(PromptTemplate(), word_tokenizer)
-    assert made.replies([[np.array([10, 12]), np.array([11])]], max_tokens).row(0).tolist() == left
-
-
 # ---- what is found
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
-@pytest.mark.parametrize("groups", ["preparation", "in_small_groups"])
-def test_replies_are_those_of_the_most_similar_contexts_of_other_training_dialogues(request, groups, split):
+def test_replies_are_those_of_the_most_similar_contexts_of_other_training_dialogues(corpus, split):
     """Against a search row by row, in which the dialogue at hand is crossed out afterwards."""
-    preparation = request.getfixturevalue(groups)
-    data = data_of(preparation, retrieved=Retrieved(num_replies=3, max_tokens=1000), max_context_tokens=1000)
+    data = data_of(corpus, retrieved=Retrieved(num_replies=3, max_tokens=1000), max_context_tokens=1000)
     decode = data.prompts.tokenizer.decode
 
     def text(row):
@@ -116,11 +68,11 @@ def test_replies_are_those_of_the_most_similar_contexts_of_other_training_dialog
         return "\n".join(decode(turn) for turn in turns)
 
     past = defaultdict(list)
-    for row in rows_of(preparation, "train"):
+    for row in rows_of(corpus, "train"):
         past[row["speaker"]].append(row)
     index = {user: SimilarContexts([text(row) for row in rows]) for user, rows in past.items()}
     inputs = inputs_of(data, split)
-    rows = rows_of(preparation, split)
+    rows = rows_of(corpus, split)
     assert inputs.keys() == {row["pair_id"] for row in rows}
     for row in rows:
         user = row["speaker"]
