@@ -231,25 +231,17 @@ def test_one_user_a_list_a_file_or_all(preparation, tmp_path):
     assert set(by_user(data.test_dataloader(), data.users)) == {"ada", "dan"}
 
 
-@pytest.mark.parametrize(
-    ("users", "unknown"), [("eve", "eve"), (["ada", "eve"], "eve"), ("file: guest 0\n", "guest 0")]
-)
-def test_unknown_user(preparation, tmp_path, users, unknown):
-    if users[:6] == "file: ":  # in a file, too, a name with a space is one unknown user, not two
-        (tmp_path / "users.txt").write_text(users[6:])
-        users = str(tmp_path / "users.txt")
-    message = r": .*invented has 4 target users, among them \['ada', 'ben', 'cleo'\]; a file of"
-    with pytest.raises(ValueError, match=rf"unknown users \['{unknown}'\]{message}"):
-        data_of(preparation, users=users)
-
-
-@pytest.mark.parametrize("users", ["empty file", []])
-def test_no_user(preparation, tmp_path, users):
-    if users:
-        (tmp_path / "users.txt").write_text("\n")
-        users = str(tmp_path / "users.txt")
-    with pytest.raises(ValueError, match="no users: data.users is .*invented has 4"):
-        data_of(preparation, users=users)
+def test_unknown_users_and_none(preparation, tmp_path):
+    file = tmp_path / "users.txt"
+    file.write_text("guest 0\n")  # one unknown user, not two
+    for users, unknown in (("eve", "eve"), (["ada", "eve"], "eve"), (str(file), "guest 0")):
+        message = r": .*invented has 4 target users, among them \['ada', 'ben', 'cleo'\]; a file of"
+        with pytest.raises(ValueError, match=rf"unknown users \['{unknown}'\]{message}"):
+            data_of(preparation, users=users)
+    file.write_text("\n")
+    for users in (str(file), []):
+        with pytest.raises(ValueError, match="no users: data.users is .*invented has 4"):
+            data_of(preparation, users=users)
 
 
 def test_too_few_turns(uneven):
