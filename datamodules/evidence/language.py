@@ -51,12 +51,13 @@ class Attribute:
 
     def values_of(self, frame: str, name: str) -> tuple[str, ...]:
         """The values that a name found in a frame means: one for a place, several for an area."""
-        if frame.startswith(AREA):
-            return self.values_of_area[name.lower()]
-        if (value := self.value_of_place.get(name.lower())) is not None:
-            return (value,)
+        return self.values_of_area[name.lower()] if frame.startswith(AREA) else (self.value_of(name),)
+
+    def value_of(self, place: str) -> str:
+        if (value := self.value_of_place.get(place.lower())) is not None:
+            return value
         # Letters with more than two forms, such as the Turkish i.
-        return next((value,) for one, value in self.value_of_place.items() if re.fullmatch(re.escape(one), name, re.I))
+        return next(value for name, value in self.value_of_place.items() if re.fullmatch(re.escape(name), place, re.I))
 
     @property
     def said(self) -> str:
