@@ -109,6 +109,12 @@ def in_small_groups(
     return preparation
 
 
+@pytest.fixture(params=["preparation", "in_small_groups"])
+def corpus(request: pytest.FixtureRequest) -> Preparation:
+    """The invented corpus prepared in one row group a split, and in many."""
+    return request.getfixturevalue(request.param)
+
+
 @pytest.fixture(scope="session")
 def second_corpus(in_small_groups: Preparation, tmp_path_factory: pytest.TempPathFactory) -> Preparation:
     """Another corpus with the same tokenizer: its 192 pairs for pre-training are the target users'."""
