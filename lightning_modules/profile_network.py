@@ -93,13 +93,8 @@ class ProfileNetwork(LightningModule):
         for is_lexical, l1 in ((True, self.l1), (False, 0.0)):
             numbers = [n for n, f in enumerate(network.program.formulas) if is_lexical == has_words(f)]
             if numbers:
-                groups.append(
-                    {
-                        "params": [network.weights[number] for number in numbers],
-                        "metric": [curvatures[number] / 2 + self.l2_of(number) for number in numbers],
-                        "l1": l1,
-                    }
-                )
+                metric = [curvatures[number] / 2 + self.l2_of(number) for number in numbers]
+                groups.append({"params": [network.weights[number] for number in numbers], "metric": metric, "l1": l1})
         return ProximalGradient(groups)
 
     def l2_of(self, formula: int) -> float:
@@ -140,15 +135,10 @@ class ProfileNetwork(LightningModule):
 
     # ---- inference
 
-    def posteriors(self, batch: EvidenceBatch) -> Posteriors:
-        """Beliefs about every chunk, by the learner that has not seen its user."""
+    def test_step(self, batch: EvidenceBatch, batch_idx: int) -> Posteriors:
         return posteriors(self.network, batch, self.propagation, self.names)
 
-    def test_step(self, batch: EvidenceBatch, batch_idx: int) -> Posteriors:
-        return self.posteriors(batch)
-
-    def predict_step(self, batch: EvidenceBatch, batch_idx: int) -> Posteriors:
-        return self.posteriors(batch)
+    predict_step = test_step
 
 
 def has_words(formula: Formula) -> bool:

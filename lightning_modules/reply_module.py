@@ -56,10 +56,13 @@ class ReplyModule(LightningModule):
         """Summed negative log-likelihood in nats and label tokens of every row, both (rows,)."""
         return row_nll(self.model, batch)
 
-    def validation_step(self, batch: Seq2SeqBatch, batch_idx: int) -> None:
-        nll, tokens = self.row_nll(batch)
+    def add_up(self, nll: Tensor, tokens: Tensor) -> None:
+        """Adds rows to the sums of a whole validation or test."""
         self.nll.update(nll.sum())
         self.tokens.update(tokens.sum())
+
+    def validation_step(self, batch: Seq2SeqBatch, batch_idx: int) -> None:
+        self.add_up(*self.row_nll(batch))
 
     def on_test_epoch_start(self) -> None:
         self.tested = UserTotals()
@@ -82,8 +85,7 @@ class ReplyModule(LightningModule):
             return
         self.tested.add(kind, self.users_of(batch), nll, tokens)
         if kind == "own":
-            self.nll.update(nll.sum())
-            self.tokens.update(tokens.sum())
+            self.add_up(nll, tokens)
 
     def on_validation_epoch_end(self) -> None:
         self._log_perplexity("val")

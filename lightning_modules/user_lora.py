@@ -105,7 +105,7 @@ class UserLora(UserModule, AdapterModule):
     def settings(self) -> dict[str, Any]:
         names = ("rank", "alpha", "use_rslora", "target_modules", "learning_rate", "schedule", "warmup_share")
         names += ("weight_decay", "max_grad_norm")
-        return {**{name: getattr(self, name) for name in names}, **super().settings()}
+        return {name: getattr(self, name) for name in names} | super().settings()
 
     def configure_model(self) -> None:
         if self.model is not None:
@@ -177,8 +177,7 @@ class UserLora(UserModule, AdapterModule):
     def validation_step(self, batch: Seq2SeqBatch, batch_idx: int) -> None:
         self.lora.activate(self.lora.rows.data[self._slots_of(batch)] if self.in_fit else self.saved_rows(batch))
         nll, tokens = self.row_nll(batch)
-        self.nll.update(nll.sum())
-        self.tokens.update(tokens.sum())
+        self.add_up(nll, tokens)
         self.validated.add("own", self.users_of(batch), nll, tokens)
 
     def on_validation_epoch_end(self) -> None:

@@ -39,11 +39,7 @@ class Backbone:
 
 
 def save_backbone(
-    model: PreTrainedModel,
-    tokenizer_directory: Path,
-    prompt: PromptTemplate,
-    directory: Path,
-    **provenance: Any,
+    model: PreTrainedModel, tokenizer_directory: Path, prompt: PromptTemplate, directory: Path, **provenance: Any
 ) -> str:
     """Writes a backbone and returns its fingerprint.
 
@@ -77,7 +73,7 @@ def load_backbone(directory: Path) -> Backbone:
     """Loads a backbone for training or generation, in fp32.
 
     Raises:
-        FileNotFoundError: there is none; the message names the command that makes it.
+        FileNotFoundError: there is none; names the command that makes it.
         ValueError: its files are not those that its manifest describes.
     """
     manifest, fingerprint = manifest_of(directory), _fingerprint(directory)

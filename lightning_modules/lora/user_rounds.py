@@ -25,11 +25,9 @@ class UserProgress:
     epochs_without_gain: int = 0
 
     def end_epoch(self, loss: float | None) -> bool:
-        """Counts an epoch, and says whether its weights are the best so far.
+        """Counts an epoch with this validation loss, nats per token, and says whether its weights are the best so far.
 
-        Args:
-            loss: validation loss in nats per token. None for a user without validation turns, who is trained for
-                all epochs and whose last weights count.
+        None is for a user without validation turns, who is trained for all epochs and whose last weights count.
         """
         self.epoch += 1
         if loss is not None and not math.isfinite(loss):
@@ -45,12 +43,7 @@ class UserProgress:
 
 
 class UserRounds:
-    """Slots with one user in training each, and a queue of those who wait.
-
-    Args:
-        waiting: users in the order in which they get a slot.
-        num_slots: users in training at the same time.
-    """
+    """Slots with one user in training each, and a queue of those who wait."""
 
     def __init__(self, waiting: Sequence[str], num_slots: int) -> None:
         self.waiting = list(waiting)

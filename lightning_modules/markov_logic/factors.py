@@ -36,27 +36,16 @@ MAX_TABLE = 30_000_000
 
 @dataclass(frozen=True)
 class Factor:
-    """One term of one formula.
+    """One term of one formula."""
 
-    Args:
-        formula: its place in the program.
-        scope: the attributes it is about.
-        evidence: atoms that must hold together; none for a prior.
-        units: the formula's variables for users, first and second.
-        columns: the variables whose values choose a row of the table.
-        sizes: number of values of each of `columns`.
-        equation: how the table comes from weights and coefficients, for `torch.einsum`.
-        coefficients: c_S, over the label variables and the states of the scope.
-    """
-
-    formula: int
+    formula: int  # its index in the program
     scope: tuple[Axis, ...]
-    evidence: tuple[Atom, ...]
-    units: tuple[str, ...]
-    columns: tuple[str, ...]
-    sizes: tuple[int, ...]
-    equation: str
-    coefficients: Tensor
+    evidence: tuple[Atom, ...]  # atoms that must hold together; none for a prior
+    units: tuple[str, ...]  # the formula's variables for users, first and second
+    columns: tuple[str, ...]  # the variables whose values choose a row of the table
+    sizes: tuple[int, ...]  # number of values of each of `columns`
+    equation: str  # table from weights and coefficients, for `torch.einsum`
+    coefficients: Tensor  # c_S, over the label variables and the states of the scope
 
     @property
     def is_relational(self) -> bool:
@@ -70,12 +59,7 @@ class Factor:
 
 
 def compile_formula(program: Program, number: int, domains: Domains) -> list[Factor]:
-    """The factors of one formula.
-
-    Args:
-        program: a formula file.
-        number: which formula.
-        domains: type → values, for every type that formulas use.
+    """The factors of a formula of the program.
 
     Raises:
         ValueError: the formula says nothing about what is inferred, or is about users who are not related.
@@ -150,9 +134,8 @@ class _Compiler:
         fixed = dict.fromkeys(term.name for atom in evidence for term in atom.terms if term.is_variable)
         columns = tuple(name for name in fixed if name in formula.weighted or name in self.labels)
         # Evidence variables that this term leaves open: each value adds a grounding.
-        open_ones = [name for name in formula.types if name not in {*fixed, *self.labels, *self.units}]
-        for name in open_ones:
-            if name not in formula.weighted:
+        for name in formula.types:
+            if name not in {*fixed, *self.labels, *self.units, *formula.weighted}:
                 coefficients = coefficients * self.size(name)
         letters = self.letters
         weights, terms, rows, states = (

@@ -20,19 +20,12 @@ from .syntax import Atom
 
 @dataclass(frozen=True)
 class Grounding:
-    """The groundings of a factor in which its evidence holds, by those they are about.
+    """The groundings of a factor in which its evidence holds, by those they are about."""
 
-    Args:
-        units: (rows, users of the formula) int64, each row one user or two.
-        columns: (groundings,) int64, rows of the factor's table; those of a row stand together.
-        offsets: (rows,) int64, where the groundings of each row begin.
-        degrees: (groundings,) float, how true the evidence is; 1 for plain facts.
-    """
-
-    units: Tensor
-    columns: Tensor
-    offsets: Tensor
-    degrees: Tensor
+    units: Tensor  # (rows, users of the formula) int64, each row one user or two
+    columns: Tensor  # (groundings,) int64, rows of the factor's table; those of a row stand together
+    offsets: Tensor  # (rows,) int64, where the groundings of each row begin
+    degrees: Tensor  # (groundings,) float, how true the evidence is; 1 for plain facts
 
     @property
     def counts(self) -> Tensor:
@@ -75,14 +68,7 @@ def weighted_sums(table: Tensor, rows: Tensor, offsets: Tensor, degrees: Tensor)
 
 
 def ground(factor: Factor, facts: Mapping[str, Facts], num_units: int, domains: Domains) -> Grounding:
-    """Joins the facts that a factor's evidence asks for.
-
-    Args:
-        factor: a term of a formula.
-        facts: predicate → what is true; a predicate without facts is false everywhere.
-        num_units: users in the batch.
-        domains: type → values.
-    """
+    """Joins the facts that a factor's evidence asks for; a predicate without facts is false everywhere."""
     bound, degrees = {factor.units[0]: torch.arange(num_units)}, torch.ones(num_units)
     if factor.evidence:
         bound, degrees = bindings(factor.evidence[0], facts, domains)

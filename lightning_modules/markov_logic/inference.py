@@ -82,10 +82,9 @@ class ProfileInference(ProfileSource):
         if missing := [name for name in COLUMNS if name not in posts.column_names]:
             raise ValueError(f"the posts lack the columns {missing}; they have {posts.column_names}")
         learned = self._load()
-        rows: list[dict[str, Any]] = []
         with one_thread():
-            for people in batches(self._people(posts, learned), CHUNKS_PER_BATCH):
-                rows += self._profiles(people, learned)
+            groups = batches(self._people(posts, learned), CHUNKS_PER_BATCH)
+            rows = [row for people in groups for row in self._profiles(people, learned)]
         return pa.Table.from_pylist(rows, PROFILES)
 
     def _content(self) -> list[str]:
@@ -122,7 +121,7 @@ class ProfileInference(ProfileSource):
         for person in people:
             start, end = end, end + len(person.chunks)
             for name, marginals in posteriors.items():
-                values = learned.values[name]
+                values = list(learned.facts.language.attributes[name].values)
                 row = self.decision.row(person.user, name, values, marginals[start:end], person.is_short)
                 if row is not None:
                     yield row
@@ -168,24 +167,12 @@ def batches(people: Iterable[Person], num_chunks: int) -> Iterator[list[Person]]
 
 @dataclass(frozen=True)
 class LearnedNetwork:
-    """A loaded network, with what it needs to see posts.
+    """A loaded network, with what it needs to see posts."""
 
-    Args:
-        facts: the evidence that it knows.
-        network: its weights.
-        folds: user → the learner that has not seen them.
-        hidden: attributes with the patterns whose posts are no evidence.
-    """
-
-    facts: ChunkFacts
+    facts: ChunkFacts  # the evidence that it knows
     network: MarkovLogicNetwork
-    folds: Mapping[str, int]
-    hidden: list[Attribute]
-
-    @property
-    def values(self) -> dict[str, list[str]]:
-        """Attribute → values."""
-        return {attribute.name: list(attribute.values) for attribute in self.facts.language.attributes.values()}
+    folds: Mapping[str, int]  # user → the learner that has not seen them
+    hidden: list[Attribute]  # attributes with the patterns whose posts are no evidence
 
     def posteriors(self, chunks: Sequence[Chunk], places: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
         """Attribute → posteriors of the chunks, (chunks, values) float64."""
@@ -231,16 +218,13 @@ def load(network: Path, language: Path, label_patterns: tuple[str, ...], content
         )
     facts = ChunkFacts.learnt(spoken, vocabulary)
     model = load_network(network, facts.predicates, facts.domains, vocabulary["num_folds"] + 1)
-    for factor in model.factors:
-        if len(factor.units) > 1:
-            raise ValueError(
-                f"{network} has a formula about two people, '{model.program.formulas[factor.formula].text}': who is "
-                "related to whom would depend on who comes in the same part of the work; learn a network without such "
-                "formulas"
-            )
-    return LearnedNetwork(
-        facts, model, vocabulary["folds"], label_attributes(spoken, label_patterns) if label_patterns else []
-    )
+    if linking := [factor.formula for factor in model.factors if len(factor.units) > 1]:
+        raise ValueError(
+            f"{network} has a formula about two people, '{model.program.formulas[linking[0]].text}': who is related to "
+            "whom would depend on who comes in the same part of the work; learn a network without such formulas"
+        )
+    states = label_attributes(spoken, label_patterns) if label_patterns else []
+    return LearnedNetwork(facts, model, vocabulary["folds"], states)
 
 
 @contextmanager

@@ -150,9 +150,7 @@ class MarkovLogicNetwork(nn.Module):
     def curvatures(self, groundings: Sequence[Grounding], weights: Tensor) -> list[Tensor]:
         """How much evidence each weight has: an estimate of the curvature of the loss along it, up to a factor.
 
-        Args:
-            groundings: of a batch.
-            weights: (n,) how much each user counts.
+        `weights`, (n,), are how much each user of the batch counts.
         """
         curvatures = [torch.zeros_like(weight) for weight in self.weights]
         for factor, grounding in zip(self.factors, groundings, strict=True):
@@ -172,11 +170,8 @@ class MarkovLogicNetwork(nn.Module):
         """Log probability of what is known of each user, (n,), unknown attributes summed out.
 
         Exact where no formula links users; otherwise the log pseudo-likelihood, in which each user's neighbours have
-        their known values, and a link to a user whose value is not known is dropped.
-
-        Args:
-            potentials: of a batch.
-            labels: (n, attributes) int64, -1 where it is not known.
+        their known values, and a link to a user whose value is not known is dropped. Labels are (n, attributes) int64,
+        -1 where unknown.
         """
         joints = list(potentials.joints)
         for link in chain.from_iterable((link, link.mirrored) for link in potentials.links):

@@ -25,21 +25,13 @@ from .propagation import BeliefPropagation
 from .syntax import Program
 
 FORMULAS = "formulas.mln"
-READABLE_WEIGHTS = "weights.tsv"
 
 Posteriors = dict[str, Tensor]
 """What is believed of the chunks of a batch: attribute → (chunks, values)."""
 
 
 def save_network(network: MarkovLogicNetwork, formulas: Sequence[Path], vocabulary: str, directory: Path) -> None:
-    """Writes a learned network; an earlier one is replaced.
-
-    Args:
-        network: learned.
-        formulas: the files that it was compiled from.
-        vocabulary: content of `vocabulary.json`.
-        directory: where to.
-    """
+    """Writes a learned network with the formula files it was compiled from; an earlier one is replaced."""
     from safetensors.torch import save_file
 
     weights = [network.used_weights(number).detach().contiguous() for number in range(len(network.weights))]
@@ -48,7 +40,7 @@ def save_network(network: MarkovLogicNetwork, formulas: Sequence[Path], vocabula
         (partial / FORMULAS).write_text("\n".join(texts), encoding="utf-8")
         save_file({str(number): weight for number, weight in enumerate(weights)}, partial / NETWORK_WEIGHTS)
         (partial / VOCABULARY).write_text(vocabulary, encoding="utf-8")
-        (partial / READABLE_WEIGHTS).write_text("".join(_readable(network, weights)), encoding="utf-8")
+        (partial / "weights.tsv").write_text("".join(_readable(network, weights)), encoding="utf-8")
 
 
 def _readable(network: MarkovLogicNetwork, weights: Sequence[Tensor]) -> Iterator[str]:
@@ -68,13 +60,7 @@ def load_network(
     domains: Mapping[str, Sequence[str]],
     num_learners: int,
 ) -> MarkovLogicNetwork:
-    """A learned network with its weights.
-
-    Args:
-        directory: of the network.
-        predicates: what the data offer: name → types of its arguments.
-        domains: type → values, as when it was learned.
-        num_learners: sets of weights: one more than folds.
+    """A learned network with its weights, for data that offer these predicates and values.
 
     Raises:
         FileNotFoundError: there are no formulas.
@@ -104,20 +90,11 @@ def load_weights(network: MarkovLogicNetwork, directory: Path) -> None:
 
 
 def posteriors(
-    network: MarkovLogicNetwork,
-    batch: EvidenceBatch,
-    propagation: BeliefPropagation,
-    names: Mapping[str, str],
+    network: MarkovLogicNetwork, batch: EvidenceBatch, propagation: BeliefPropagation, names: Mapping[str, str]
 ) -> Posteriors:
-    """Beliefs about every chunk, by the learner that has not seen its user.
+    """Beliefs about every chunk, by the learner that has not seen its user; `names` are predicate → attribute.
 
     Where no formula links users, the result for a chunk is the same to the last digit whatever else is in the batch.
-
-    Args:
-        network: learned.
-        batch: evidence.
-        propagation: how messages pass between users, where formulas link them.
-        names: predicate → attribute.
     """
     potentials = network.potentials(network.ground(batch), len(batch.labels))
     beliefs = propagation.beliefs(potentials)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 from .syntax import And, Atom, Equal, Expression, Formula, Not, Or, Predicate, Program, Term
 from .tokens import FormulaError, Token, statements
@@ -11,12 +13,7 @@ RESERVED = {"v", "EXIST", "Exist", "exist", "FORALL", "Forall", "forall"}
 
 
 def parse(text: str, source: str = "formulas", before: Program | None = None) -> Program:
-    """Reads a formula file.
-
-    Args:
-        text: its content.
-        source: what error messages call it.
-        before: an earlier file that this one continues; its declarations and formulas come first.
+    """Reads the text of a formula file, which `source` names in messages; it continues the file `before`.
 
     Raises:
         FormulaError: a mistake, with line and column.
@@ -49,13 +46,22 @@ class _Parser:
         position = self.position + ahead
         return self.tokens[position] if position < len(self.tokens) else None
 
-    def is_next(self, *texts: str) -> bool:
+    def is_next(self, text: str) -> bool:
         token = self.peek()
-        return token is not None and token.text in texts and token.kind in ("symbol", "name")
+        return token is not None and token.text == text and token.kind in ("symbol", "name")
 
     def accept(self, text: str) -> Token | None:
         """Takes the next token if it is this text."""
         return self.take(text) if self.is_next(text) else None
+
+    def listed(self, item: Callable[[], Any], opening: str, closing: str) -> list[Any]:
+        """Items between brackets, with commas between them."""
+        self.take(opening)
+        items = [item()]
+        while self.accept(","):
+            items.append(item())
+        self.take(closing)
+        return items
 
     def take(self, *texts: str) -> Token:
         """The next token, which must be one of these texts or kinds."""
@@ -87,14 +93,10 @@ class _Parser:
 
     def is_declaration(self) -> bool:
         """A single atom of a name that is not known yet."""
-        first, last = self.tokens[0], self.tokens[-1]
-        is_atom = first.kind == "name" and len(self.tokens) > 1 and self.tokens[1].text == "(" and last.text == ")"
-        return (
-            is_atom
-            and first.text not in self.program.predicates
-            and [token.text for token in self.tokens].count("(") == 1
-            and not any(token.text in ("+", "^", "v", "=>", "<=>") for token in self.tokens)
-        )
+        texts = [token.text for token in self.tokens]
+        is_atom = self.tokens[0].kind == "name" and texts[1:2] == ["("] and texts[-1] == ")" and texts.count("(") == 1
+        is_known = texts[0] in self.program.predicates
+        return is_atom and not is_known and {"+", "^", "v", "=>", "<=>"}.isdisjoint(texts)
 
     def declaration(self, is_evidence: bool) -> None:
         name = self.take("name")
@@ -102,14 +104,9 @@ class _Parser:
             raise self.error(f"{name.text!r} is reserved", name)
         if name.text in self.program.predicates:
             raise self.error(f"{name.text} is declared twice", name)
-        self.take("(")
-        types, exactly_one = [], None
-        while True:
-            types.append(self.take("name"))
-            exactly_one = self.accept("!") or exactly_one
-            if not self.accept(","):
-                break
-        self.take(")")
+        arguments = self.listed(lambda: (self.take("name"), self.accept("!")), "(", ")")
+        types = [type for type, _ in arguments]
+        exactly_one = next((mark for _, mark in arguments if mark), None)
         unit = self.program.unit if self.program.predicates else types[0].text
         if types[0].text != unit:
             raise self.error(f"all predicates are about a {unit}, the first argument; got {types[0].text!r}", types[0])
@@ -132,16 +129,11 @@ class _Parser:
         if name.text in self.program.domains:
             raise self.error(f"the values of {name.text} are given twice", name)
         self.take("=")
-        self.take("{")
-        values: list[str] = []
-        while True:
-            value = self.take("name", "text", "number")
-            if _constant(value) in values:
-                raise self.error(f"the value {value.text} is there twice", value)
-            values.append(_constant(value))
-            if not self.accept(","):
-                break
-        self.take("}")
+        tokens = self.listed(lambda: self.take("name", "text", "number"), "{", "}")
+        values = [_constant(token) for token in tokens]
+        for number, token in enumerate(tokens):
+            if values[number] in values[:number]:
+                raise self.error(f"the value {token.text} is there twice", token)
         self.program.domains[name.text] = tuple(values)
 
     def formula(self) -> None:
@@ -216,11 +208,7 @@ class _Parser:
                 f"infer it or *{name.text}(user, ...) for evidence",
                 name,
             )
-        self.take("(")
-        terms = [self.term()]
-        while self.accept(","):
-            terms.append(self.term())
-        self.take(")")
+        terms = self.listed(self.term, "(", ")")
         if len(terms) != len(predicate.types):
             raise self.error(
                 f"{name.text} has {len(predicate.types)} arguments ({', '.join(predicate.types)}), got {len(terms)}",

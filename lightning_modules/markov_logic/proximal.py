@@ -31,11 +31,7 @@ class ProximalGradient(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor]) -> Tensor:
-        """One move; returns the smooth loss before it.
-
-        Args:
-            closure: clears gradients, computes the smooth loss, calls backward and returns the loss.
-        """
+        """One move; returns the smooth loss before it, from a closure that also leaves its gradients."""
         closure = torch.enable_grad()(closure)
         parameters = [parameter for group in self.param_groups for parameter in group["params"]]
         penalties = [group["l1"] for group in self.param_groups for _ in group["params"]]
