@@ -18,17 +18,11 @@ from .reply_module import Predictions, ReplyModule
 
 
 class AdapterModule(ReplyModule):
-    """Uses adapters from files; a test also tries other users' adapters.
-
-    A subclass sets `lora` and `num_swaps`, and says where adapters are.
-    """
+    """Uses adapters from files; a test also tries other users' adapters. A subclass has these attributes."""
 
     lora: StackedLora
     num_swaps: int | None
-
-    @property
-    def weights_directory(self) -> Path:
-        raise NotImplementedError
+    weights_directory: Path  # of the adapters
 
     @lru_cache(maxsize=64)  # noqa: B019 - the module lives as long as the process
     def _row(self, user: str) -> Tensor:

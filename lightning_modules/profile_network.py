@@ -23,7 +23,6 @@ from lightning_modules.markov_logic.network_files import (
     load_weights,
     posteriors,
     read_formulas,
-    require_predicates,
     save_network,
 )
 from lightning_modules.markov_logic.propagation import BeliefPropagation
@@ -72,8 +71,7 @@ class ProfileNetwork(LightningModule):
             return
         data = self.trainer.datamodule
         fitting = self.trainer.state.fn == "fit"
-        program = read_formulas(self.formulas if fitting else [data.network_directory / FORMULAS])
-        require_predicates(program, data.predicates)
+        program = read_formulas(self.formulas if fitting else [data.network_directory / FORMULAS], data.predicates)
         self.network = MarkovLogicNetwork(program, data.domains, data.num_folds + 1, data.allowed)
         if data.chunks_per_batch and any(len(factor.units) > 1 for factor in self.network.factors):
             raise ValueError("formulas between users need all chunks in one batch: set data.chunks_per_batch=0")

@@ -26,18 +26,13 @@ class UserModule(ReplyModule):
 
     A pass of the loader is one epoch of every user in training ("round"). After it each of them is judged by the loss
     on their own dialogues; a finished user leaves the slot to the next one, so memory is bounded for any number of
-    users. A subclass has the arguments below, and calls `open_rounds` in `configure_model`.
+    users. A subclass has the attributes below, and calls `open_rounds` in `configure_model`.
     """
 
-    init_from: Path
     max_epochs: int
     patience: int
     seed: int
-
-    @property
-    def weights_directory(self) -> Path:
-        """The directory with one sub-directory per user."""
-        raise NotImplementedError
+    weights_directory: Path  # with one sub-directory per user
 
     def begin(self, slot: int, user: str) -> None:
         """Gives a slot the weights that this user's training begins with."""

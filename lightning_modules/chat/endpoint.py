@@ -120,14 +120,11 @@ class ChatEndpoint(ChatModel):
         )
 
     def replies(self, prompts: Sequence[Sequence[Message]], decoding: ChatDecoding) -> list[list[str]]:
-        bodies = [
-            self._body(prompt, decoding, self.seed + number)
-            for prompt in prompts
-            for number in range(decoding.num_candidates)
-        ]
-        keys = [self._key(body) for body in bodies]
-        distinct = dict(zip(keys, bodies, strict=True))  # nobody pays twice for the same question
         size = decoding.num_candidates
+        bodies = [self._body(prompt, decoding, self.seed + number) for prompt in prompts for number in range(size)]
+        # A key names the cached answer: the same only for the same question, settings, model and endpoint.
+        keys = [sha256_of_content(json.dumps([self.base_url, body], sort_keys=True)) for body in bodies]
+        distinct = dict(zip(keys, bodies, strict=True))  # nobody pays twice for the same question
         with ThreadPoolExecutor(self.concurrency) as pool:
             try:
                 answers = list(pool.map(lambda key: self._answer(key, distinct[key], size), distinct))
@@ -149,10 +146,6 @@ class ChatEndpoint(ChatModel):
         }
         given = {name: value for name, value in fields.items() if value is not None}
         return {"model": self.model, "messages": list(prompt), **given}
-
-    def _key(self, body: dict[str, Any]) -> str:
-        """Names the cached answer: the same only for the same question, settings, model and endpoint."""
-        return sha256_of_content(json.dumps([self.base_url, body], sort_keys=True))
 
     def _answer(self, key: str, body: dict[str, Any], next_seed: int) -> tuple[Answer, bool]:
         """The answer, and whether it was cached."""

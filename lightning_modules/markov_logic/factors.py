@@ -111,23 +111,22 @@ class _Compiler:
         shape = [self.size(name) for name in self.labels] + [self.states(axis) for axis in self.scope]
         if np.prod(shape, dtype=float) > MAX_TABLE:
             raise self.error(f"needs a table of {shape} numbers; take fewer attributes or values into one formula")
-        truths = {true: self.truth(set(true), shape) for true in _subsets(self.evidence)}
+        truths = {
+            true: np.broadcast_to(self.evaluate(self.formula.expression, set(true)), shape).astype(np.float64)
+            for true in _subsets(self.evidence)
+        }
         states = tuple(range(len(self.labels), len(shape)))
         for subset in truths:
             coefficients = sum((-1.0) ** (len(subset) - len(true)) * truths[true] for true in _subsets(subset))
             if (coefficients == coefficients.max(axis=states, keepdims=True)).all():
                 continue  # the same in every world
-            self.require_related(subset)
+            related = any(set(self.units) <= {term.name for term in atom.terms} for atom in subset)
+            if len(self.units) == 2 and not related:  # otherwise it would be about every two users
+                raise self.error(
+                    f"is about {' and '.join(self.units)}, whoever they are; let it hold for those who are related "
+                    f"only, as in Knows({', '.join(self.units)}) ^ ... => ... with evidence *Knows"
+                )
             yield self.factor(subset, torch.from_numpy(coefficients.astype(np.float32)))
-
-    def require_related(self, evidence: Sequence[Atom]) -> None:
-        """Raises ValueError where users meet who need not be related: that would be every two of them."""
-        together = any(set(self.units) <= {term.name for term in atom.terms} for atom in evidence)
-        if len(self.units) == 2 and not together:
-            raise self.error(
-                f"is about {' and '.join(self.units)}, whoever they are; let it hold for those who are related only, "
-                f"as in Knows({', '.join(self.units)}) ^ ... => ... with evidence *Knows"
-            )
 
     def factor(self, evidence: Sequence[Atom], coefficients: Tensor) -> Factor:
         formula = self.formula
@@ -154,9 +153,6 @@ class _Compiler:
         )
 
     # ---- truth tables, over (*labels, *scope)
-
-    def truth(self, true: set[Atom], shape: Sequence[int]) -> np.ndarray:
-        return np.broadcast_to(self.evaluate(self.formula.expression, true), shape).astype(np.float64)
 
     def evaluate(self, expression: Expression, true: set[Atom]) -> np.ndarray:
         match expression:

@@ -206,7 +206,8 @@ def load(network: Path, language: Path, label_patterns: tuple[str, ...], content
         ValueError: it has another language or was learned with other label patterns, or links people.
     """
     from datamodules.evidence.facts import ChunkFacts, read_vocabulary
-    from lightning_modules.markov_logic.network_files import load_network
+    from lightning_modules.markov_logic.network import MarkovLogicNetwork
+    from lightning_modules.markov_logic.network_files import FORMULAS, load_weights, read_formulas
 
     spoken = load_language(language)
     vocabulary = read_vocabulary(network, spoken, language)
@@ -217,10 +218,12 @@ def load(network: Path, language: Path, label_patterns: tuple[str, ...], content
             f"{list(label_patterns)}; set them to the same"
         )
     facts = ChunkFacts.learnt(spoken, vocabulary)
-    model = load_network(network, facts.predicates, facts.domains, vocabulary["num_folds"] + 1)
+    program = read_formulas([network / FORMULAS], facts.predicates)
+    model = MarkovLogicNetwork(program, facts.domains, vocabulary["num_folds"] + 1)
+    load_weights(model, network)
     if linking := [factor.formula for factor in model.factors if len(factor.units) > 1]:
         raise ValueError(
-            f"{network} has a formula about two people, '{model.program.formulas[linking[0]].text}': who is related to "
+            f"{network} has a formula about two people, '{program.formulas[linking[0]].text}': who is related to "
             "whom would depend on who comes in the same part of the work; learn a network without such formulas"
         )
     states = label_attributes(spoken, label_patterns) if label_patterns else []

@@ -54,23 +54,30 @@ def _readable(network: MarkovLogicNetwork, weights: Sequence[Tensor]) -> Iterato
             yield "\t".join([f"{float(last[tuple(index)]):.4f}", formula.text, *chosen]) + "\n"
 
 
-def load_network(
-    directory: Path,
-    predicates: Mapping[str, tuple[str, ...]],
-    domains: Mapping[str, Sequence[str]],
-    num_learners: int,
-) -> MarkovLogicNetwork:
-    """A learned network with its weights, for data that offer these predicates and values.
+def read_formulas(paths: Sequence[Path], predicates: Mapping[str, tuple[str, ...]]) -> Program:
+    """Formula files as one program.
+
+    Args:
+        paths: read one after the other.
+        predicates: what the data have: name → types of its arguments.
 
     Raises:
-        FileNotFoundError: there are no formulas.
-        ValueError: formulas or weights do not fit the data.
+        FileNotFoundError: one is missing.
+        ValueError: there is none, it is wrong, or it declares a predicate that the data do not have.
     """
-    program = read_formulas([directory / FORMULAS])
-    require_predicates(program, predicates)
-    network = MarkovLogicNetwork(program, domains, num_learners)
-    load_weights(network, directory)
-    return network
+    program = None
+    for path in paths:
+        if not path.is_file():
+            raise FileNotFoundError(f"no formula file {path}")
+        program = parse(path.read_text(encoding="utf-8"), str(path), program)
+    if program is None:
+        raise ValueError("model.formulas is empty: name a formula file, such as experiments/profiles/ja.mln")
+    for predicate in program.predicates.values():
+        if predicates.get(predicate.name) != predicate.types:
+            declared = f"{predicate.name}({', '.join(predicate.types)})"
+            known = "; ".join(f"{name}({', '.join(types)})" for name, types in predicates.items())
+            raise ValueError(f"{program.source}: the data have no {declared}; they have {known}")
+    return program
 
 
 def load_weights(network: MarkovLogicNetwork, directory: Path) -> None:
@@ -101,24 +108,3 @@ def posteriors(
     rows = torch.arange(len(batch.labels)) * network.num_learners + batch.learner
     marginals = network.marginals([joint[rows] for joint in beliefs])
     return {names[own]: marginals[own] for own in network.attributes}
-
-
-def read_formulas(paths: list[Path]) -> Program:
-    """Formula files as one program; FileNotFoundError names a missing one."""
-    program = None
-    for path in paths:
-        if not path.is_file():
-            raise FileNotFoundError(f"no formula file {path}")
-        program = parse(path.read_text(encoding="utf-8"), str(path), program)
-    if program is None:
-        raise ValueError("model.formulas is empty: name a formula file, such as experiments/profiles/ja.mln")
-    return program
-
-
-def require_predicates(program: Program, offered: Mapping[str, tuple[str, ...]]) -> None:
-    """Raises ValueError if a formula file declares a predicate that the data do not have."""
-    for predicate in program.predicates.values():
-        if offered.get(predicate.name) != predicate.types:
-            declared = f"{predicate.name}({', '.join(predicate.types)})"
-            known = "; ".join(f"{name}({', '.join(types)})" for name, types in offered.items())
-            raise ValueError(f"{program.source}: the data have no {declared}; they have {known}")
