@@ -64,8 +64,6 @@ class ProfileNetwork(LightningModule):
         self.groundings: list[Grounding] | None = None
         self.losses: list[float] = []
 
-    # ---- setting up
-
     def configure_model(self) -> None:
         if self.network is not None:
             return
@@ -99,8 +97,6 @@ class ProfileNetwork(LightningModule):
         """The L2 factor of a formula's weights."""
         return self.l2_words if has_words(self.network.program.formulas[formula]) else self.l2
 
-    # ---- learning
-
     def training_step(self, batch: EvidenceBatch, batch_idx: int) -> Tensor:
         network = self.network
         potentials = network.potentials(self.groundings, len(batch.labels))
@@ -130,8 +126,6 @@ class ProfileNetwork(LightningModule):
     def export(self, directory: Path) -> None:
         """Writes formulas, weights, vocabulary and folds (`markov_logic/network_files.py`)."""
         save_network(self.network, self.formulas, self.trainer.datamodule.vocabulary(), directory)
-
-    # ---- inference
 
     def test_step(self, batch: EvidenceBatch, batch_idx: int) -> Posteriors:
         return posteriors(self.network, batch, self.propagation, self.names)

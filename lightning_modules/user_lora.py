@@ -96,8 +96,6 @@ class UserLora(UserModule, AdapterModule):
         self.seed = seed
         self.validated = UserTotals()
 
-    # ---- setting up
-
     @property
     def weights_directory(self) -> Path:
         return self.adapters or Path(self.trainer.default_root_dir) / ADAPTERS
@@ -135,8 +133,6 @@ class UserLora(UserModule, AdapterModule):
     def configure_optimizers(self) -> PerUserAdamW:
         return PerUserAdamW(self.lora.rows, weight_decay=self.weight_decay)
 
-    # ---- training
-
     def training_step(self, batch: Seq2SeqBatch, batch_idx: int) -> None:
         slots = self._slots_of(batch)
         progress = [self.rounds.slots[slot] for slot in slots.tolist()]
@@ -168,8 +164,6 @@ class UserLora(UserModule, AdapterModule):
             factor = 1.0
         progress.step += 1
         return self.learning_rate * factor
-
-    # ---- validation and the end of a round
 
     def on_validation_epoch_start(self) -> None:
         self.validated = UserTotals()

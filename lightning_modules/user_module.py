@@ -65,8 +65,6 @@ class UserModule(ReplyModule):
             "validation_loss": progress.best_loss,
         }
 
-    # ---- setting up
-
     def open_rounds(self, num_slots: int) -> None:
         """Lines up the users who have no weights yet; outside a fit, none of them."""
         if self.trainer.world_size > 1:
@@ -89,8 +87,6 @@ class UserModule(ReplyModule):
             raise ValueError(
                 f"{type(self).__name__} ends when every user is done: set {settings}; model.max_epochs is each user's"
             )
-
-    # ---- rounds
 
     def next_round(self) -> None:
         """Gives free slots to users who wait, and tells the data module who takes part in the next round."""
@@ -121,8 +117,6 @@ class UserModule(ReplyModule):
         """What `finish` gave since the last call, for the callback that writes it."""
         finished, self.just_finished = self.just_finished, []
         return finished
-
-    # ---- checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["roster"] = self.rounds.state_dict(self.backbone_fingerprint)

@@ -64,8 +64,6 @@ class UserTuning(UserModule, ProfileSeq2Seq):
         self.seed = seed
         self.user: str | None = None  # whose weights `model` has
 
-    # ---- setting up
-
     @property
     def progress(self) -> UserProgress | None:
         """How far the user in training is; None when all are done."""
@@ -126,8 +124,6 @@ class UserTuning(UserModule, ProfileSeq2Seq):
 
     def num_steps(self) -> int:
         return self.progress.num_steps if self.progress else 1
-
-    # ---- training
 
     def on_train_batch_start(self, batch: Seq2SeqBatch, batch_idx: int) -> None:
         torch.manual_seed(self.progress.step)  # as in pre-training, but by the user's own steps

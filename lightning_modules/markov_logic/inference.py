@@ -117,13 +117,12 @@ class ProfileInference(ProfileSource):
             for start in range(0, len(chunks), CHUNKS_PER_BATCH)
         ]
         posteriors = {name: np.concatenate([part[name] for part in parts]) for name in sorted(parts[0])}
-        end = 0
-        for person in people:
-            start, end = end, end + len(person.chunks)
+        ends = np.cumsum([len(person.chunks) for person in people])
+        for person, end in zip(people, ends, strict=True):
             for name, marginals in posteriors.items():
                 values = list(learned.facts.language.attributes[name].values)
-                row = self.decision.row(person.user, name, values, marginals[start:end], person.is_short)
-                if row is not None:
+                own = marginals[end - len(person.chunks) : end]
+                if (row := self.decision.row(person.user, name, values, own, person.is_short)) is not None:
                     yield row
 
 

@@ -93,8 +93,6 @@ class MarkovLogicNetwork(nn.Module):
         # In the order of declaration, each group once.
         return list(dict.fromkeys(tuple(name for name in self.attributes if name in group[a]) for a in self.attributes))
 
-    # ---- potentials
-
     def ground(self, batch: EvidenceBatch) -> list[Grounding]:
         """What in the batch each factor applies to; does not depend on weights."""
         return [ground(factor, batch.facts, len(batch.labels), self.domains) for factor in self.factors]
@@ -164,8 +162,6 @@ class MarkovLogicNetwork(nn.Module):
             curvatures[factor.formula] += torch.autograd.grad((spread * evidence).sum(), probe)[0]
         return curvatures
 
-    # ---- likelihoods
-
     def log_likelihood(self, potentials: Potentials, labels: Tensor) -> Tensor:
         """Log probability of what is known of each user, (n,), unknown attributes summed out.
 
@@ -200,8 +196,6 @@ class MarkovLogicNetwork(nn.Module):
             state = state * len(self.values[attribute]) + label.clamp(min=0)
             known &= label >= 0
         return state, known
-
-    # ---- inference
 
     def marginals(self, beliefs: Sequence[Tensor]) -> dict[str, Tensor]:
         """Attribute → probabilities, (n, values), from log potentials or beliefs of the components."""

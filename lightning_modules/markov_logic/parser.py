@@ -9,6 +9,12 @@ from typing import Any
 from .syntax import And, Atom, Equal, Expression, Formula, Not, Or, Predicate, Program, Term
 from .tokens import FormulaError, Token, statements
 
+CONNECTIVES: list[tuple[str, Callable[[Expression, Expression], Expression]]] = [
+    ("<=>", lambda left, right: And(Or(Not(left), right), Or(Not(right), left))),
+    ("=>", lambda left, right: Or(Not(left), right)),
+    ("v", Or),
+    ("^", And),
+]
 RESERVED = {"v", "EXIST", "Exist", "exist", "FORALL", "Forall", "forall"}
 
 
@@ -39,8 +45,6 @@ class _Parser:
         self.types: dict[str, str] = {}
         self.weighted: dict[str, None] = {}
         self.terms: dict[str, Token] = {}
-
-    # ---- tokens
 
     def peek(self, ahead: int = 0) -> Token | None:
         position = self.position + ahead
@@ -75,8 +79,6 @@ class _Parser:
 
     def error(self, message: str, token: Token) -> FormulaError:
         return FormulaError(message, self.program.source, token.line, token.column)
-
-    # ---- statements
 
     def statement(self) -> None:
         first, second = self.peek(), self.peek(1)
@@ -143,7 +145,7 @@ class _Parser:
             if self.peek() is None:
                 raise self.error("a weight without a formula", self.tokens[0])
         start = self.position
-        expression = self.equivalence()
+        expression = self.expression()
         if self.is_next("."):
             raise self.error("formulas that must hold ('.') are not supported; give a large weight", self.peek())
         written = self.text[self.tokens[start].start : self.tokens[self.position - 1].end]
@@ -157,38 +159,21 @@ class _Parser:
             Formula(expression, text, weight, self.types, tuple(self.weighted), self.tokens[0].line)
         )
 
-    # ---- expressions, the loosest connective first
-
-    def equivalence(self) -> Expression:
-        left = self.implication()
-        while self.accept("<=>"):
-            right = self.implication()
-            left = And(Or(Not(left), right), Or(Not(right), left))
-        return left
-
-    def implication(self) -> Expression:
-        left = self.disjunction()
-        if not self.accept("=>"):
-            return left
-        return Or(Not(left), self.implication())  # to the right: a => b => c is a => (b => c)
-
-    def disjunction(self) -> Expression:
-        left = self.conjunction()
-        while self.accept("v"):
-            left = Or(left, self.conjunction())
-        return left
-
-    def conjunction(self) -> Expression:
-        left = self.negation()
-        while self.accept("^"):
-            left = And(left, self.negation())
+    def expression(self, level: int = 0) -> Expression:
+        """An expression of connectives from this level on, the loosest first."""
+        if level == len(CONNECTIVES):
+            return self.negation()
+        symbol, combine = CONNECTIVES[level]
+        left = self.expression(level + 1)
+        while self.accept(symbol):  # to the right: a => b => c is a => (b => c)
+            left = combine(left, self.expression(level if symbol == "=>" else level + 1))
         return left
 
     def negation(self) -> Expression:
         if self.accept("!"):
             return Not(self.negation())
         if self.accept("("):
-            inner = self.equivalence()
+            inner = self.expression()
             self.take(")")
             return inner
         return self.atom()
