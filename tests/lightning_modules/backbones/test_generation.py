@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from fitting import strip
 from transformers import TopPLogitsWarper
 
 from lightning_modules.backbones.generation import Decoding, Nucleus, generate
@@ -40,11 +41,6 @@ def test_candidates_of_a_row_stand_together(tiny_model, make_batch):
     for row, ids in enumerate(([5, 6, 1], [9, 10, 11, 1])):
         (alone,) = generate(tiny_model, make_batch([ids], [[1]]), decoding)
         assert [strip(ids) for ids in both[row].tolist()] == [strip(ids) for ids in alone.tolist()]
-
-
-def strip(ids):
-    """Without padding behind the end."""
-    return ids[: ids.index(1) + 1] if 1 in ids else ids
 
 
 @pytest.mark.parametrize("size", [1, 2])
