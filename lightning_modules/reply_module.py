@@ -67,17 +67,13 @@ class ReplyModule(LightningModule):
     def on_test_epoch_start(self) -> None:
         self.tested = UserTotals()
 
-    def kind_of(self, dataloader_idx: int) -> str:
-        """What a test loader holds: `own`, `train` or `general` turns."""
-        return self.trainer.datamodule.test_kinds[dataloader_idx]
-
     def users_of(self, batch: Seq2SeqBatch) -> list[str]:
         """The users of a batch, in its order; each has the same number of rows."""
         names = self.trainer.datamodule.users
         return [names[index] for index in batch.user_index.unique_consecutive().tolist()]
 
     def test_step(self, batch: Seq2SeqBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        kind = self.kind_of(dataloader_idx)
+        kind = self.trainer.datamodule.test_kinds[dataloader_idx]
         nll, tokens = self.row_nll(batch)
         if kind == "general":  # the same for all users, as the model is
             for user in self.trainer.datamodule.users:

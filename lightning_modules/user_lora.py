@@ -26,8 +26,6 @@ from .adapter_module import AdapterModule
 from .schedules import warmup_linear
 from .user_module import UserModule
 
-ALL_MATRICES = ("q", "k", "v", "o", "wi", "wo")
-
 
 class UserLora(UserModule, AdapterModule):
     """LoRA adapters of many users on one frozen backbone (Otsuka et al. 2024: rank 12, a few hundred turns).
@@ -62,7 +60,7 @@ class UserLora(UserModule, AdapterModule):
         rank: int = 12,
         alpha: float = 12,
         use_rslora: bool = False,
-        target_modules: list[str] | str = list(ALL_MATRICES),  # noqa: B006 - never changed, and shown in --help
+        target_modules: list[str] | str = ["q", "k", "v", "o", "wi", "wo"],  # noqa: B006 - never changed
         learning_rate: float = 1e-3,
         schedule: Literal["linear", "constant"] = "linear",
         warmup_share: float = 0.06,

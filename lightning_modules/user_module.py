@@ -109,7 +109,7 @@ class UserModule(ReplyModule):
         if self.rounds.best_losses:
             self.log("val/best_macro_perplexity", macro_perplexity(self.rounds.best_losses))
         self.next_round()
-        self.log("num_users_left", float(self.rounds.num_unfinished))
+        self.log("num_users_left", float(len(self.rounds.waiting) + len(self.rounds.active)))
         if not self.rounds.active:
             self.trainer.should_stop = True
 

@@ -187,7 +187,7 @@ class UserTuning(UserModule, ProfileSeq2Seq):
         self.general: list[Seq2SeqBatch] = []
 
     def test_step(self, batch: Seq2SeqBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        if self.kind_of(dataloader_idx) == "general":
+        if self.trainer.datamodule.test_kinds[dataloader_idx] == "general":
             self.general.append(batch)  # for the end, so that each user's weights are read once for all of them
             return
         self._load_weights_for(batch)

@@ -25,8 +25,6 @@ from lightning_modules.backbones.t5 import load_model
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-EXAMPLE_PROFILE = {"age": "20s", "residence": "Tokyo"}
-
 
 @dataclass(frozen=True)
 class Backbone:
@@ -99,7 +97,7 @@ def _example_profile(prompt: PromptTemplate) -> dict[str, str]:
     if prompt.style == "user":
         return {"user": "0"}
     if prompt.wording is None:
-        return EXAMPLE_PROFILE
+        return {"age": "20s", "residence": "Tokyo"}
     return {name: next(iter(attribute["values"])) for name, attribute in prompt.wording.items()}
 
 

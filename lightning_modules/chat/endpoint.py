@@ -25,9 +25,6 @@ from artefacts.fingerprints import sha256_of_content
 
 from .models import ChatDecoding, ChatModel, Message
 
-FIRST_WAIT, LONGEST_WAIT = 0.5, 8.0
-"""Seconds before an empty answer is asked for again; as the client waits for a busy server."""
-
 
 @dataclass(frozen=True)
 class Answer:
@@ -144,8 +141,8 @@ class ChatEndpoint(ChatModel):
             "seed": seed,
             **self.request,
         }
-        given = {name: value for name, value in fields.items() if value is not None}
-        return {"model": self.model, "messages": list(prompt), **given}
+        fields = {name: value for name, value in fields.items() if value is not None}
+        return {"model": self.model, "messages": list(prompt), **fields}
 
     def _answer(self, key: str, body: dict[str, Any], next_seed: int) -> tuple[Answer, bool]:
         """The answer, and whether it was cached."""
@@ -161,7 +158,7 @@ class ChatEndpoint(ChatModel):
         prompt_tokens = completion_tokens = 0
         for attempt in range(self.max_retries + 1):
             if attempt:
-                time.sleep(min(LONGEST_WAIT, FIRST_WAIT * 2 ** (attempt - 1)))
+                time.sleep(min(8.0, 0.5 * 2 ** (attempt - 1)))  # s, as the client waits for a busy server
             completion = self._complete(body)
             if completion.usage is not None:
                 prompt_tokens += completion.usage.prompt_tokens
@@ -199,8 +196,7 @@ class ChatEndpoint(ChatModel):
         choices = getattr(completion, "choices", None)
         if not choices or choices[0].message is None:
             raise ValueError(
-                f"what answers at {self.base_url} is no OpenAI-compatible API; model.chat_model.base_url usually ends "
-                "in /v1"
+                f"{self.base_url} is no OpenAI-compatible API; model.chat_model.base_url usually ends in /v1"
             )
         return completion
 

@@ -55,11 +55,6 @@ class UserRounds:
         """Slot → progress of the user in it."""
         return {slot: progress for slot, progress in enumerate(self.slots) if progress is not None}
 
-    @property
-    def num_unfinished(self) -> int:
-        """Users in training or waiting."""
-        return len(self.waiting) + len(self.active)
-
     def slots_of(self, users: Sequence[str]) -> list[int]:
         """The slots of users in training."""
         by_user = {progress.user: slot for slot, progress in self.active.items()}

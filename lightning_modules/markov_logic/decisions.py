@@ -8,8 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-SMALLEST = 1e-12
-
 
 @dataclass(frozen=True)
 class Decision:
@@ -31,7 +29,7 @@ class Decision:
     def decide(self, chunks: np.ndarray) -> tuple[int, float]:
         """The most likely value by posteriors of (chunks, values), and its own: for `vote` the mean over the chunks."""
         if self.rule == "product":
-            logarithms = np.log(np.maximum(chunks, SMALLEST)).mean(axis=0)
+            logarithms = np.log(np.maximum(chunks, 1e-12)).mean(axis=0)
             posterior = np.exp(logarithms - logarithms.max())
             posterior /= posterior.sum()
             best = int(posterior.argmax())

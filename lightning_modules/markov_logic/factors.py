@@ -58,16 +58,13 @@ class Factor:
         return table.reshape(-1, *table.shape[len(self.columns) :])
 
 
-def compile_formula(program: Program, number: int, domains: Domains) -> list[Factor]:
-    """The factors of a formula of the program.
+class Compiler:
+    """Compiles one formula of a program.
 
     Raises:
         ValueError: the formula says nothing about what is inferred, or is about users who are not related.
     """
-    return list(_Compiler(program, number, domains).factors())
 
-
-class _Compiler:
     def __init__(self, program: Program, number: int, domains: Domains) -> None:
         self.program = program
         self.number = number

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -117,7 +117,12 @@ def _join(
 ) -> tuple[dict[str, Tensor], Tensor]:
     """All combinations of two sets of bindings that agree on the variables they share."""
     shared = [name for name in right if name in left]
-    left_key, right_key = _keys([left[name] for name in shared], [right[name] for name in shared], left_degrees)
+    if not shared:
+        raise ValueError("evidence atoms of one formula must share a variable")
+    keys = torch.zeros(len(left_degrees) + len(right_degrees), dtype=torch.int64)
+    for column in (torch.cat([left[name], right[name]]) for name in shared):
+        keys = keys * (int(column.max()) + 1 if len(column) else 1) + column  # one for each combination of values
+    left_key, right_key = keys.split([len(left_degrees), len(right_degrees)])
     order = right_key.argsort(stable=True)
     ordered = right_key[order]
     first = torch.searchsorted(ordered, left_key)
@@ -128,14 +133,3 @@ def _join(
     joined = {name: column[from_left] for name, column in left.items()}
     joined |= {name: column[from_right] for name, column in right.items() if name not in left}
     return joined, left_degrees[from_left] * right_degrees[from_right]
-
-
-def _keys(left: Sequence[Tensor], right: Sequence[Tensor], like: Tensor) -> tuple[Tensor, Tensor]:
-    """One number for each combination of values, the same number on both sides."""
-    if not left:
-        raise ValueError("evidence atoms of one formula must share a variable")
-    both = [torch.cat(columns) for columns in zip(left, right, strict=True)]
-    numbers = both[0]
-    for column in both[1:]:
-        numbers = numbers * (int(column.max()) + 1 if len(column) else 1) + column
-    return numbers[: len(like)], numbers[len(like) :]

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from datamodules.batches import EvidenceBatch
 
-from .factors import Domains, Factor, compile_formula
+from .factors import Compiler, Domains, Factor
 from .grounding import Grounding, ground
 from .potentials import Link, Potentials, Side, absorb, expand, log_sum, marginal, merge, receive
 from .syntax import Program
@@ -64,7 +64,7 @@ class MarkovLogicNetwork(nn.Module):
         for number, formula in enumerate(program.formulas):
             shape = [len(self.domains[formula.types[name]]) for name in formula.weighted]
             self.weights.append(torch.full([num_learners, *shape], formula.weight))
-            self.factors += compile_formula(program, number, self.domains)
+            self.factors += Compiler(program, number, self.domains).factors()
         self.components = self._components()
         self.positions = {
             attribute: (number, axis)

@@ -148,7 +148,8 @@ class _Parser:
         expression = self.expression()
         if self.is_next("."):
             raise self.error("formulas that must hold ('.') are not supported; give a large weight", self.peek())
-        written = self.text[self.tokens[start].start : self.tokens[self.position - 1].end]
+        last = self.tokens[self.position - 1]
+        written = self.text[self.tokens[start].start : last.start + len(last.text)]
         text = " ".join(re.sub(r"//[^\n]*", "", written).split())
         if any(formula.text == text for formula in self.program.formulas):
             raise self.error("this formula is there twice", self.tokens[start])

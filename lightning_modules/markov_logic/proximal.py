@@ -9,9 +9,6 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-GROWTH = 1.2
-"""Factor of the step size after a move."""
-
 
 class ProximalGradient(Optimizer):
     """FISTA with backtracking (Beck and Teboulle 2009) and restarts by the gradient (O'Donoghue and Candès 2015).
@@ -59,7 +56,7 @@ class ProximalGradient(Optimizer):
                 break
             self._scale_rate(0.5)
         self._extrapolate(parameters, moves, metrics)
-        self._scale_rate(GROWTH)
+        self._scale_rate(1.2)
         return loss
 
     def _scale_rate(self, factor: float) -> None:

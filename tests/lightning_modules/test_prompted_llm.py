@@ -110,9 +110,7 @@ def test_every_test_turn_is_asked_once_and_examples_are_training_turns(preparati
     asked = module.chat_model.asked
     assert len(asked) == len(lines)
     decode = data.prompts.tokenizer.decode
-    said = {
-        user: [decode(row["response_ids"]) for row in ids["train"] if row["speaker"] == user] for user in data.users
-    }
+    said = [(row["speaker"], decode(row["response_ids"])) for row in ids["train"]]
     for line, text in zip(lines, asked, strict=True):
         before, now = text.split("\n\nThe conversation now:\n\n")
         names = {"speaker": "A", "partner": "B"}

@@ -120,9 +120,7 @@ def test_formulas_that_cannot_be_compiled(formula, told):
 
 
 def test_a_type_without_values_and_a_table_too_large_are_refused():
-    with pytest.raises(
-        ValueError, match=r"my.mln: no values of word; write word = \{...\}, or give data that have them"
-    ):
+    with pytest.raises(ValueError, match=r"my.mln: no values of word; write word = \{...\}, or give data that have"):
         MarkovLogicNetwork(parse(HEADER + "Word(u, +w) => Gender(u, +g)", "my.mln"))
     many = ", ".join(f"v{number}" for number in range(400))
     text = f"A(user, a!)\nB(user, b!)\na = {{{many}}}\nb = {{{many}}}\nA(u, +x) ^ B(u, +y)"
