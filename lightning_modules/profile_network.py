@@ -17,14 +17,7 @@ from torch import Tensor
 from datamodules.batches import EvidenceBatch
 from lightning_modules.markov_logic.grounding import Grounding
 from lightning_modules.markov_logic.network import MarkovLogicNetwork
-from lightning_modules.markov_logic.network_files import (
-    FORMULAS,
-    Posteriors,
-    load_weights,
-    posteriors,
-    read_formulas,
-    save_network,
-)
+from lightning_modules.markov_logic.network_files import FORMULAS, Posteriors, load_weights, posteriors, read_formulas
 from lightning_modules.markov_logic.propagation import BeliefPropagation
 from lightning_modules.markov_logic.proximal import ProximalGradient
 from lightning_modules.markov_logic.syntax import Formula
@@ -122,10 +115,6 @@ class ProfileNetwork(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.losses = checkpoint["losses"]
-
-    def export(self, directory: Path) -> None:
-        """Writes formulas, weights, vocabulary and folds (`markov_logic/network_files.py`)."""
-        save_network(self.network, self.formulas, self.trainer.datamodule.vocabulary(), directory)
 
     def test_step(self, batch: EvidenceBatch, batch_idx: int) -> Posteriors:
         return posteriors(self.network, batch, self.propagation, self.names)

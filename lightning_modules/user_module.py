@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from lightning_modules.lora.adapter_files import retrieved_settings, users_to_train
-from lightning_modules.lora.user_rounds import UserProgress, UserRounds, history_settings, macro_perplexity
+from lightning_modules.lora.user_rounds import UserProgress, UserRounds, macro_perplexity
 
 from .reply_module import ReplyModule
 
@@ -52,7 +53,7 @@ class UserModule(ReplyModule):
             "rows_per_user": data.rows_per_user,
             "max_context_tokens": data.max_context_tokens,
             "data_seed": data.seed,
-            **history_settings(data),
+            **({} if data.history is None else {"history": asdict(data.history)}),
             **retrieved_settings(data),
         }
 

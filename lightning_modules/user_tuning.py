@@ -20,6 +20,7 @@ from lightning_modules.backbones.files import load_backbone
 from lightning_modules.backbones.generation import Decoding
 from lightning_modules.backbones.t5 import load_model
 from lightning_modules.lora.adapter_files import retrieved_settings, trained_weights
+from lightning_modules.lora.stacked_lora import target_names
 from lightning_modules.lora.user_rounds import UserProgress, seed_of
 
 from .seq2seq import OptimizerFactory, ProfileSeq2Seq, SchedulerFactory
@@ -107,20 +108,16 @@ class UserTuning(UserModule, ProfileSeq2Seq):
 
     def begin(self, slot: int, user: str) -> None:
         torch.manual_seed(seed_of(self.seed, user))  # of the method's first weights
-        self.model, self.user = self._wrapped(load_backbone(self.init_from).model).to(self.device), user
+        model = load_backbone(self.init_from).model
+        if self.method is not None:
+            from peft import get_peft_config, get_peft_model
 
-    def _wrapped(self, model: Any) -> Any:
-        if self.method is None:
-            return model.train()
-        from peft import get_peft_config, get_peft_model
-
-        from lightning_modules.lora.stacked_lora import target_names
-
-        config = get_peft_config(dict(self.method))
-        config.base_model_name_or_path = str(self.init_from)
-        if getattr(config, "target_modules", None):
-            target_names(model, config.target_modules)  # raises where an entry matches nothing
-        return get_peft_model(model, config).train()
+            config = get_peft_config(dict(self.method))
+            config.base_model_name_or_path = str(self.init_from)
+            if getattr(config, "target_modules", None):
+                target_names(model, config.target_modules)  # raises where an entry matches nothing
+            model = get_peft_model(model, config)
+        self.model, self.user = model.train().to(self.device), user
 
     def num_steps(self) -> int:
         return self.progress.num_steps if self.progress else 1

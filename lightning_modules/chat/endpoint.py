@@ -122,12 +122,8 @@ class ChatEndpoint(ChatModel):
         # A key names the cached answer: the same only for the same question, settings, model and endpoint.
         keys = [sha256_of_content(json.dumps([self.base_url, body], sort_keys=True)) for body in bodies]
         distinct = dict(zip(keys, bodies, strict=True))  # nobody pays twice for the same question
-        with ThreadPoolExecutor(self.concurrency) as pool:
-            try:
-                answers = list(pool.map(lambda key: self._answer(key, distinct[key], size), distinct))
-            except BaseException:
-                pool.shutdown(cancel_futures=True)  # requests that have not started are dropped
-                raise
+        with ThreadPoolExecutor(self.concurrency) as pool:  # when one fails, those that have not started are dropped
+            answers = list(pool.map(lambda key: self._answer(key, distinct[key], size), distinct))
         for answer, is_cached in answers:
             self._count(answer, is_cached)
         texts = {key: answer.text for key, (answer, _) in zip(distinct, answers, strict=True)}
@@ -177,10 +173,10 @@ class ChatEndpoint(ChatModel):
         """One request, with the client's own retries; what goes wrong becomes one message that quotes nobody."""
         import openai
 
-        model, messages, fields = body["model"], body["messages"], {**body}
-        del fields["model"], fields["messages"]
         try:
-            completion = self.client.chat.completions.create(model=model, messages=messages, extra_body=fields)
+            completion = self.client.chat.completions.create(
+                model=self.model, messages=body["messages"], extra_body=body
+            )
         except openai.APIConnectionError as error:  # a timeout is one
             raise ValueError(
                 f"no answer from {self.base_url} after {self.max_retries + 1} attempts ({type(error).__name__}): is "

@@ -8,8 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from datamodules.protocol import UserReplies
-
 
 @dataclass
 class UserProgress:
@@ -89,11 +87,6 @@ class UserRounds:
         self.slots = [UserProgress(**progress) if progress is not None else None for progress in state["slots"]]
         self.waiting = list(state["waiting"])
         self.best_losses = dict(state["best_losses"])
-
-
-def history_settings(data: UserReplies) -> dict[str, Any]:
-    """What a card says of `data.history`: nothing where a user has all of their turns as they are."""
-    return {} if data.history is None else {"history": asdict(data.history)}
 
 
 def seed_of(seed: int, user: str) -> int:
