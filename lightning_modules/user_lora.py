@@ -191,10 +191,9 @@ class UserLora(UserModule, AdapterModule):
         card = {**self.weights_card(progress), "epochs": progress.epoch}
         return TrainedAdapter(progress.user, self.lora.to_peft(self.best_rows[slot]), card)
 
-    # ---- checkpoints: adapters and rounds, never the backbone
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["state_dict"]
+        # adapters and rounds, never the backbone
         checkpoint["state_dict"] = {key: value for key, value in state.items() if not key.startswith("model.")}
         super().on_save_checkpoint(checkpoint)
 

@@ -152,13 +152,9 @@ class UserTuning(UserModule, ProfileSeq2Seq):
         card = {"user": self.user, **self.weights_card(self.progress)}
         write_json(directory / CARD, card, ensure_ascii=False)
 
-    # ---- checkpoints: with the weights, those of the backbone included
-
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         self.user = self.progress.user
-
-    # ---- validation, test and prediction, with weights from files
 
     def _load(self, user: str) -> None:
         """Gives `model` this user's tuned weights."""

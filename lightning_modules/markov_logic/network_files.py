@@ -55,11 +55,7 @@ def _readable(network: MarkovLogicNetwork, weights: Sequence[Tensor]) -> Iterato
 
 
 def read_formulas(paths: Sequence[Path], predicates: Mapping[str, tuple[str, ...]]) -> Program:
-    """Formula files as one program.
-
-    Args:
-        paths: read one after the other.
-        predicates: what the data have: name → types of its arguments.
+    """Formula files, one after the other, as one program over the data's predicates: name → types of its arguments.
 
     Raises:
         FileNotFoundError: one is missing.

@@ -14,13 +14,9 @@ class ProximalGradient(Optimizer):
     """FISTA with backtracking (Beck and Teboulle 2009) and restarts by the gradient (O'Donoghue and Candès 2015).
 
     One step is one accepted move; the step size halves until the loss bends no more than it allows, and
-    grows a little after each move. A parameter group may have its own `l1`, and a `metric`: for each of its parameters
-    a positive tensor of that shape, how strongly the loss bends along each coordinate. Steps are divided by it, so
-    that what occurs seldom moves as fast as what occurs everywhere.
-
-    Args:
-        params: parameters, or groups of them.
-        l1: weight of the sum of absolute values.
+    grows a little after each move. A parameter group may have its own `l1`, the weight of its sum of absolute values,
+    and a `metric`: for each of its parameters a positive tensor of that shape, how strongly the loss bends along each
+    coordinate. Steps are divided by it, so that what occurs seldom moves as fast as what occurs everywhere.
     """
 
     def __init__(self, params: Iterable[Any], l1: float = 0.0) -> None:
