@@ -1,7 +1,6 @@
 """Your own dialogues, in a schema of two small files.
 
-In: a dialogues file, and a profiles file if there are profiles. Both are UTF-8 text with one JSON object a line. Out:
-dialogues of two people, and profiles.
+Both are UTF-8 text with one JSON object a line.
 
 Dialogues file, one dialogue a line (wrapped here):
 
@@ -67,7 +66,6 @@ class Jsonl(Corpus):
 
     @property
     def files(self) -> list[Path]:
-        """The dialogues file, and the profiles file if there is one."""
         files = [self.dialogues_path] + ([self.profiles_path] if self.profiles_path else [])
         for path, what in zip(files, ("dialogues", "profiles"), strict=False):
             if not path.is_file():
@@ -77,26 +75,17 @@ class Jsonl(Corpus):
         return files
 
     def dialogues(self, drops: Drops) -> Iterator[Dialogue]:
-        """Yields the dialogues in the order of the lines; what is malformed is counted by line."""
         path = self.files[0]
         ids: set[str] = set()
         for number, raw in _lines(path):
-            drops.seen()
-            where = f"{path.name}:{number}"
-            try:
+            with drops.dialogue(f"{path.name}:{number}"):
                 id, messages = _dialogue(parse_object(raw))
                 if id in ids:
                     raise Malformed("duplicate id", f"got the id {id!r} again, expected another one on every line")
-            except Malformed as error:
-                drops.add(error.reason, f"{where}: {error}")
-                continue
-            ids.add(id)
-            dialogue = two_people(id, messages, "jsonl", drops, where)
-            if dialogue is not None:
-                yield dialogue
+                ids.add(id)
+                yield two_people(id, messages, "jsonl")
 
     def profiles(self) -> Iterator[Profile]:
-        """Yields the profiles in the order of the lines; ValueError names the line that is malformed."""
         if self.profiles_path is None:
             return
         path = self.files[1]

@@ -1,6 +1,6 @@
 """PERSONA-CHAT: English small talk between crowd workers who were each given a persona.
 
-In: text files as ParlAI writes them. Every line begins with its number, which restarts at 1 with each
+The text files are as ParlAI writes them. Every line begins with its number, which restarts at 1 with each
 dialogue; the two texts of a turn are separated by a tab (written <TAB> here):
 
     1 your persona: i like to ski.
@@ -47,7 +47,6 @@ class PersonaChat(Corpus):
 
     @property
     def files(self) -> list[Path]:
-        """The one file, or the text files of the directory by name."""
         files = sorted(self.path.glob("*.txt")) if self.path.is_dir() else [self.path]
         if not files or not files[0].is_file():
             what = f"no *.txt in {self.path}" if self.path.is_dir() else f"{self.path} not found"
@@ -55,30 +54,21 @@ class PersonaChat(Corpus):
         return files
 
     def dialogues(self, drops: Drops) -> Iterator[Dialogue]:
-        """Yields each dialogue where it is first told; what is malformed is counted by line."""
         whole: set[tuple[str, ...]] = set()
         without_last: set[tuple[str, ...]] = set()
-        for path, id, lines in self._episodes():
-            drops.seen()
-            try:
+        for id, lines in self._episodes():
+            with drops.dialogue(id):
                 messages, _ = _parse(id, lines)
-            except Malformed as error:
-                drops.add(error.reason, f"{path.name}:{error}")
-                continue
-            dialogue = two_people(id, messages, "persona_chat", drops)
-            if dialogue is None:
-                continue
-            texts = tuple(turn.text for turn in dialogue.turns)
-            if texts in whole or texts in without_last or texts[:-1] in whole:
-                drops.add("an earlier dialogue told again", id)
-                continue
-            whole.add(texts)
-            without_last.add(texts[:-1])
-            yield dialogue
+                dialogue = two_people(id, messages, "persona_chat")
+                texts = tuple(turn.text for turn in dialogue.turns)
+                if texts in whole or texts in without_last or texts[:-1] in whole:
+                    raise Malformed("an earlier dialogue told again")
+                whole.add(texts)
+                without_last.add(texts[:-1])
+                yield dialogue
 
     def profiles(self) -> Iterator[Profile]:
-        """Yields the personas of every dialogue, one profile for each side that has one."""
-        for _, id, lines in self._episodes():
+        for id, lines in self._episodes():
             try:
                 _, personas = _parse(id, lines)
             except Malformed:
@@ -86,11 +76,11 @@ class PersonaChat(Corpus):
             for side, sentences in personas.items():
                 yield persona_of(f"{id}:{side}", sentences)
 
-    def _episodes(self) -> Iterator[tuple[Path, str, list[tuple[int, bytes]]]]:
-        """Yields the file, the id and the numbered lines of one dialogue after the other."""
+    def _episodes(self) -> Iterator[tuple[str, list[tuple[int, bytes]]]]:
+        """Yields the id and the numbered lines of each dialogue."""
         for path in self.files:
             for ordinal, lines in enumerate(_split(path), start=1):
-                yield path, f"{path.name}:{ordinal}", lines
+                yield f"{path.name}:{ordinal}", lines
 
 
 def _split(path: Path) -> Iterator[list[tuple[int, bytes]]]:
@@ -118,7 +108,9 @@ def _parse(id: str, lines: list[tuple[int, bytes]]) -> tuple[list[Turn], dict[st
             continue
         partner, tab, rest = text.partition("\t")
         if not tab:
-            raise Malformed("no reply", f"{line}: got no tab, expected the partner's utterance, a tab and the reply")
+            raise Malformed(
+                "no reply", f"line {line}: got no tab, expected the partner's utterance, a tab and the reply"
+            )
         messages.append(Turn(f"{id}:partner", "" if partner == SILENCE else partner))
         messages.append(Turn(f"{id}:self", rest.partition("\t")[0]))
     return messages, personas
@@ -129,9 +121,9 @@ def _text(line: int, raw: bytes, expected: int) -> str:
     try:
         text = raw.decode("utf-8-sig").strip("\r\n")
     except UnicodeDecodeError as error:
-        raise Malformed("not UTF-8", f"{line}: got {error.reason}, expected UTF-8") from None
+        raise Malformed("not UTF-8", f"line {line}: got {error.reason}, expected UTF-8") from None
     match = NUMBERED.fullmatch(text)
     if match is None or int(match[1]) != expected:
         got = "no number" if match is None else f"the number {match[1][:9]}"
-        raise Malformed("wrong line number", f"{line}: got {got} at the beginning of the line, expected {expected}")
+        raise Malformed("wrong line number", f"line {line}: got {got} at its beginning, expected {expected}")
     return match[2]

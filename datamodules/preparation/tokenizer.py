@@ -38,14 +38,9 @@ MODEL_FILE = "sentencepiece.model"
 
 
 def train_sentencepiece(texts: Iterable[str], vocabulary_size: int) -> bytes:
-    """Trains a unigram model with byte fallback; ids 0, 1, 2 are padding, end and unknown as in T5.
+    """Trains a unigram model with byte fallback and serialises it; ids 0, 1, 2 are padding, end and unknown as in T5.
 
-    Args:
-        texts: one turn each; only of the pre-training split.
-        vocabulary_size: pieces in all, markers and the 256 bytes included; fewer where the texts give fewer.
-
-    Returns:
-        The serialised SentencePiece model.
+    The vocabulary includes markers and the 256 bytes; it is smaller where the texts give fewer pieces.
     """
     import sentencepiece
 
@@ -128,12 +123,7 @@ def fast_encoder(directory: Path) -> Callable[[list[str]], list[list[int]]]:
 
 
 def copy_tokenizer(source: Path, directory: Path) -> Tokenizer:
-    """Takes over a tokenizer as it is, so that its fingerprint stays.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is none that this project has made: a special token is missing or has another id.
-    """
+    """Takes over a tokenizer as it is, so that its fingerprint stays; ValueError if this project has not made it."""
     tokenizer = load_tokenizer(source)
     wanted = (PAD, EOS, UNK, *MARKERS)
     found = {token: tokenizer.token_to_id(token) for token in wanted}

@@ -1,4 +1,4 @@
-"""Where profiles come from when many people's posts are prepared: the interface, and a table of declared profiles."""
+"""Where the profiles of the authors of posts come from: the interface, and a table of declared profiles."""
 
 from __future__ import annotations
 
@@ -30,28 +30,23 @@ NEEDED = {"user", "attribute", "value"}
 
 
 class ProfileSource(ABC):
-    """Gives profiles for the authors of a table of posts. Objects of it can be pickled."""
+    """Gives profiles for the authors of a table of posts; can be pickled."""
 
     @abstractmethod
     def infer(self, posts: pa.Table) -> pa.Table:
-        """Profiles of all who wrote one of the posts.
+        """Profiles of all who wrote one of the posts: `PROFILES`, sorted by user and attribute.
 
-        A profile depends on its own author's posts only: the same people in other tables, or rows in another order,
-        give the same rows.
+        A profile depends on its own author's posts only, in whatever order. An attribute without a row is unknown.
 
         Args:
-            posts: id, author, text, time, in any order, and `answered`, the text of the post that was replied to, null
-                where that is not known. All posts of each author are in the same table. What must not be evidence is
-                for the caller to leave out: the row of a post that is the response of a held-out pair, and its text
-                where it stands as `answered` of somebody else's post (null there).
-
-        Returns:
-            `PROFILES`, sorted by user and attribute. An attribute without a row is unknown.
+            posts: id, author, text, time, and `answered`, the text of the post that was replied to, null where that is
+                not known. All posts of an author are in the same table. The caller leaves out what must not be
+                evidence: the response of a held-out pair, also where it stands as `answered`.
         """
 
     @abstractmethod
     def check(self) -> None:
-        """Raises what `infer` would raise, whatever the posts: called once, before many tables are given to it."""
+        """Raises what `infer` would raise, whatever the posts."""
 
     @abstractmethod
     def fingerprint(self) -> str:
@@ -110,12 +105,10 @@ class DeclaredProfiles(ProfileSource):
     def _parquet(self, users: pa.Array) -> pa.Table:
         dataset = self._dataset()
         names = [name for name in ("user", "attribute", "value", "origin") if name in dataset.schema.names]
-        # Fragment by fragment as they come: what is filtered out never piles up.
-        scanner = dataset.scanner(
-            columns=names, filter=ds.field("user").cast(pa.string()).isin(users.cast(pa.string())), use_threads=False
-        )
-        rows = scanner.to_table()
-        rows = pa.table({name: rows[name].cast(pa.string()) for name in names})
+        is_wanted = ds.field("user").cast(pa.string()).isin(users)
+        # One thread: what is filtered out never piles up.
+        rows = dataset.to_table(names, is_wanted, use_threads=False)
+        rows = rows.cast(pa.schema(dict.fromkeys(names, pa.string())))
         return rows if "origin" in names else rows.append_column("origin", pa.nulls(len(rows), pa.string()))
 
     def _lines(self, users: pa.Array) -> pa.Table:

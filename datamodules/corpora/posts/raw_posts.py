@@ -8,7 +8,8 @@ and both give the same values, so it does not matter how lines are cut into bloc
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,7 @@ RAW = pa.schema(
     }
 )
 KINDS = {"string": pa.string(), "integer": pa.int64(), "number": pa.float64(), "boolean": pa.bool_()}
+KIND_OF = {str: "string", bool: "boolean", int: "integer", float: "number", dict: "an object", list: "a list"}
 ALLOWED = {  # kinds of JSON values, by field
     **dict.fromkeys(("id", "author", "in_reply_to"), ("string", "integer")),
     **dict.fromkeys(("text", "lang"), ("string",)),
@@ -41,6 +43,7 @@ ALLOWED = {  # kinds of JSON values, by field
     "repost": ("string", "boolean", "integer"),
 }
 NO = ("", "0", "false")  # a repost is none if its field says so
+SURROGATE = re.compile("[\ud800-\udfff]")
 FEW_LINES = 32
 BLANK = b" \t\r\n"
 
@@ -91,12 +94,14 @@ def value_at(record: Any, path: tuple[str, ...]) -> Any:
     return record
 
 
-class JsonLines:
-    """Parses blocks of whole lines of one file.
+def column_at(batch: pa.RecordBatch, path: Sequence[str]) -> pa.Array:
+    """The column to which these names lead, through structs."""
+    first, *rest = path
+    return pc.struct_field(batch[first], rest) if rest else batch[first]
 
-    Args:
-        fields: what the fields are called.
-    """
+
+class JsonLines:
+    """Parses blocks of whole lines of one file."""
 
     def __init__(self, fields: Fields) -> None:
         self.paths = fields.paths
@@ -140,7 +145,8 @@ class JsonLines:
             table.validate(full=True)
         except pa.ArrowInvalid:
             return None
-        return raw_table({field: _column(table, path) for field, path in self.paths.items()}, table.num_rows)
+        batch = table.combine_chunks().to_batches()[0]
+        return raw_table({field: column_at(batch, path) for field, path in self.paths.items()}, batch.num_rows)
 
     def _schema(self) -> pa.Schema:
         tree: dict[str, Any] = {}
@@ -163,10 +169,8 @@ class JsonLines:
                         found.setdefault(field, kind)
             except (ValueError, RecursionError):  # Malformed is a ValueError
                 continue
-        kinds = {**self.kinds, **found}
-        is_new = kinds != self.kinds
-        self.kinds = kinds
-        return is_new
+        before, self.kinds = self.kinds, {**self.kinds, **found}
+        return self.kinds != before
 
     def _one_by_one(self, data: bytes, file: str, start: int, reasons: Reasons) -> Iterable[pa.Table]:
         rows: list[dict[str, Any]] = []
@@ -206,7 +210,7 @@ def row_of(record: Any, paths: dict[str, tuple[str, ...]]) -> dict[str, Any]:
         if kind is not None and kind not in ALLOWED[field]:
             name = ".".join(path)
             raise Malformed("wrong type", f"got {kind} for {name}, expected {' or '.join(ALLOWED[field])}")
-        if kind == "string" and not _is_unicode(value):
+        if kind == "string" and SURROGATE.search(value):
             raise Malformed("not UTF-8", f"got half a surrogate pair in {'.'.join(path)}")
         row[field] = str(value) if kind in ("integer", "boolean") else value
     return row
@@ -214,24 +218,13 @@ def row_of(record: Any, paths: dict[str, tuple[str, ...]]) -> dict[str, Any]:
 
 def table_of_rows(rows: list[dict[str, Any]]) -> pa.Table:
     """A table of `RAW` of what `row_of` gives, where a time may be a string here and a number there."""
-    columns = {field: pa.array([row.get(field) for row in rows], pa.string()) for field in ALLOWED if field != "time"}
     times = [row.get("time") for row in rows]
-    table = raw_table(
-        {**columns, "time": pa.array([t if isinstance(t, str) else None for t in times], pa.string())}, len(rows)
-    )
-    numbers, bad = milliseconds(pa.array([None if isinstance(t, str) else t for t in times], pa.float64()))
-    table = table.set_column(
-        RAW.get_field_index("time"), RAW.field("time"), pc.coalesce(table["time"], numbers.cast(TIME))
-    )
-    return table.set_column(RAW.get_field_index("bad_time"), RAW.field("bad_time"), pc.or_(table["bad_time"], bad))
-
-
-def _is_unicode(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    columns = {field: pa.array([row.get(field) for row in rows], pa.string()) for field in ALLOWED if field != "time"}
+    columns["time"] = pa.array([time if isinstance(time, str) else None for time in times], pa.string())
+    table = raw_table(columns, len(rows))
+    numbers, bad = milliseconds(pa.array([None if isinstance(time, str) else time for time in times], pa.float64()))
+    both = {"time": pc.coalesce(table["time"], numbers.cast(TIME)), "bad_time": pc.or_(table["bad_time"], bad)}
+    return pa.table([both.get(name, table[name]) for name in RAW.names], schema=RAW)
 
 
 def raw_table(columns: dict[str, pa.Array], num_rows: int) -> pa.Table:
@@ -258,22 +251,10 @@ def _is_one_a_line(data: bytes) -> bool:
 
 
 def _kind(field: str, value: Any) -> str | None:
-    if value is None:
-        return None
-    kind = {str: "string", bool: "boolean", int: "integer", float: "number", dict: "an object"}.get(
-        type(value), "a list"
-    )
+    kind = KIND_OF.get(type(value))
     return "number" if kind == "integer" and field == "time" else kind
 
 
 def _struct(tree: dict[str, Any]) -> Iterable[pa.Field]:
     for name, node in tree.items():
         yield pa.field(name, pa.struct(list(_struct(node))) if isinstance(node, dict) else node)
-
-
-def _column(table: pa.Table, path: tuple[str, ...]) -> pa.Array:
-    """The column to which these names lead."""
-    column = table[path[0]].combine_chunks()
-    for name in path[1:]:
-        column = pc.struct_field(column, name)
-    return column

@@ -20,11 +20,7 @@ def damaged_parts(output: Path, manifest: dict[str, Any], verify: bool) -> list[
 
 
 def rewrite_parts(output: Path, manifest: dict[str, Any], damaged: Iterable[int]) -> None:
-    """Rewrites parts from `pairs/`.
-
-    Raises:
-        ValueError: what is in `pairs/` does not give the part that the manifest describes.
-    """
+    """Rewrites parts from `pairs/`; ValueError if they do not give the part that the manifest describes."""
     parts = Parts(*manifest["num_parts"])
     for part in damaged:
         path, expected = _described(output, manifest, parts, part)

@@ -23,17 +23,10 @@ OPTIONS = ipc.IpcWriteOptions(compression="lz4")
 
 
 def hash_strings(column: pa.ChunkedArray | pa.Array, seed: int = 0) -> np.ndarray:
-    """A 64-bit hash of each string's bytes, the same in every process, on every machine and in every release.
+    """(rows,) uint64 hashes of strings without nulls, the same in every process, on every machine and in every release.
 
     The sum of the bytes, each times a random odd number of its place, and of the length, mixed by splitmix64. Two
     different strings meet with a probability of about 2^-64.
-
-    Args:
-        column: strings without nulls.
-        seed: another seed, another hash.
-
-    Returns:
-        (rows,) uint64.
     """
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
     return np.concatenate([_hash_chunk(chunk, seed) for chunk in chunks] or [np.empty(0, dtype=np.uint64)])
@@ -76,22 +69,13 @@ def hash_of_both(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def share_of(hashes: np.ndarray, number: int) -> np.ndarray:
-    """Which of `number` equal parts of all hashes each one is in: parts in order are hashes in order.
-
-    Of the upper 32 bits, so `number` is below 2^32.
-    """
+    """Which of `number` (below 2^32) equal parts of all hashes each one is in: parts in order are hashes in order."""
     return ((hashes >> np.uint64(32)) * np.uint64(number) >> np.uint64(32)).astype(np.int64)
 
 
 @contextmanager
 def shuffle_file(path: Path, schema: pa.Schema, num_buckets: int) -> Iterator[ShuffleWriter]:
-    """A writer for one shuffle file, which gets its name when it is complete.
-
-    Args:
-        path: the file; two processes may write it at once, if an engine repeats a task.
-        schema: its columns.
-        num_buckets: buckets of the shuffle.
-    """
+    """A writer for one shuffle file, which gets its name when it is complete; two processes may write it at once."""
     with replacing(path, shared=True) as partial, ipc.new_file(str(partial), schema, options=OPTIONS) as file:
         writer = ShuffleWriter(file, schema, num_buckets, path.name)
         yield writer
@@ -130,10 +114,7 @@ class ShuffleWriter:
             batches = table.slice(start, stop - start).to_batches() if stop > start else []
             if len(batches) > 1:  # only where one column alone has 2 GiB of text
                 raise ValueError(f"{self.name}: {stop - start} rows do not fit a record batch; use more buckets")
-            self._file.write_batch(batches[0] if batches else self._empty())
-
-    def _empty(self) -> pa.RecordBatch:
-        return pa.RecordBatch.from_arrays([pa.array([], type=field.type) for field in self.schema], schema=self.schema)
+            self._file.write_batch(batches[0] if batches else pa.RecordBatch.from_pylist([], self.schema))
 
 
 def read_bucket(paths: Iterable[Path], bucket: int, num_buckets: int, schema: pa.Schema) -> pa.Table:

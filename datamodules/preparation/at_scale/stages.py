@@ -47,18 +47,7 @@ HELD_OUT = pa.schema({"author": pa.string(), "id": pa.string()})
 
 @dataclass(frozen=True)
 class Job:
-    """What every task knows.
-
-    Args:
-        posts: the corpus.
-        opted_out: ids of people who asked to be left out.
-        directory: where everything is written.
-        num_buckets: buckets of each shuffle.
-        max_context_turns: as in `Preparation`.
-        max_turn_tokens: as in `Preparation`.
-        held_out_share: share of the dialogues that is validation.
-        seed: of what is held out.
-    """
+    """What every task knows; `num_buckets` is of each shuffle, `held_out_share` and `seed` are of the dialogues."""
 
     posts: Posts
     opted_out: frozenset[str]
@@ -69,19 +58,14 @@ class Job:
     held_out_share: float
     seed: int
 
-    def files(self, name: str) -> list[Path]:
-        """The shuffle files that a stage has written."""
-        return sorted((self.directory / name).glob("*.arrow"))
-
     def writer(
         self, name: str, task: int, columns: pa.Schema, num_buckets: int | None = None
     ) -> AbstractContextManager[ShuffleWriter]:
-        """A writer for the shuffle file of one task."""
         return shuffle_file(self.directory / name / f"{task:06d}.arrow", columns, num_buckets or self.num_buckets)
 
     def read(self, name: str, bucket: int, columns: pa.Schema) -> pa.Table:
         """One bucket of what a stage has written."""
-        return read_bucket(self.files(name), bucket, self.num_buckets, columns)
+        return read_bucket(sorted((self.directory / name).glob("*.arrow")), bucket, self.num_buckets, columns)
 
     def bucket_of(self, column: pa.ChunkedArray) -> np.ndarray:
         """(rows,) the bucket of each string."""

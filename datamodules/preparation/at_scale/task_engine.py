@@ -43,7 +43,7 @@ AGAIN = "The same command goes on where this one stopped"
 
 
 class StageFailed(ValueError):
-    """A stage could not be finished for a reason that lies in the machine; the same command goes on with it."""
+    """A stage could not be finished for a reason that lies in the machine; the same command resumes it."""
 
 
 class Engine:
@@ -52,10 +52,7 @@ class Engine:
     Args:
         runner: `native` for processes of this machine, `ray` for those of a Ray cluster.
         num_workers: tasks at once.
-        address: of a Ray cluster that is running; None starts one here, of `num_workers` processors.
-
-    Raises:
-        ValueError: what is needed is not installed, or an address is given without a cluster's being asked for.
+        address: of a running Ray cluster; None starts one here, of `num_workers` processors.
     """
 
     def __init__(self, runner: Literal["native", "ray"], num_workers: int, address: str | None = None) -> None:
@@ -85,13 +82,9 @@ class Engine:
     def run(
         self, name: str, function: Callable[[Any], dict[str, Any]], tasks: Sequence[Any], directory: Path
     ) -> list[dict[str, Any]]:
-        """Calls `function(task)` for every task that has no result yet.
+        """Calls `function(task)` for every task without a result in `directory/name/<number of the task>.json`.
 
-        Args:
-            name: of the stage; its results are in `directory/name/<number of the task>.json`.
-            function: can be pickled, and returns what JSON can hold.
-            tasks: can be pickled; they must be the same ones in the same order when a run goes on.
-            directory: of the results.
+        Function and tasks can be pickled; the tasks are the same ones in the same order when a run resumes.
 
         Returns:
             The results in the order of the tasks.

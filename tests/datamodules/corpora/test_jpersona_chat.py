@@ -86,14 +86,14 @@ def test_personas_are_profiles(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "reason", "where"),
     [
-        ([[3, "PP3", "C", "え"]], "unknown speaker", "対話 row 7: got 'C' for the speaker, expected A or B"),
+        ([[3, "PP3", "C", "え"]], "unknown speaker", "3:PP3: 対話 row 7: got 'C' for the speaker, expected A or B"),
         (
             [[3, "PP3", "A", "え"], [3, "PP3", None, "お"]],
             "unknown speaker",
-            "対話 row 8: got '' for the speaker, expected A or B",
+            "3:PP3: 対話 row 8: got '' for the speaker, expected A or B",
         ),
-        ([[3, None, "A", "え"]], "no dialogue", "対話 row 7: got No '3' and ペルソナID '', expected both"),
-        ([[1, "PP1", "A", "え"]], "duplicate id", "対話 dialogue 1:PP1: got more rows later, expected them together"),
+        ([[3, None, "A", "え"]], "no dialogue", "3:: 対話 row 7: got No '3' and ペルソナID '', expected both"),
+        ([[1, "PP1", "A", "え"]], "duplicate id", "1:PP1: 対話: got more rows later, expected them together"),
         ([[3, "PP3", "A", "え"]], "one person only", "3:PP3"),
         ([[3, "PP3", "A", None]], "no text", "3:PP3"),
     ],

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from datamodules.corpora.records import Corpus, Dialogue, Drops, Turn, merge_turns, two_people
+from datamodules.corpora.records import Corpus, Dialogue, Drops, Malformed, Turn, merge_turns, two_people
 
 MORNING, NOON = datetime(2024, 5, 1, 8), datetime(2024, 5, 1, 12)
 
@@ -30,10 +30,8 @@ def test_merge_turns_without_text_has_the_time_of_the_first_message_with_text() 
 
 
 def test_two_people_make_a_dialogue() -> None:
-    drops = Drops()
-    dialogue = two_people("7", [Turn("a", "hi"), Turn("b", "ho"), Turn("a", "hm")], "here", drops)
-    assert dialogue == Dialogue("7", (Turn("a", "hi"), Turn("b", "ho"), Turn("a", "hm")), "here")
-    assert drops.reasons.total() == 0
+    turns = (Turn("a", "hi"), Turn("b", "ho"), Turn("a", "hm"))
+    assert two_people("7", turns, "here") == Dialogue("7", turns, "here")
 
 
 @pytest.mark.parametrize(
@@ -47,35 +45,32 @@ def test_two_people_make_a_dialogue() -> None:
 )
 def test_other_numbers_of_people_are_counted(speakers: str, text: str, reason: str) -> None:
     drops = Drops()
-    assert two_people("7", [Turn(speaker, text) for speaker in speakers], "here", drops) is None
-    assert drops.reasons == {reason: 1}
-    assert drops.reasons.examples == {reason: ["7"]}
+    with drops.dialogue("mine.jsonl:3"):
+        two_people("7", [Turn(speaker, text) for speaker in speakers], "here")
+    assert (drops.num_seen, drops.reasons.examples) == (1, {reason: ["mine.jsonl:3"]})
 
 
-def test_the_account_names_the_place_if_there_is_a_better_one_than_the_id() -> None:
-    drops = Drops()
-    two_people("7", [], "here", drops, "mine.jsonl:3")
-    assert drops.reasons.examples == {"no text": ["mine.jsonl:3"]}
+def drop(drops: Drops, reason: str, where: str, detail: str = "") -> None:
+    with drops.dialogue(where):
+        raise Malformed(reason, detail)
 
 
 def test_drops_keep_all_counts_and_three_examples() -> None:
     drops = Drops()
     for number in range(5):
-        drops.add("no text", f"f:{number}")
-    drops.add("rare")
-    assert str(drops) == "             5 no text (such as f:0; f:1; f:2)\n             1 rare"
+        drop(drops, "no text", f"f:{number}")
+    drop(drops, "rare", "f:5", "got 1")
+    assert str(drops) == "             5 no text (such as f:0; f:1; f:2)\n             1 rare (such as f:5: got 1)"
     assert str(Drops()) == "  nothing dropped"
 
 
 def test_stop_above_allows_the_share_and_no_more() -> None:
-    drops = Drops()
-    for _ in range(10):
-        drops.seen()
-    drops.add("no text", "f:1")
+    drops = Drops(num_seen=9)
+    drop(drops, "no text", "f:1")
     drops.stop_above(0.1)
-    drops.add("no text", "f:2")
+    drop(drops, "no text", "f:2")
     with pytest.raises(
-        ValueError, match=r"2 of 10 dialogues would be dropped.*share 0\.1:\n.*f:1; f:2.*\n.*max_dropped"
+        ValueError, match=r"2 of 11 dialogues would be dropped.*share 0\.1:\n.*f:1; f:2.*\n.*max_dropped"
     ):
         drops.stop_above(0.1)
 

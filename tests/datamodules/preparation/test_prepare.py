@@ -21,6 +21,7 @@ from tokenizers import Tokenizer
 
 from artefacts.manifest import num_pairs, read_manifest
 from datamodules.corpora import Corpus, Dialogue, Drops, Jsonl, Turn
+from datamodules.corpora.records import Malformed
 from datamodules.preparation.run import prepare
 from datamodules.preparation.settings import Preparation
 from datamodules.preparation.splits import SplitRule
@@ -43,11 +44,10 @@ class Listed(Corpus):
 
     def dialogues(self, drops: Drops) -> Iterator[Dialogue]:
         for number in range(self.num_dropped):
-            drops.seen()
-            drops.add("no text", f"line {number}")
-        for dialogue in self.listed:
-            drops.seen()
-            yield dialogue
+            with drops.dialogue(f"line {number}"):
+                raise Malformed("no text")
+        drops.num_seen += len(self.listed)
+        yield from self.listed
 
 
 def dialogue(id: str, *texts: str) -> Dialogue:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,32 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from datamodules.corpora import Corpus, Dialogue, Drops, Turn
+from datamodules.corpora import Corpus, Drops
 from datamodules.preparation import shards
-from datamodules.preparation.pairs import reply_pairs
 from datamodules.preparation.settings import Preparation
-from datamodules.preparation.shards import schema, shard_row, write_shards
+from datamodules.preparation.shards import schema, write_shards
 from datamodules.preparation.tokenizer import load_tokenizer
 from datamodules.shards.reader import ShardReader
-
-TIME = datetime(2024, 3, 1, 7, 30, tzinfo=UTC)
-
-
-def test_a_row_written_by_hand() -> None:
-    dialogue = Dialogue("d", (Turn("ada", ""), Turn("ben", ""), Turn("ada", ""), Turn("ben", "", TIME)), "invented")
-    pair = list(reply_pairs(dialogue, None, max_context_turns=2))[-1]
-    assert shard_row(pair, [[7], [8, 9], [10, 11, 12], [13]], ["ada", "ben", "ada", "ben"]) == {
-        "pair_id": pair.id,
-        "dialogue_id": "d",
-        "position": 3,
-        "speaker": "ben",
-        "partner": "ada",
-        "context_ids": [8, 9, 10, 11, 12],
-        "context_lengths": [2, 3],
-        "context_speakers": [0, 1],
-        "response_ids": [13],
-        "time": TIME,
-    }
 
 
 @pytest.mark.parametrize(("vocabulary_size", "ids"), [(65_536, pa.uint16()), (65_537, pa.uint32())])
