@@ -77,7 +77,7 @@ class Jsonl(Corpus):
     def dialogues(self, drops: Drops) -> Iterator[Dialogue]:
         path = self.files[0]
         ids: set[str] = set()
-        for number, raw in _lines(path):
+        for number, raw in numbered_lines(path):
             with drops.dialogue(f"{path.name}:{number}"):
                 id, messages = _dialogue(parse_object(raw))
                 if id in ids:
@@ -90,7 +90,7 @@ class Jsonl(Corpus):
             return
         path = self.files[1]
         known: set[tuple[str, str]] = set()
-        for number, raw in _lines(path):
+        for number, raw in numbered_lines(path):
             try:
                 profile = _profile(parse_object(raw))
                 if (profile.user, profile.origin) in known:
@@ -136,7 +136,8 @@ def take(record: dict[str, Any], key: str, kind: type[T], within: str = "", may_
     return value
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yields the number and the bytes of each line that is not blank."""
     with path.open("rb") as file:
         yield from ((number, raw) for number, raw in enumerate(file, start=1) if raw.strip())
 

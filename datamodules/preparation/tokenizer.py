@@ -1,8 +1,8 @@
 """The tokenizer: SentencePiece unigram, trained once, kept as a directory that `AutoTokenizer.from_pretrained` loads.
 
-SentencePiece trains five times faster and in a fifth of the memory of `tokenizers`, and only it can
-learn with byte fallback; the converted file gives the same ids. The class `T5Tokenizer` is avoided:
-it switches byte fallback off. Neither tokenizer nor vocabulary is stated in the paper.
+SentencePiece trains five times faster and in a fifth of the memory of `tokenizers`, and only it can learn with byte
+fallback; the converted file gives the same ids. The class `T5Tokenizer` is avoided: it switches byte fallback off.
+Neither tokenizer nor vocabulary is stated in the paper.
 """
 
 from __future__ import annotations
@@ -31,9 +31,7 @@ LOOKS_SPECIAL = re.compile(
     f"<(?={'|'.join(re.escape(token[1:]) for token in (PAD, EOS, UNK, *MARKERS))}|0x[0-9A-F]{{2}}>)"
 )
 
-# SentencePiece's result depends on how many threads share its sums, so the number is part of the recipe.
-NUM_TRAINING_THREADS = 4
-
+NUM_TRAINING_THREADS = 4  # part of the recipe: they share the sums of SentencePiece
 MODEL_FILE = "sentencepiece.model"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from artefacts.fingerprints import sha256_of_files
+from datamodules.corpora.jsonl import numbered_lines, parse_object, take
+from datamodules.corpora.records import Malformed
 
 PROFILES = pa.schema(
     [
@@ -26,7 +27,7 @@ PROFILES = pa.schema(
 )
 """Rows of `profiles.parquet`, as `callbacks.ProfileWriter` writes them."""
 
-NEEDED = {"user", "attribute", "value"}
+NEEDED = ("user", "attribute", "value")
 
 
 class ProfileSource(ABC):
@@ -72,7 +73,7 @@ class DeclaredProfiles(ProfileSource):
         rows = rows.sort_by([("user", "ascending"), ("attribute", "ascending")])
         self._require_one_value(rows)
         columns = {
-            **{name: rows[name] for name in ("user", "attribute", "value")},
+            **{name: rows[name] for name in NEEDED},
             "posterior": pa.repeat(1.0, len(rows)),
             "num_chunks": pa.repeat(0, len(rows)),  # no posts were looked at
             "is_short": pa.repeat(False, len(rows)),
@@ -98,13 +99,13 @@ class DeclaredProfiles(ProfileSource):
             table = ds.dataset(self.path, format="parquet")
         except (pa.ArrowInvalid, OSError) as error:
             raise ValueError(f"{self.path} is neither Parquet nor .jsonl, or is damaged ({error})") from None
-        if missing := sorted(NEEDED - set(table.schema.names)):
+        if missing := sorted(set(NEEDED) - set(table.schema.names)):
             raise ValueError(f"{self.path} lacks the columns {missing}; it has {table.schema.names}")
         return table
 
     def _parquet(self, users: pa.Array) -> pa.Table:
         dataset = self._dataset()
-        names = [name for name in ("user", "attribute", "value", "origin") if name in dataset.schema.names]
+        names = [name for name in (*NEEDED, "origin") if name in dataset.schema.names]
         is_wanted = ds.field("user").cast(pa.string()).isin(users)
         # One thread: what is filtered out never piles up.
         rows = dataset.to_table(names, is_wanted, use_threads=False)
@@ -114,24 +115,17 @@ class DeclaredProfiles(ProfileSource):
     def _lines(self, users: pa.Array) -> pa.Table:
         wanted = set(users.to_pylist())
         rows = [entry for entry in self._entries() if entry["user"] in wanted]
-        return pa.Table.from_pylist(rows, pa.schema([(name, pa.string()) for name in (*sorted(NEEDED), "origin")]))
+        return pa.Table.from_pylist(rows, pa.schema([(name, pa.string()) for name in (*NEEDED, "origin")]))
 
     def _entries(self) -> Iterator[dict[str, str]]:
-        with self.path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    entry = json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise ValueError(f"{self.path}, line {number}: {error}") from None
-                if not isinstance(entry, dict) or not all(isinstance(entry.get(name), str) for name in NEEDED):
-                    keys = sorted(entry) if isinstance(entry, dict) else type(entry).__name__
-                    raise ValueError(
-                        f"{self.path}, line {number}: expected the texts {sorted(NEEDED)} and if wanted origin, got "
-                        f"{keys}"
-                    )
-                yield entry
+        for number, raw in numbered_lines(self.path):
+            try:
+                entry = parse_object(raw)
+                for name in NEEDED:
+                    take(entry, name, str, may_be_empty=True)
+            except Malformed as error:
+                raise ValueError(f"{self.path}, line {number}: {error}") from None
+            yield entry
 
     def _require_one_value(self, rows: pa.Table) -> None:
         """ValueError if a user has an attribute twice."""

@@ -199,8 +199,8 @@ class JsonLines:
         return row_of(record, self.paths)
 
 
-def row_of(record: Any, paths: dict[str, tuple[str, ...]]) -> dict[str, Any]:
-    """The values of the fields in what Python's parser gives; Malformed if one is of no kind for its field."""
+def row_of(record: Any, paths: dict[str, tuple[str, ...]]) -> dict[str, str | None]:
+    """The values of the fields as strings; Malformed if one is of no kind for its field."""
     if not isinstance(record, dict):
         raise Malformed("wrong type", "got a JSON value that is no object, expected one object a line")
     row = {}
@@ -212,19 +212,13 @@ def row_of(record: Any, paths: dict[str, tuple[str, ...]]) -> dict[str, Any]:
             raise Malformed("wrong type", f"got {kind} for {name}, expected {' or '.join(ALLOWED[field])}")
         if kind == "string" and SURROGATE.search(value):
             raise Malformed("not UTF-8", f"got half a surrogate pair in {'.'.join(path)}")
-        row[field] = str(value) if kind in ("integer", "boolean") else value
+        row[field] = f"{value:.6f}" if isinstance(value, float) else None if value is None else str(value)
     return row
 
 
-def table_of_rows(rows: list[dict[str, Any]]) -> pa.Table:
-    """A table of `RAW` of what `row_of` gives, where a time may be a string here and a number there."""
-    times = [row.get("time") for row in rows]
-    columns = {field: pa.array([row.get(field) for row in rows], pa.string()) for field in ALLOWED if field != "time"}
-    columns["time"] = pa.array([time if isinstance(time, str) else None for time in times], pa.string())
-    table = raw_table(columns, len(rows))
-    numbers, bad = milliseconds(pa.array([None if isinstance(time, str) else time for time in times], pa.float64()))
-    both = {"time": pc.coalesce(table["time"], numbers.cast(TIME)), "bad_time": pc.or_(table["bad_time"], bad)}
-    return pa.table([both.get(name, table[name]) for name in RAW.names], schema=RAW)
+def table_of_rows(rows: list[dict[str, str | None]]) -> pa.Table:
+    """A table of `RAW` of what `row_of` gives."""
+    return raw_table({field: pa.array([row.get(field) for row in rows], pa.string()) for field in ALLOWED}, len(rows))
 
 
 def raw_table(columns: dict[str, pa.Array], num_rows: int) -> pa.Table:

@@ -237,6 +237,8 @@ def _names(record: dict[str, Any], depth: int = 2) -> Iterator[str]:
 
 
 def _without(opted_out: frozenset[str], raw: pa.Table, reasons: Reasons) -> pa.Table:
+    if not opted_out:
+        return raw
     here = [author for author in raw["author"].unique().to_pylist() if author and author.strip() in opted_out]
     kept = raw.filter(pc.invert(pc.is_in(raw["author"], value_set=pa.array(here, pa.string()))))
     reasons.add(OPTED_OUT, raw.num_rows - kept.num_rows)

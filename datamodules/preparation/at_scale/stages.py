@@ -15,7 +15,6 @@ A task that is run twice writes the same files, so that an engine may repeat it 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
@@ -41,7 +40,6 @@ from .shuffle import ShuffleWriter, hash_strings, read_bucket, share_of, shuffle
 
 SAMPLE_SEED, SPLIT_SEED = 2, 3
 TEXTS_AT_ONCE = 20_000
-Encode = Callable[[list[str]], list[list[int]]]
 HELD_OUT = pa.schema({"author": pa.string(), "id": pa.string()})
 
 
@@ -131,7 +129,7 @@ def clean_authors(job: Job, sample_share: float, bucket: int) -> dict[str, Any]:
 def tokenise(job: Job, bucket: int) -> dict[str, Any]:
     """Puts ids in the place of texts, once for each post, and sends posts to where they may be answered and answer."""
     posts = job.authors(bucket)
-    columns, encode = _tokens(job)
+    columns, encode = token_columns(_vocabulary_size(job.tokenizer)), _encoder(job.tokenizer)
     counts = {"posts": posts.num_rows, "turns cut": 0}
     with (
         job.writer("by_id", bucket, _without(columns, "in_reply_to")) as by_id,
@@ -151,7 +149,7 @@ def tokenise(job: Job, bucket: int) -> dict[str, Any]:
 
 def join(job: Job, bucket: int) -> dict[str, Any]:
     """Puts replies beside the posts that they answer."""
-    columns, _ = _tokens(job)
+    columns = token_columns(_vocabulary_size(job.tokenizer))
     posts = job.read("by_id", bucket, _without(columns, "in_reply_to"))
     replies = job.read("replies", bucket, columns)
     edges, drops = join_replies(posts, replies)
@@ -211,7 +209,7 @@ def _write(table: pa.Table, path: Path) -> None:
 
 
 def _without(columns: pa.Schema, name: str) -> pa.Schema:
-    return pa.schema([field for field in columns if field.name != name])
+    return columns.remove(columns.get_field_index(name))
 
 
 @cache
@@ -219,13 +217,7 @@ def _vocabulary_size(tokenizer: Path) -> int:
     return load_tokenizer(tokenizer).get_vocab_size()
 
 
-@cache
-def _encoder(tokenizer: Path) -> Encode:
-    return fast_encoder(tokenizer)
-
-
-def _tokens(job: Job) -> tuple[pa.Schema, Encode]:
-    return token_columns(_vocabulary_size(job.tokenizer)), _encoder(job.tokenizer)
+_encoder = cache(fast_encoder)
 
 
 def _shard_columns(tokenizer: Path) -> pa.Schema:

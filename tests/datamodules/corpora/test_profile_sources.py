@@ -87,8 +87,8 @@ def test_what_is_wrong_is_said(tmp_path):
     with pytest.raises(ValueError, match=r"broken\.parquet is neither Parquet nor \.jsonl, or is damaged"):
         DeclaredProfiles(tmp_path / "broken.parquet").check()
     (tmp_path / "cut.jsonl").write_text('{"user": "ann", "attribute": "age", "value": "20s"}\n{"user": "b')
-    with pytest.raises(ValueError, match=r"cut\.jsonl, line 2: Unterminated string"):
+    with pytest.raises(ValueError, match=r"cut\.jsonl, line 2: got 'Unterminated string"):
         DeclaredProfiles(tmp_path / "cut.jsonl").infer(posts("ann"))
     lists = table(tmp_path / "lists.jsonl", [{"user": "ann", "attributes": {"age": "20s"}}])
-    with pytest.raises(ValueError, match=r"lists\.jsonl, line 1: expected the texts .* got \['attributes', 'user'\]"):
+    with pytest.raises(ValueError, match=r"lists\.jsonl, line 1: got no key attribute, expected a string"):
         lists.check()
