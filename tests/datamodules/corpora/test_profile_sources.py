@@ -24,19 +24,16 @@ def table(path: Path, rows=ROWS) -> DeclaredProfiles:
     if path.suffix == ".jsonl":
         path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "\n")
     elif path.suffix:
-        pq.write_table(pa.Table.from_pylist(rows, pa.schema(dict.fromkeys(names(rows), pa.large_string()))), path)
+        pq.write_table(pa.Table.from_pylist(rows, schema(rows, pa.large_string())), path)
     else:
         path.mkdir()
         for number, row in enumerate(rows):
-            pq.write_table(
-                pa.Table.from_pylist([row], pa.schema(dict.fromkeys(names(rows), pa.string()))),
-                path / f"{number}.parquet",
-            )
+            pq.write_table(pa.Table.from_pylist([row], schema(rows, pa.string())), path / f"{number}.parquet")
     return DeclaredProfiles(path)
 
 
-def names(rows):
-    return dict.fromkeys(name for row in rows for name in row)
+def schema(rows, kind) -> pa.Schema:
+    return pa.schema({name: kind for row in rows for name in row})
 
 
 def posts(*authors: str) -> pa.Table:

@@ -2,13 +2,13 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import FrozenInstanceError
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 
+from datamodules.corpora import ChitChat, JPersonaChat, Jsonl, PersonaChat, RealPersonaChat
 from datamodules.corpora.records import Corpus, Dialogue, Drops, Malformed, Turn, merge_turns, two_people
 
 MORNING, NOON = datetime(2024, 5, 1, 8), datetime(2024, 5, 1, 12)
@@ -23,9 +23,6 @@ def test_merge_turns_joins_one_persons_messages_and_keeps_the_first_time() -> No
         Turn("b", "yes", NOON),
     ]
     assert merge_turns(messages) == (Turn("a", "good morning sleep well? hello?", MORNING), Turn("b", "yes", NOON))
-
-
-def test_merge_turns_without_text_has_the_time_of_the_first_message_with_text() -> None:
     assert merge_turns([Turn("a", "", MORNING), Turn("a", "hi", NOON)]) == (Turn("a", "hi", NOON),)
 
 
@@ -76,19 +73,45 @@ def test_stop_above_allows_the_share_and_no_more() -> None:
 
 
 class Files(Corpus):
-    """A corpus of whatever files it is given."""
-
     def __init__(self, *paths: Path) -> None:
         self.paths = paths
 
     @property
     def files(self) -> list[Path]:
-        """The files."""
         return list(self.paths)
 
     def dialogues(self, drops: Drops) -> Iterator[Dialogue]:
-        """Yields nothing."""
         return iter(())
+
+
+@pytest.mark.parametrize(
+    ("corpus", "message"),
+    [
+        (
+            lambda path: ChitChat(path / "dataset.json"),
+            r"dataset\.json not found; it is part of the PyPI package chitchat",
+        ),
+        (lambda path: JPersonaChat(path / "no.xlsx"), r"no\.xlsx not found; .* https://github\.com/nttcslab"),
+        (
+            lambda path: Jsonl(path / "no.jsonl"),
+            r"no\.jsonl not found; it should be your own dialogues file in the schema",
+        ),
+        (lambda path: Jsonl(path / "a.json", path / "no.jsonl"), r"no\.jsonl .* your own profiles file in the schema"),
+        (lambda path: PersonaChat(path / "train.txt"), r"train\.txt not found; PERSONA-CHAT comes with ParlAI"),
+        (PersonaChat, r"no \*\.txt in .*; PERSONA-CHAT comes with ParlAI"),
+        (lambda path: RealPersonaChat(path / "no"), r"no .*dialogues/\*\.json found; RealPersonaChat comes from https"),
+        (RealPersonaChat, r"interlocutors\.json not found; RealPersonaChat comes from https"),
+    ],
+)
+def test_a_missing_file_says_where_it_comes_from(
+    tmp_path: Path, corpus: Callable[[Path], Corpus], message: str
+) -> None:
+    (tmp_path / "dialogues").mkdir()
+    for name in ("a.json", "dialogues/1.json"):
+        (tmp_path / name).touch()
+    for read in (lambda: list(corpus(tmp_path).dialogues(Drops())), lambda: corpus(tmp_path).fingerprint()):
+        with pytest.raises(FileNotFoundError, match=message):
+            read()
 
 
 def test_fingerprint_depends_on_names_and_contents_and_not_on_the_folder(tmp_path: Path) -> None:
@@ -101,11 +124,6 @@ def test_fingerprint_depends_on_names_and_contents_and_not_on_the_folder(tmp_pat
     assert first == copy
     assert len({first, renamed, changed}) == 3
     assert list(Files().profiles()) == []
-
-
-def test_records_are_frozen() -> None:
-    with pytest.raises(FrozenInstanceError):
-        Turn("a", "hi").text = "ho"  # type: ignore[misc]
 
 
 def test_importing_the_corpora_imports_neither_torch_nor_openpyxl() -> None:

@@ -25,17 +25,9 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 def posts(*rows):
     """(id, author, minute, ids, in_reply_to)"""
-    rows = [
-        {
-            "id": id,
-            "author": author,
-            "time": None if minute is None else START + timedelta(minutes=minute),
-            "ids": ids,
-            "in_reply_to": to,
-        }
-        for id, author, minute, ids, to in rows
-    ]
-    return pa.Table.from_pylist(rows, schema=COLUMNS)
+    ids, authors, minutes, *others = zip(*rows, strict=True)
+    times = [None if minute is None else START + timedelta(minutes=minute) for minute in minutes]
+    return pa.table([ids, authors, times, *others], schema=COLUMNS)
 
 
 def edges_of(table):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from pathlib import Path
@@ -102,17 +103,12 @@ def test_other_angle_brackets_stay_as_they_are(text: str) -> None:
     assert harmless(text) == text
 
 
-def test_training_is_repeatable(model: bytes) -> None:
+def test_training_is_repeatable_and_the_vocabulary_no_larger_than_asked(model: bytes, tokenizer: Tokenizer) -> None:
     assert train_sentencepiece(LEARNT, vocabulary_size=400) == model
-
-
-def test_the_vocabulary_is_no_larger_than_asked(tokenizer: Tokenizer) -> None:
     assert 7 + 256 < tokenizer.get_vocab_size() <= 400
 
 
 def test_the_fingerprint_is_that_of_the_file(directory: Path, tmp_path: Path) -> None:
-    import hashlib
-
     content = (directory / "tokenizer.json").read_bytes()
     assert tokenizer_fingerprint(directory) == hashlib.sha256(content).hexdigest()[:16]
     other = json.loads(content)
