@@ -8,13 +8,12 @@ Sugiyama et al., 2021; NTT publishes it at https://github.com/nttcslab/japanese-
 Terms: see the licence there; NTT publishes it for evaluation and verification.
 
 - The header row is found by the names of the columns; rows above it, empty rows and other columns are ignored.
-- Consecutive rows with the same `No` and the same `ペルソナID` are one dialogue. An empty cell in these
-  two columns means what the row above says, so a number that stands in a dialogue's first row only will
-  do; a new number without a `ペルソナID` is malformed.
-- A dialogue's id is `No:ペルソナID`. The corpus does not say who wrote. By default a speaker is a side of the
-  pair `ペルソナID`, such as `PP1:A`, who takes part in one dialogue. With `speaker: persona` it is the persona:
-  its authors count 100 personas in 5,000 dialogues of 61,793 turns, about 618 turns of each. It is called after
-  the first pair in the list that has these sentences, in this order.
+- Consecutive rows with the same `No` and the same `ペルソナID` are one dialogue. An empty cell in these two columns
+  means what the row above says; a new number without a `ペルソナID` is malformed.
+- A dialogue's id is `No:ペルソナID`. The corpus does not say who wrote. By default a speaker is a side of the pair
+  `ペルソナID`, such as `PP1:A`, who takes part in one dialogue. With `speaker: persona` it is the persona: its authors
+  count 100 personas in 5,000 dialogues of 61,793 turns, about 618 turns of each. It is called after the first pair in
+  the list that has these sentences, in this order.
 """
 
 from __future__ import annotations

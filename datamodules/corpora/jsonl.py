@@ -11,13 +11,12 @@ Dialogues file, one dialogue a line (wrapped here):
     id       a string that is not empty and no other line has.
     turns    a list with at least one turn, in the order in which they were said.
     speaker  a string that is not empty: the same for the same person in every dialogue.
-    text     a string. White space is folded; consecutive turns of one speaker become one turn; a turn
-             without text is left out.
-    time     optional, or null: ISO 8601, with an offset, with `Z`, or without a zone, which is read as
-             UTC. Given for all dialogues it decides which ones are held out: the latest.
+    text     a string. White space is folded; consecutive turns of one speaker become one; one without text is dropped.
+    time     optional, or null: ISO 8601, with an offset, with `Z`, or without a zone, which is read as UTC. Given for
+             all dialogues it decides which ones are held out: the latest.
 
-After that a dialogue must have exactly two speakers. A line that breaks these rules is left out and
-counted with its number, what was got and what was expected.
+After that a dialogue must have exactly two speakers. A line that breaks these rules is dropped and counted with its
+number, what was got and what was expected.
 
 Profiles file, one user a line (two lines are right where their origins differ):
 
@@ -25,11 +24,11 @@ Profiles file, one user a line (two lines are right where their origins differ):
 
     user        a speaker of the dialogues file.
     attributes  attribute -> value, both strings. What is not known is left out: no null, no "".
-    origin      optional: "declared" by the user (the default), "distant" (read off phrases such as
-                "I live in X") or "inferred" by a model.
+    origin      optional: "declared" by the user (the default), "distant" (read off phrases such as "I live in X") or
+                "inferred" by a model.
 
-A profile line that breaks these rules is a ValueError. In both files blank lines and a byte order mark
-are ignored, and so are other keys than these.
+A profile line that breaks these rules is a ValueError. In both files blank lines, a byte order mark and other keys
+than these are ignored.
 
 Terms: yours. Have the consent of the people whose words these are.
 """

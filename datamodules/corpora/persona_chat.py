@@ -14,10 +14,9 @@ People have no identity beyond one dialogue here, so a speaker is `FILE:N:self` 
 dialogue's number in its file: no one has the history an adapter needs. A `self` file says only what `self` is like; a
 `both` file says it of both.
 
-Some releases tell each dialogue twice, once from either side (then the one who speaks first answers the
-utterance `__SILENCE__`, which is no text, and the last turn is missing); the files of one split
-(`train_self_original.txt`, `train_both_original.txt`, ...) tell the same dialogues again. Only the first
-telling is yielded, the others are dropped and counted, so that no dialogue is in training and in test.
+Some releases tell each dialogue twice, once from either side (then the one who speaks first answers the utterance
+`__SILENCE__`, which is no text, and the last turn is missing); the files of one split (`train_self_original.txt`,
+`train_both_original.txt`, ...) tell them again. Only the first telling counts, so that none is in training and in test.
 
 Terms: see the licence that comes with your copy; its mirrors state different ones.
 """
@@ -28,6 +27,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from .jsonl import numbered_lines
 from .records import Corpus, Dialogue, Drops, Malformed, Profile, Turn, persona_of, two_people
 
 NUMBERED = re.compile(r"(\d+) (.*)")
@@ -85,13 +85,11 @@ class PersonaChat(Corpus):
 
 def _split(path: Path) -> Iterator[list[tuple[int, bytes]]]:
     lines: list[tuple[int, bytes]] = []
-    with path.open("rb") as file:
-        for number, raw in enumerate(file, start=1):
-            if raw.startswith(b"1 ") and lines:
-                yield lines
-                lines = []
-            if raw.strip():
-                lines.append((number, raw))
+    for number, raw in numbered_lines(path):
+        if raw.startswith(b"1 ") and lines:
+            yield lines
+            lines = []
+        lines.append((number, raw))
     if lines:
         yield lines
 

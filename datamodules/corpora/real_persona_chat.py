@@ -5,10 +5,9 @@ declare, and their ten sentences, which become the attribute `persona`.
 
 Yamashita et al., PACLIC 2023; https://github.com/nu-dialogue/real-persona-chat
 
-Terms: CC BY-SA 4.0, and the authors' conditions, which we keep: do not try to identify a person; do not
-use the corpus to impersonate a particular speaker; when inferring attributes, mind those who would not
-want it. So it is used in aggregate only (profile inference, profile-conditioned generation), and no
-adapter of one of its speakers is trained.
+Terms: CC BY-SA 4.0, and the authors' conditions, which we keep: do not try to identify a person; do not use the corpus
+to impersonate a particular speaker; when inferring attributes, mind those who would not want it. So it is used in
+aggregate only (profile inference, profile-conditioned generation), and no adapter of one of its speakers is trained.
 
 A dialogue's id is the name of its file: `dialogue_id` is not unique (11052.json calls itself 11838). A few chats were
 published under two names; the second is dropped, or the same words could stand in training and in test.

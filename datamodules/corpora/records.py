@@ -6,8 +6,9 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +48,7 @@ class Dialogue:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Attributes of one user. A missing attribute is unknown, never guessed.
-
-    `origin` is one of `declared`, `distant` and `inferred`.
-    """
+    """Attributes of one user; a missing one is unknown. `origin` is `declared`, `distant` or `inferred`."""
 
     user: str
     attributes: Mapping[str, str]
@@ -100,8 +98,6 @@ class Drops:
 
     num_seen: int = 0
     reasons: Reasons = field(default_factory=Reasons)
-    num_opted_out: int = 0
-    """Dialogues of people who asked to be left out: the input is not broken, so they are not among the reasons."""
 
     @contextmanager
     def dialogue(self, where: str) -> Iterator[None]:
@@ -113,16 +109,13 @@ class Drops:
             self.reasons.add(error.reason, examples=[f"{where}: {error}" if str(error) else where])
 
     def stop_above(self, max_share: float) -> None:
-        """Raises ValueError when more than `max_share` of what was seen has been dropped."""
-        if (num_dropped := self.reasons.total()) > max_share * self.num_seen:
+        """ValueError if more than `max_share` was dropped; people who opted out do not make the input broken."""
+        if (num_dropped := self.reasons.total() - self.reasons[OPTED_OUT]) > max_share * self.num_seen:
             raise ValueError(
                 f"{num_dropped} of {self.num_seen} dialogues would be dropped, more than the allowed share "
-                f"{max_share:g}:\n{self}\nMend the input, or raise max_dropped if this is what the data are like."
+                f"{max_share:g}:\n{self.reasons.table()}\n"
+                "Mend the input, or raise max_dropped if this is what the data are like."
             )
-
-    def __str__(self) -> str:
-        opted_out = Reasons({OPTED_OUT: self.num_opted_out} if self.num_opted_out else {})
-        return "\n".join(part.table() for part in (self.reasons, opted_out) if part) or self.reasons.table()
 
 
 class Corpus(ABC):
@@ -147,20 +140,11 @@ class Corpus(ABC):
 
 
 def merge_turns(messages: Iterable[Turn]) -> tuple[Turn, ...]:
-    """Joins consecutive messages of one person into one turn, with the time of the first of them.
-
-    White space is folded to single spaces; messages without text are left out.
-    """
-    turns: list[Turn] = []
-    for message in messages:
-        text = " ".join(message.text.split())
-        if not text:
-            continue
-        if turns and turns[-1].speaker == message.speaker:
-            turns[-1] = Turn(message.speaker, f"{turns[-1].text} {text}", turns[-1].time)
-        else:
-            turns.append(Turn(message.speaker, text, message.time))
-    return tuple(turns)
+    """Joins consecutive messages of one person into one turn, with the time of the first of them that has a text."""
+    folded = (replace(message, text=" ".join(message.text.split())) for message in messages)
+    spoken = (message for message in folded if message.text)
+    runs = (list(run) for _, run in groupby(spoken, key=lambda message: message.speaker))
+    return tuple(replace(run[0], text=" ".join(message.text for message in run)) for run in runs)
 
 
 def two_people(id: str, messages: Iterable[Turn], source: str) -> Dialogue:

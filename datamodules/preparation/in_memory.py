@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from tokenizers import Tokenizer
 
 from artefacts.layout import PROFILES, TOKENIZER
 from artefacts.manifest import write_manifest
-from datamodules.corpora.records import OPTED_OUT, Dialogue, Drops
+from datamodules.corpora.records import Dialogue, Drops
 
 from .pairs import reply_pairs
 from .settings import Preparation
@@ -43,7 +42,7 @@ class DialoguePreparation:
             self.directory / TOKENIZER,
             target_users,
             num_dialogues=len(dialogues),
-            dropped=drops.reasons + Counter({OPTED_OUT: drops.num_opted_out}),
+            dropped=drops.reasons,
             turns_cut=self.num_cut,
             profiles=self._write_profiles(),
             splits=parts,
@@ -54,7 +53,7 @@ class DialoguePreparation:
     def _read(self, drops: Drops) -> list[Dialogue]:
         print("reading dialogues ...")
         dialogues = list(self.preparation.dialogues(drops))
-        print(f"{len(dialogues):,} of {drops.num_seen:,} dialogues are used; dropped:\n{drops}")
+        print(f"{len(dialogues):,} of {drops.num_seen:,} dialogues are used; dropped:\n{drops.reasons.table()}")
         drops.stop_above(self.preparation.max_dropped)
         if not dialogues:
             files = ", ".join(str(path) for path in self.preparation.corpus.files)

@@ -19,8 +19,7 @@ def reply_pairs(
         dialogue: alternating turns of two people.
         turn_ids: ids of each turn.
         author: only pairs whose response this person wrote; None takes both people's.
-        max_context_turns: most turns before the response (about 4 in the authors' earlier public model;
-            not stated in the paper).
+        max_context_turns: most turns before the response.
     """
     turns = dialogue.turns
     for position in range(1, len(turns)):

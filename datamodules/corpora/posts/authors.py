@@ -18,7 +18,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .cleaning import ANY_PLACEHOLDER, POSTS
+from .cleaning import ANY_PLACEHOLDER
+from .raw_posts import POSTS
 
 NOT_COUNTED = r"[\p{N}\p{P}\p{Z}\p{C}\p{Sm}\p{Sc}\p{Sk}]+"
 MS_PER_DAY = 86_400_000

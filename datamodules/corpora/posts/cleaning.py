@@ -24,11 +24,8 @@ import pyarrow.compute as pc
 
 from datamodules.corpora.records import Reasons
 
-from .raw_posts import TIME
+from .raw_posts import POSTS
 
-POSTS = pa.schema(
-    {"id": pa.string(), "author": pa.string(), "text": pa.string(), "time": TIME, "in_reply_to": pa.string()}
-)
 ANY_PLACEHOLDER = r"\[(?:url|user|mail|ip|number|phone)\]"
 
 # Other white space than the blank that is left after NFKC; RE2's \s knows ASCII only.

@@ -1,8 +1,8 @@
 """Records of posts, whatever their fields are called, as Arrow tables of one layout, `RAW`.
 
 A block of lines is parsed by Arrow in one go. Where that fails it is halved, until few lines are left; they are parsed
-by Python, one by one, and what is no record is counted with its place. A line is a record if either parser says so,
-and both give the same values, so it does not matter how lines are cut into blocks.
+by Python, one by one. A line is a record if either parser says so, and both give the same values, so it does not
+matter how lines are cut into blocks.
 """
 
 from __future__ import annotations
@@ -22,18 +22,11 @@ from datamodules.corpora.records import Malformed, Reasons
 from .times import milliseconds
 
 TIME = pa.timestamp("ms", "UTC")
-RAW = pa.schema(
-    {
-        "id": pa.string(),
-        "author": pa.string(),
-        "text": pa.string(),
-        "time": TIME,
-        "in_reply_to": pa.string(),
-        "repost": pa.bool_(),
-        "lang": pa.string(),
-        "bad_time": pa.bool_(),  # a time is given and is none
-    }
+POSTS = pa.schema(
+    {"id": pa.string(), "author": pa.string(), "text": pa.string(), "time": TIME, "in_reply_to": pa.string()}
 )
+RAW = pa.schema([*POSTS, ("repost", pa.bool_()), ("lang", pa.string()), ("bad_time", pa.bool_())])
+"""`bad_time`: a time is given and is none."""
 KINDS = {"string": pa.string(), "integer": pa.int64(), "number": pa.float64(), "boolean": pa.bool_()}
 KIND_OF = {str: "string", bool: "boolean", int: "integer", float: "number", dict: "an object", list: "a list"}
 ALLOWED = {  # kinds of JSON values, by field

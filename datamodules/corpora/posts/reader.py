@@ -23,11 +23,11 @@ import pyarrow.compute as pc
 from datamodules.corpora.records import OPTED_OUT, Reasons
 
 from .authors import AuthorRules
-from .cleaning import POSTS, Cleaning
+from .cleaning import Cleaning
 from .columns import has_column, parse_batch
 from .files import PostFiles, Unit, kind_of
 from .profile_sources import ProfileSource
-from .raw_posts import RAW, Fields, JsonLines
+from .raw_posts import POSTS, RAW, Fields, JsonLines
 
 BATCH_ROWS = 32_768
 CHECKED_FILES, CHECKED_RECORDS = 16, 1000

@@ -1,9 +1,8 @@
 """The path from posts to token shards, stage after stage, for corpora that no memory holds.
 
-Finished tasks leave their results in `results/` of the unfinished directory, so that a killed run resumes at the task
-where it stopped. What a stage has written is deleted as soon as the last stage that reads it is done. The content of
-the shards depends neither on the number of buckets, nor on how the input is cut into files, nor on the engine: rows
-are ordered by their hashes alone.
+Results of tasks stay in `results/` of the unfinished directory, so that a killed run resumes. What a stage has written
+is deleted after the last stage that reads it. The content of the shards depends neither on the number of buckets, nor
+on how the input is cut into files, nor on the engine: rows are ordered by their hashes alone.
 """
 
 from __future__ import annotations

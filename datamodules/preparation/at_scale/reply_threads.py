@@ -8,7 +8,6 @@ post. No result depends on the order of the rows.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -158,13 +157,6 @@ def _shard_table(
 def people_hash(edges: pa.Table) -> np.ndarray:
     """(edges,) uint64: the same for all edges between the same two people."""
     return hash_of_both(hash_strings(edges["author"]), hash_strings(edges["parent_author"]))
-
-
-def ragged(lists: Sequence[Sequence[int]], type: pa.DataType) -> pa.ListArray:
-    """An Arrow list column from rows of numbers."""
-    lengths = np.fromiter(map(len, lists), dtype=np.int64, count=len(lists))
-    values = np.fromiter((value for row in lists for value in row), dtype=np.int64, count=int(lengths.sum()))
-    return list_column(lengths, values, type)
 
 
 def list_column(lengths: np.ndarray, values: np.ndarray | pa.Array, type: pa.DataType) -> pa.ListArray:

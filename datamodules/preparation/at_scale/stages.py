@@ -35,7 +35,7 @@ from datamodules.preparation.shards import ROWS_PER_GROUP, part_name, schema, wr
 from datamodules.preparation.splits import PRETRAIN_SPLITS
 from datamodules.preparation.tokenizer import fast_encoder, load_tokenizer, tokenizer_fingerprint
 
-from .reply_threads import edge_columns, first_of_each, join_replies, people_hash, ragged, reply_rows, token_columns
+from .reply_threads import edge_columns, first_of_each, join_replies, people_hash, reply_rows, token_columns
 from .shuffle import ShuffleWriter, hash_strings, read_bucket, share_of, shuffle_file
 
 SAMPLE_SEED, SPLIT_SEED = 2, 3
@@ -139,7 +139,7 @@ def tokenise(job: Job, bucket: int) -> dict[str, Any]:
             block = posts.slice(start, TEXTS_AT_ONCE)
             ids = encode(block["text"].to_pylist())
             counts["turns cut"] += sum(len(one) > job.max_turn_tokens for one in ids)
-            column = ragged([one[: job.max_turn_tokens] for one in ids], columns.field("ids").type.value_type)
+            column = pa.array([one[: job.max_turn_tokens] for one in ids], columns.field("ids").type)
             block = block.drop_columns("text").append_column("ids", column)
             by_id.write(block, job.bucket_of(block["id"]))
             block = block.filter(pc.is_valid(block["in_reply_to"]))

@@ -47,13 +47,7 @@ class StageFailed(ValueError):
 
 
 class Engine:
-    """Where tasks run. It is a context: what it has started ends with it.
-
-    Args:
-        runner: `native` for processes of this machine, `ray` for those of a Ray cluster.
-        num_workers: tasks at once.
-        address: of a running Ray cluster; None starts one here, of `num_workers` processors.
-    """
+    """Where tasks run, as `Preparation` describes it. It is a context: what it has started ends with it."""
 
     def __init__(self, runner: Literal["native", "ray"], num_workers: int, address: str | None = None) -> None:
         if num_workers < 1:
@@ -84,10 +78,8 @@ class Engine:
     ) -> list[dict[str, Any]]:
         """Calls `function(task)` for every task without a result in `directory/name/<number of the task>.json`.
 
-        Function and tasks can be pickled; the tasks are the same ones in the same order when a run resumes.
-
-        Returns:
-            The results in the order of the tasks.
+        Function and tasks can be pickled; the tasks are the same ones in the same order when a run resumes. Results
+        are returned in this order.
 
         Raises:
             ValueError: a task has raised one, or FileNotFoundError.

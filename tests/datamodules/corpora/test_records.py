@@ -57,8 +57,11 @@ def test_drops_keep_all_counts_and_three_examples() -> None:
     for number in range(5):
         drop(drops, "no text", f"f:{number}")
     drop(drops, "rare", "f:5", "got 1")
-    assert str(drops) == "             5 no text (such as f:0; f:1; f:2)\n             1 rare (such as f:5: got 1)"
-    assert str(Drops()) == "  nothing dropped"
+    assert (
+        drops.reasons.table()
+        == "             5 no text (such as f:0; f:1; f:2)\n             1 rare (such as f:5: got 1)"
+    )
+    assert Drops().reasons.table() == "  nothing dropped"
 
 
 def test_stop_above_allows_the_share_and_no_more() -> None:

@@ -13,7 +13,6 @@ from datamodules.preparation.at_scale.reply_threads import (
     first_of_each,
     join_replies,
     list_column,
-    ragged,
     reply_rows,
     token_columns,
 )
@@ -174,6 +173,5 @@ def test_first_of_each_leaves_what_nobody_shares():
     ]
 
 
-def test_list_columns():
-    assert ragged([[1, 2], [], [3]], pa.uint16()).to_pylist() == [[1, 2], [], [3]]
+def test_a_list_column():
     assert list_column(np.array([0, 2]), np.array([7, 8]), pa.uint8()).to_pylist() == [[], [7, 8]]
