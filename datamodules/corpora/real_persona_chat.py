@@ -39,7 +39,6 @@ class RealPersonaChat(Corpus):
 
     @property
     def files(self) -> list[Path]:
-        """The dialogues, then `interlocutors.json`."""
         dialogues = sorted((self.root / "dialogues").glob("*.json"))
         if not dialogues:
             raise FileNotFoundError(f"no {self.root / 'dialogues'}/*.json found; {ORIGIN}")

@@ -93,15 +93,11 @@ class DialoguePreparation:
         return reply_pairs(dialogue, ids, author, self.preparation.max_context_turns)
 
     def _write_profiles(self) -> int:
+        normalised = self.preparation.normalised_text
         rows = [
-            {
-                "user": profile.user,
-                "attribute": attribute,
-                "value": self.preparation.normalised_text(value),
-                "origin": profile.origin,
-            }
+            {"user": profile.user, "attribute": name, "value": normalised(value), "origin": profile.origin}
             for profile in self.preparation.profiles()
-            for attribute, value in profile.attributes.items()
+            for name, value in profile.attributes.items()
         ]
         if rows:
             pq.write_table(pa.Table.from_pylist(rows), self.directory / PROFILES)

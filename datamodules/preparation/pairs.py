@@ -13,13 +13,9 @@ from .splits import stable_hash
 def reply_pairs(
     dialogue: Dialogue, turn_ids: Sequence[Sequence[int]], author: str | None, max_context_turns: int
 ) -> Iterator[dict[str, Any]]:
-    """Yields a row of a shard for every turn that answers another one.
+    """Yields a row of a shard for every turn that answers another one; `turn_ids` has the ids of each turn.
 
-    Args:
-        dialogue: alternating turns of two people.
-        turn_ids: ids of each turn.
-        author: only pairs whose response this person wrote; None takes both people's.
-        max_context_turns: most turns before the response.
+    If an author is given, only pairs whose response this person wrote.
     """
     turns = dialogue.turns
     for position in range(1, len(turns)):

@@ -128,7 +128,6 @@ class PostFiles:
         return digest.hexdigest()
 
     def size(self, path: str) -> int | None:
-        """Bytes of a file; None if there is none."""
         fs, inside = fsspec.core.url_to_fs(path, **self.storage_options)
         return fs.size(inside) if fs.isfile(inside) else None
 

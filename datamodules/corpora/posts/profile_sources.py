@@ -55,9 +55,7 @@ class ProfileSource(ABC):
 
 
 class DeclaredProfiles(ProfileSource):
-    """Profiles that people have declared, from a table.
-
-    Of the table, what is about one bucket of authors is in memory at a time; it is read anew for each bucket.
+    """Profiles that people have declared, from a table, which is read again for each bucket of authors.
 
     Args:
         path: Parquet (a file, or a directory of them) or `.jsonl`, a row an attribute of a user: user, attribute,

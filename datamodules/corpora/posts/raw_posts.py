@@ -66,13 +66,11 @@ class Fields:
     def __post_init__(self) -> None:
         names = [name for name in vars(self).values() if name]
         for name in names:
-            inside = [other for other in names if other.startswith(name + ".")]
-            if inside:
-                raise ValueError(f"fields: got {name} and {inside[0]}; {name} cannot be both a value and an object")
+            if inside := next((other for other in names if other.startswith(name + ".")), None):
+                raise ValueError(f"fields: got {name} and {inside}; {name} cannot be both a value and an object")
 
     @property
     def paths(self) -> dict[str, tuple[str, ...]]:
-        """Field → the keys that lead to it, for the fields that there are."""
         return {field: tuple(name.split(".")) for field, name in vars(self).items() if name}
 
 
@@ -233,8 +231,7 @@ def raw_table(columns: dict[str, pa.Array], num_rows: int) -> pa.Table:
 
 def _is_one_a_line(data: bytes) -> bool:
     """Whether each line begins and ends with braces, so that no record goes over several lines; and there is no NUL."""
-    num_ends = data.count(b"\n")
-    return data[:1] == b"{" and data[-1:] == b"}" and data.count(b"}\n{") == num_ends and b"\0" not in data
+    return data[:1] == b"{" and data[-1:] == b"}" and data.count(b"}\n{") == data.count(b"\n") and b"\0" not in data
 
 
 def _kind(field: str, value: Any) -> str | None:

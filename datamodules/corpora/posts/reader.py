@@ -31,7 +31,6 @@ from .raw_posts import POSTS, RAW, Fields, JsonLines
 
 BATCH_ROWS = 32_768
 CHECKED_FILES, CHECKED_RECORDS = 16, 1000
-EMPTY_FILE = "empty file"
 MALFORMED = frozenset(
     {"not JSON", "not UTF-8", "wrong type", "line too long", "no id", "no author", "no text", "bad time"}
 )
@@ -103,11 +102,10 @@ class Posts:
             yield self.cleaning.clean(_without(opted_out, raw, reasons), reasons), reasons
         if num_records == 0 and self._is_whole(unit):
             reasons = Reasons()
-            reasons.add(EMPTY_FILE, 1, [unit.path])
+            reasons.add("empty file", 1, [unit.path])
             yield POSTS.empty_table(), reasons
 
     def num_bytes(self) -> int:
-        """Size of all files as they are, compressed or not."""
         return sum(self._source.find().values())
 
     def fingerprint(self) -> str:
@@ -212,8 +210,7 @@ class Posts:
             return
 
     def _is_whole(self, unit: Unit) -> bool:
-        is_last = unit.kind != "lines" or unit.stop is None or unit.stop == self._source.size(unit.path)
-        return unit.start == 0 and is_last
+        return unit.start == 0 and (unit.kind != "lines" or unit.stop in (None, self._source.size(unit.path)))
 
 
 def _has(record: Any, keys: Sequence[str]) -> bool:

@@ -43,17 +43,14 @@ def _hash_chunk(chunk: pa.Array, seed: int) -> np.ndarray:
     lengths = np.diff(borders)
     text = np.frombuffer(data, dtype=np.uint8)[borders[0] : borders[-1]] if data else np.empty(0, dtype=np.uint8)
     place = np.arange(len(text)) - np.repeat(borders[:-1] - borders[0], lengths)
-    factors = _mix(np.arange(1, int(lengths.max()) + 2, dtype=np.uint64) + np.uint64(_salt(seed))) | np.uint64(1)
+    salt = _mix(np.array([seed + 1], dtype=np.uint64))
+    factors = _mix(np.arange(1, int(lengths.max()) + 2, dtype=np.uint64) + salt) | np.uint64(1)
     sums = np.zeros(len(chunk), dtype=np.uint64)
     filled = lengths > 0
     if filled.any():
         products = (text.astype(np.uint64) + np.uint64(1)) * factors[place]
         sums[filled] = np.add.reduceat(products, (borders[:-1] - borders[0])[filled])
-    return _mix(sums + lengths.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(_salt(seed)))
-
-
-def _salt(seed: int) -> int:
-    return int(_mix(np.array([seed + 1], dtype=np.uint64))[0])
+    return _mix(sums + lengths.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + salt)
 
 
 def _mix(values: np.ndarray) -> np.ndarray:

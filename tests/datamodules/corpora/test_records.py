@@ -1,7 +1,5 @@
 """The records: turns are merged, people counted, drops accounted for, contents fingerprinted."""
 
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -127,9 +125,3 @@ def test_fingerprint_depends_on_names_and_contents_and_not_on_the_folder(tmp_pat
     assert first == copy
     assert len({first, renamed, changed}) == 3
     assert list(Files().profiles()) == []
-
-
-def test_importing_the_corpora_imports_neither_torch_nor_openpyxl() -> None:
-    code = "import sys, datamodules.corpora; print([m for m in ('torch', 'lightning', 'openpyxl') if m in sys.modules])"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "[]"

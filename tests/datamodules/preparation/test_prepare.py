@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -21,7 +20,7 @@ from tokenizers import Tokenizer
 from artefacts.manifest import num_pairs, read_manifest
 from datamodules.corpora import Corpus, Dialogue, Drops, Jsonl, Turn
 from datamodules.corpora.records import Malformed
-from datamodules.preparation.run import prepare
+from datamodules.preparation.run import alone, prepare
 from datamodules.preparation.settings import Preparation
 from datamodules.preparation.splits import SplitRule
 from datamodules.preparation.tokenizer import load_tokenizer
@@ -208,10 +207,9 @@ def test_a_directory_that_is_something_else_is_left_alone(tmp_path: Path) -> Non
 
 
 def test_two_preparations_at_once_are_refused(tmp_path: Path) -> None:
-    with (tmp_path / "out.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(ValueError, match="another preparation is at work on .*out; wait for it, or give another"):
-            prepare(preparation_of(Listed(few()), tmp_path / "out"))
+    message = "another preparation is at work on .*out; wait for it, or give another"
+    with alone(tmp_path / "out"), pytest.raises(ValueError, match=message):
+        prepare(preparation_of(Listed(few()), tmp_path / "out"))
     prepare(preparation_of(Listed(few()), tmp_path / "out"))
 
 
@@ -315,8 +313,7 @@ def test_a_tokenizer_is_taken_over_instead_of_trained(prepared: Path, tmp_path: 
 
 
 def test_what_is_no_tokenizer_of_ours_is_refused(word_tokenizer: Tokenizer, tmp_path: Path) -> None:
-    text = word_tokenizer.to_str().replace("<|speaker profile|>", "<|other|>")
-    (tmp_path / "tokenizer.json").write_text(text)
+    (tmp_path / "tokenizer.json").write_text(word_tokenizer.to_str().replace("<|speaker profile|>", "<|other|>"))
     with pytest.raises(ValueError, match=r"'<\|speaker profile\|>': None.*give the directory of a backbone"):
         prepare(preparation_of(Listed(few()), tmp_path / "out", tokenizer=tmp_path))
     assert not (tmp_path / "out").exists()
