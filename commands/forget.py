@@ -15,10 +15,8 @@ from artefacts.files import read_json
 from artefacts.fingerprints import fingerprint_of
 from artefacts.layout import BACKBONE, MANIFEST, TOKENIZER, run_card
 from commands.forgetting.prepared_data import PersonInCorpus, prepared_directories
-from commands.forgetting.runs import Trace, traces_in
+from commands.forgetting.runs import Person, Trace, names, traces_in
 from datamodules.preparation.opt_out import add_to_opt_out, read_opt_out
-from lightning_modules.markov_logic.inference import Person
-from tests.datamodules.corpora.test_profile_sources import names
 
 OPT_OUT = "opt_out.txt"
 FIT_CARD = run_card(Path(), "fit").name
