@@ -55,7 +55,7 @@ class InventedCorpus(Corpus):
         plan += [(OTHERS[number], OTHERS[number - shift], 8) for number in range(10) for shift in (1, 2, 3)]
         days = rng.sample(range(len(plan)), len(plan))
         for number, ((first, second, num_each), day) in enumerate(zip(plan, days, strict=True)):
-            drops.seen()
+            drops.num_seen += 1
             start = datetime(2024, 1, 1, tzinfo=UTC) + timedelta(days=day)
             turns = tuple(
                 Turn(person, _sentence(person, rng), start + timedelta(minutes=minute))
