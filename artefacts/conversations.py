@@ -1,11 +1,7 @@
 """Lines of `conversations.jsonl`: one JSON object per turn, in UTF-8. Messages quote nothing that anybody said."""
 
-from __future__ import annotations
-
 import json
 from typing import NamedTuple
-
-KINDS = {"system": str, "conversation": int, "turn": int, "speaker": str | None, "text": str}
 
 
 class Utterance(NamedTuple):
@@ -29,7 +25,8 @@ def parse_utterance(line: str) -> Utterance:
     except json.JSONDecodeError as error:
         raise ValueError(f"no JSON ({error.msg} at character {error.pos})") from None
     record = record if isinstance(record, dict) else {}
-    wrong = [key for key, kind in KINDS.items() if key not in record or not isinstance(record[key], kind)]
+    kinds = Utterance.__annotations__
+    wrong = [key for key, kind in kinds.items() if key not in record or not isinstance(record[key], kind)]
     if wrong:
-        raise ValueError(f"expected the keys {', '.join(KINDS)}; missing or of another type: {wrong}")
-    return Utterance(*(record[key] for key in KINDS))
+        raise ValueError(f"expected the keys {', '.join(kinds)}; missing or of another type: {wrong}")
+    return Utterance(*(record[key] for key in kinds))

@@ -3,8 +3,6 @@
 A file is written to a temporary name beside it, flushed to the disk and renamed; so is a directory.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -33,9 +31,7 @@ def publish(partial: Path, path: Path) -> None:
 def replacing(path: Path, shared: bool = False) -> Iterator[Path]:
     """Yields a temporary path to write to; it becomes `path` at the end of the block, and is deleted on an error.
 
-    Args:
-        path: the file; its directory is made if missing.
-        shared: several processes may write this file at once, so that each needs a temporary name of its own.
+    With `shared`, several processes may write this file at once: each gets a temporary name of its own.
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}") if shared else partial_of(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,12 +91,7 @@ def _flush(path: Path) -> None:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The object in a JSON file that people may have edited.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it holds no JSON object.
-    """
+    """The object in a JSON file that people may have edited; errors name the file."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:

@@ -1,7 +1,5 @@
 """Fingerprints: SHA-256 of what was read or written, in full or in 16 hexadecimal digits."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -16,12 +14,7 @@ def sha256_of(path: Path) -> str:
 
 
 def sha256_of_files(paths: Iterable[Path], name: Callable[[Path], bytes] = lambda path: b"") -> str:
-    """SHA-256 over the digests of several files, in the given order.
-
-    Args:
-        paths: the files.
-        name: what of a file's name counts; by default nothing.
-    """
+    """SHA-256 over the digests of several files, in the given order; `name` gives what of their names counts."""
     digest = hashlib.sha256()
     for path in paths:
         digest.update(name(path) + bytes.fromhex(sha256_of(path)))

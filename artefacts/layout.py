@@ -13,8 +13,6 @@ runs/<run>/<command>.card.json      what was run, with what, and whether it fini
 data/<corpus>/manifest.json         what a prepared corpus holds, with tokenizer/ and profiles.parquet
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from urllib.parse import quote
 

@@ -1,9 +1,4 @@
-"""The manifest of a prepared corpus: what is in it, and what it was made from.
-
-In: a finished directory. Out: its `manifest.json`, and what follows from it.
-"""
-
-from __future__ import annotations
+"""The manifest of a prepared corpus: what is in it, and what it was made from."""
 
 from pathlib import Path
 from typing import Any

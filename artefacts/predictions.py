@@ -5,8 +5,6 @@
 likelihoods (retrieval, a model behind an interface) has null for both. Messages never quote what people wrote.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from dataclasses import dataclass
@@ -21,14 +19,12 @@ class Prediction:
 
     Attributes:
         user: The target user, who wrote the reference.
-        pair_id: Number of the reply pair; unique within a user.
+        pair_id: Unique within a user.
         context: The earlier turns as (role, text), oldest first; "speaker" is the target user.
         reference: The reply that the user really gave.
         candidates: The replies that the system generated, at least one; a reply may be the empty string.
-        nll: Negative log-likelihood of the reference under the model, summed over its label tokens, in nats; None
-            where the system gives no likelihoods.
-        tokens: Number of those label tokens (end-of-sequence included when the model was trained to predict it); None
-            together with `nll`.
+        nll: Negative log-likelihood of the reference, summed over its label tokens, in nats.
+        tokens: Number of those label tokens (end-of-sequence included when the model was trained to predict it).
     """
 
     user: str
@@ -45,11 +41,7 @@ class Prediction:
 
 
 def parse_prediction(line: bytes) -> Prediction:
-    """Reads one line.
-
-    Raises:
-        ValueError: it is no JSON, a key is missing, or a value has another type or is out of range.
-    """
+    """Reads one line; raises ValueError where it is malformed or a value is out of range."""
     record = json.loads(line.decode("utf-8"))
     if not isinstance(record, dict):
         raise ValueError(f"expected a JSON object, got {type(record).__name__}")

@@ -1,7 +1,5 @@
 """Run cards: what a command of the trainer did in a run, and the fingerprints of what it did it with."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The lines in which sample replies are printed: a callback writes them, forgetting a person erases them from logs."""
 
-from __future__ import annotations
-
 CONTEXT, SAID, MODEL = "  … ", "    said:  ", "    model: "
 
 

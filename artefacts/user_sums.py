@@ -9,8 +9,6 @@
 A model that is the same for all users has the same `general` in each row.
 """
 
-from __future__ import annotations
-
 import csv
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,11 +27,7 @@ def write_user_sums(
 ) -> None:
     """Writes the files of a test; the card is removed first and written last, so that it is never of other sums.
 
-    Args:
-        directory: of the run.
-        kinds: own, train, ... → losses.
-        swaps: the adapter's user → losses of users under it; None removes those of an earlier test.
-        card: what the sums are of.
+    `kinds` are own, train, ...; `swaps` has the adapter's user → losses, and None removes those of an earlier test.
     """
     path, swaps_path = directory / TEST_USERS, directory / SWAPS
     card_of(path).unlink(missing_ok=True)
@@ -56,8 +50,7 @@ def write_kinds(path: Path, kinds: Mapping[str, Losses]) -> None:
 def read_kinds(path: Path, wanted: Sequence[str]) -> dict[str, dict[str, tuple[float, int]]]:
     """The losses of these kinds; a kind, or a user of it, without label tokens is missing.
 
-    Raises:
-        ValueError: a line is damaged, or there is nothing of `own`; names file and line.
+    Raises ValueError where a line is damaged, or there is nothing of `own`.
     """
     kinds: dict[str, dict[str, tuple[float, int]]] = {}
     for number, row in _lines(path):
@@ -72,11 +65,7 @@ def read_kinds(path: Path, wanted: Sequence[str]) -> dict[str, dict[str, tuple[f
 
 
 def read_swaps(path: Path) -> dict[str, dict[str, tuple[float, int]]]:
-    """User → losses by the adapter's user.
-
-    Raises:
-        ValueError: a line is damaged, or the matrix is not complete; names file and line.
-    """
+    """User → losses by the adapter's user; ValueError where a line is damaged or the matrix is not complete."""
     swaps: dict[str, dict[str, tuple[float, int]]] = {}
     for number, row in _lines(path):
         own = swaps.setdefault(row["user"], {})

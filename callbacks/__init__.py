@@ -3,19 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from .adapter_checkpoint import AdapterCheckpoint as AdapterCheckpoint
-    from .backbone_export import BackboneExport as BackboneExport
-    from .conversation_writer import ConversationWriter as ConversationWriter
-    from .network_export import NetworkExport as NetworkExport
-    from .prediction_writer import PredictionWriter as PredictionWriter
-    from .profile_writer import ProfileWriter as ProfileWriter
-    from .resume_checkpoint import ResumeCheckpoint as ResumeCheckpoint
-    from .run_card import RunCard as RunCard
-    from .sample_replies import SampleReplies as SampleReplies
-    from .tuned_export import TunedExport as TunedExport
+from typing import Any
 
 _MODULES = {
     "AdapterCheckpoint": "adapter_checkpoint",

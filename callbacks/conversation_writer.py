@@ -7,7 +7,6 @@ speaker is null where nobody's model, or none of the users, has said it: in open
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -17,7 +16,6 @@ from artefacts.commit import git_commit
 from artefacts.conversations import Utterance
 from artefacts.files import partial_of, publish, write_json
 from artefacts.layout import CONVERSATIONS, card_of
-from datamodules.batches import ConversationBatch
 from lightning_modules.conversations import Conversations
 
 REAL = "real"
@@ -42,28 +40,19 @@ class ConversationWriter(Callback):
         self.file = partial_of(self.path).open("w", encoding="utf-8")
 
     def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: Conversations,
-        outputs: list[Utterance],
-        batch: ConversationBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: Conversations, outputs: list[Utterance], *rest: Any
     ) -> None:
-        self._write(outputs)
-
-    def _write(self, said: Iterable[Utterance]) -> None:
-        self.file.writelines(utterance.line() for utterance in said)
+        self.file.writelines(utterance.line() for utterance in outputs)
 
     def on_predict_end(self, trainer: Trainer, pl_module: Conversations) -> None:
         data = trainer.datamodule
         for number, user in enumerate(data.users):
-            turns = enumerate(data.real_turns(user, pl_module.num_turns), start=1)
-            self._write(Utterance(REAL, number, turn, user if is_own else None, text) for turn, (is_own, text) in turns)
+            for turn, (is_own, text) in enumerate(data.real_turns(user, pl_module.num_turns), start=1):
+                self.file.write(Utterance(REAL, number, turn, user if is_own else None, text).line())
         self.file.close()
         if trainer.fast_dev_run:
             return
-        card: dict[str, Any] = {
+        card = {
             **pl_module.card,
             "split": data.splits["test"].reader.content,
             "users": len(data.users),

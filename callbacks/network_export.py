@@ -7,6 +7,7 @@ from pathlib import Path
 from lightning import Callback, Trainer
 
 from artefacts.layout import NETWORK
+from lightning_modules.markov_logic.network_files import save_network
 from lightning_modules.profile_network import ProfileNetwork
 
 
@@ -17,5 +18,5 @@ class NetworkExport(Callback):
         if trainer.interrupted or trainer.fast_dev_run:
             return
         directory = Path(trainer.default_root_dir) / NETWORK
-        pl_module.export(directory)
+        save_network(pl_module.network, pl_module.formulas, trainer.datamodule.vocabulary(), directory)
         print(f"the network is in {directory}; weights.tsv is for people to read")

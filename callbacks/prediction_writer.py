@@ -32,13 +32,7 @@ class PredictionWriter(Callback):
         self.file = partial_of(self.path).open("w", encoding="utf-8")
 
     def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Predictions,
-        batch: Seq2SeqBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Predictions, batch: Seq2SeqBatch, *rest: Any
     ) -> None:
         data = trainer.datamodule
         decode = data.prompts.tokenizer.decode

@@ -47,18 +47,12 @@ class ProfileWriter(Callback):
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: ProfileNetwork, outputs: Posteriors, batch: EvidenceBatch, *rest: Any
     ) -> None:
-        self._collect(trainer, outputs, batch)
-
-    def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: ProfileNetwork, outputs: Posteriors, batch: EvidenceBatch, *rest: Any
-    ) -> None:
-        self._collect(trainer, outputs, batch)
-
-    def _collect(self, trainer: Trainer, outputs: Posteriors, batch: EvidenceBatch) -> None:
         users = trainer.datamodule.user_of_chunk[batch.index.numpy()]
         for attribute, marginals in outputs.items():
             for user, posterior in zip(users.tolist(), marginals.double().numpy(), strict=True):
                 self.chunks[attribute][user].append(posterior)
+
+    on_predict_batch_end = on_test_batch_end
 
     def _judged(self, trainer: Trainer) -> Iterator[tuple[str, list[str], int, int, np.ndarray]]:
         """Attribute, its values, user, the user's label (-1 if unknown) and posteriors of the chunks."""

@@ -30,28 +30,21 @@ class RunCard(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.start = time.monotonic()
         if trainer.is_global_zero and not trainer.fast_dev_run:
-            self.write(trainer, "running")
+            self._write(trainer, "running")
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for logger in trainer.loggers:
             logger.log_hyperparams(self.config)
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._finish(trainer)
+    def _finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero and not trainer.fast_dev_run and not trainer.interrupted:
+            self._write(trainer, "finished")
+
+    on_fit_end = on_test_end = on_predict_end = _finish
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == "validate":
-            self._finish(trainer)
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._finish(trainer)
-
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._finish(trainer)
-
-    def _finish(self, trainer: Trainer) -> None:
-        if trainer.is_global_zero and not trainer.fast_dev_run and not trainer.interrupted:
-            self.write(trainer, "finished")
+            self._finish(trainer, pl_module)
 
     def state_dict(self) -> dict[str, float]:
         return {"seconds": self.seconds + time.monotonic() - self.start}
@@ -59,8 +52,7 @@ class RunCard(Callback):
     def load_state_dict(self, state_dict: dict[str, float]) -> None:
         self.seconds = state_dict["seconds"]  # wall time of the runs before this one
 
-    def write(self, trainer: Trainer, status: str) -> None:
-        """Writes the card of the trainer's command."""
+    def _write(self, trainer: Trainer, status: str) -> None:
         data = trainer.datamodule
         card = {
             "status": status,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lightning import Callback, Trainer
 from lightning.pytorch.loggers import WandbLogger
 
@@ -31,13 +33,7 @@ class SampleReplies(Callback):
         self.rows = []
 
     def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: ReplyModule,
-        outputs: None,
-        batch: Seq2SeqBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: ReplyModule, outputs: None, batch: Seq2SeqBatch, batch_idx: int, *rest: Any
     ) -> None:
         if batch_idx or trainer.sanity_checking or not trainer.is_global_zero:
             return

@@ -1,7 +1,5 @@
 """The command `lightning`: finds the subcommand, and ends as a person, a shell and a parent process expect it."""
 
-from __future__ import annotations
-
 import re
 import signal
 import sys
@@ -11,7 +9,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from commands.environment import import_torchmetrics, keep_offline
+from commands.environment import import_torchmetrics_for_help, keep_offline
 from commands.experiments.outcome import Report
 from commands.registry import COMMANDS, TRAINER, command_in, help_of
 
@@ -46,12 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def dispatch(arguments: Sequence[str], report: Report) -> None:
-    """Runs the command that the arguments begin with.
-
-    Args:
-        arguments: of the command line.
-        report: is told the run directory, if the command has one.
-    """
+    """Runs the command that the arguments begin with; the report is told the run directory, if it has one."""
     if not arguments:
         sys.exit(help_of())
     if arguments in (["--help"], ["-h"], ["human-eval", "--help"], ["human-eval", "-h"]):
@@ -59,7 +52,8 @@ def dispatch(arguments: Sequence[str], report: Report) -> None:
     elif arguments == ["--version"]:
         print(version("user-dialogue"))
     elif COMMANDS[name := command_in(arguments)].path == TRAINER:
-        import_torchmetrics()
+        if {"--help", "-h"} & set(arguments):
+            import_torchmetrics_for_help()
         from commands.training.trainer_cli import run_trainer
 
         run_trainer(arguments, report)
@@ -83,27 +77,19 @@ def _end_of(error: BaseException) -> BaseException:
 
 
 def _message_for_a_person(error: BaseException) -> str | None:
-    """The message of an error in the configuration, or of one that our own code raised; None for others."""
+    """The message of an error in the configuration, or of one that our own code raised first; None for others."""
     from omegaconf.errors import OmegaConfBaseException
 
     if isinstance(error, OmegaConfBaseException):
         if unset := re.search(r"Environment variable '(\w+)' not found", str(error)):
-            name = unset.group(1)
-            return (
-                f"{error.full_key} is ${{oc.env:{name}}}, but {name} is not set; set it: {name}=<value> lightning ..."
-            )
+            key, name = error.full_key, unset.group(1)
+            return f"{key} is ${{oc.env:{name}}}, but {name} is not set; set it: {name}=<value> lightning ..."
         return f"{error.full_key}: {error}"
-    ours = _raised_by_us(error)
-    return None if ours is None else str(ours)
-
-
-def _raised_by_us(error: BaseException | None) -> BaseException | None:
-    """This error, or what it was made of, if our own code raised it: then its message was written for a person."""
     root = Path(__file__).parents[1]
     while isinstance(error, ValueError | FileNotFoundError):
         raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
         if any(raised_in.is_relative_to(root / package) for package in OUR_PACKAGES):
-            return error
+            return str(error)
         error = error.__cause__ or error.__context__
     return None
 

@@ -1,8 +1,4 @@
-"""`lightning conversation_table`: long conversations of user models, block by block, in one table.
-
-In: `conversations.jsonl`, the prepared corpus, and, for profiles, what a network says of the conversations and of the
-users. Out: `table.md`, `.tex`, `.csv` and `.png`. No text of a turn is written anywhere.
-"""
+"""`lightning conversation_table`: long conversations of user models, block by block. No text of a turn is in it."""
 
 from dataclasses import dataclass
 from pathlib import Path

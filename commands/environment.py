@@ -1,12 +1,9 @@
-"""The process of a command: nothing is sent or fetched, and no package is imported before it is needed."""
-
-from __future__ import annotations
+"""The process of a command: nothing is sent or fetched, and `--help` comes soon."""
 
 import os
-import sys
-from importlib.metadata import PackageNotFoundError
+from unittest.mock import patch
 
-UNUSED_BY_METRICS = ("matplotlib", "scipy", "transformers")
+HIDDEN_FROM_METRICS = ("matplotlib", "scipy", "transformers")
 
 
 def keep_offline() -> None:
@@ -21,31 +18,20 @@ def keep_offline() -> None:
         os.environ.setdefault("WANDB_MODE", "offline")
 
 
-def import_torchmetrics() -> None:
-    """Imports torchmetrics in half the time: as if packages were missing that we use none of its metrics for.
-
-    Lightning imports all of torchmetrics, which imports Transformers, SciPy and Matplotlib if they are installed. In
-    a process that called this, torchmetrics has neither plots nor BERTScore.
-    """
+def import_torchmetrics_for_help() -> None:
+    """Imports torchmetrics, as Lightning does, without the packages that cost half of the time."""
     from lightning_utilities.core import imports
 
-    hidden = [name for name in UNUSED_BY_METRICS if name not in sys.modules]
-    installed_version = imports._version
+    is_met, available = imports.RequirementCache.__bool__, imports.package_available
 
-    def version(name: str) -> str:
-        if name in hidden:
-            raise PackageNotFoundError(name)
-        return installed_version(name)
+    def needed_and_met(cache: imports.RequirementCache) -> bool:
+        return not (cache.requirement or "").startswith(HIDDEN_FROM_METRICS) and is_met(cache)
 
-    import torch  # noqa: F401 - which is to see what is installed
+    def needed_and_available(package: str) -> bool:
+        return package not in HIDDEN_FROM_METRICS and available(package)
 
-    imports._version = version
-    sys.modules.update(dict.fromkeys(hidden))  # None: there is no such module
-    try:
+    with (
+        patch.object(imports.RequirementCache, "__bool__", needed_and_met),
+        patch.object(imports, "package_available", needed_and_available),
+    ):
         import torchmetrics  # noqa: F401
-    finally:
-        imports._version = installed_version
-        for name in hidden:
-            del sys.modules[name]
-        imports.package_available.cache_clear()
-        imports.module_available.cache_clear()

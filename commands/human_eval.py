@@ -1,8 +1,4 @@
-"""`lightning human-eval export` and `score`: a page for annotators, and the table of what they answer.
-
-In: a `predictions.jsonl` per system; later the key of the page and the answers. Out: `page.html` and `key.json`; later
-`table.md` and `table.csv`.
-"""
+"""`lightning human-eval export` and `score`: a page for annotators, and the table of what they answer."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +6,7 @@ from typing import Literal
 
 from evaluation.human.annotations import read_annotations, read_key
 from evaluation.human.human_scores import HumanScore, caption_of, human_scores, rows_of
-from evaluation.human.page import KEY, PAGE, REAL, Questions, items_of, usable_pairs, write_page
+from evaluation.human.page import KEY, PAGE, REAL, items_of, usable_pairs, write_page
 from evaluation.report.cells import align
 from evaluation.report.files import write_markdown
 from evaluation.results.cards import card_facts, check_same_split, read_card
@@ -49,15 +45,12 @@ class HumanEvalExport:
             raise ValueError("systems: expected at least one `name: path/to/predictions.jsonl`, got none")
         if REAL in self.systems:
             raise ValueError(f"systems: {REAL!r} is what the person wrote; give the system another name")
-        self.questions = Questions(
-            self.num_users,
-            self.choices_per_user,
-            self.ratings_per_user,
-            self.num_examples,
-            self.context_turns,
-            self.language,
-            self.seed,
-        )
+        least = {"num_users": 1, "choices_per_user": 0, "ratings_per_user": 0, "num_examples": 1, "context_turns": 0}
+        for name, number in least.items():
+            if vars(self)[name] < number:
+                raise ValueError(f"{name} must be at least {number}, got {vars(self)[name]}")
+        if not self.choices_per_user + self.ratings_per_user:
+            raise ValueError("choices_per_user and ratings_per_user are both 0: nothing would be asked")
 
     def run(self) -> None:
         """Reads, draws, and writes the page and its key."""
@@ -67,7 +60,15 @@ class HumanEvalExport:
         for name in self.systems:
             check_same_split(first, cards[first], name, cards[name])
             check_same_pairs(first, predictions[first], name, predictions[name])
-        page, key = items_of(usable_pairs(predictions, self.context_turns), self.questions)
+        page, key = items_of(
+            usable_pairs(predictions, self.context_turns),
+            num_users=self.num_users,
+            choices_per_user=self.choices_per_user,
+            ratings_per_user=self.ratings_per_user,
+            num_examples=self.num_examples,
+            language=self.language,
+            seed=self.seed,
+        )
         key["systems"] = {name: card_facts(card) for name, card in cards.items()}
         write_page(self.output, page, key)
         num_questions = len(page["items"])

@@ -1,7 +1,5 @@
 """`lightning prepare`: the preparation of a corpus, and a look at what a model will see of it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path
@@ -59,17 +57,7 @@ class PrepareAndPreview:
 
 
 def preview(directory: Path, number: int, prompts: Prompts, max_context_tokens: int) -> Iterator[str]:
-    """Yields the lines that show the first reply pairs of a prepared corpus, or all where there are fewer.
-
-    Args:
-        directory: a prepared corpus.
-        number: of pairs, at least 1.
-        prompts: turns pairs into inputs and labels.
-        max_context_tokens: ids of context kept, from the end.
-
-    Raises:
-        ValueError: there is not one pair to train with.
-    """
+    """Yields the lines that show the first reply pairs of a prepared corpus; ValueError if it has none."""
     manifest = read_manifest(directory)
     split = next((name for name in SPLITS if name in manifest["splits"] and num_pairs(manifest, name)), None)
     if split is None:

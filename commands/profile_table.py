@@ -1,7 +1,4 @@
-"""`lightning profile_table`: inferred profiles against what people declare, several systems side by side.
-
-In: a `judgements.parquet` per system, all about the same people. Out: `table.md`, `table.csv`, `table.png`.
-"""
+"""`lightning profile_table`: inferred profiles against what people declare, several systems side by side."""
 
 from dataclasses import dataclass
 from pathlib import Path

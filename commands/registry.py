@@ -1,7 +1,5 @@
 """The commands of `lightning`, with a line of help each; nothing is imported before a command is chosen."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import NamedTuple
@@ -36,11 +34,7 @@ COMMANDS = {
 
 
 def command_in(arguments: Sequence[str]) -> str:
-    """The command that the first words name, one or two.
-
-    Raises:
-        ValueError: there is no such command.
-    """
+    """The command that the first words name, one or two; ValueError if there is no such command."""
     for name in COMMANDS:
         if name.split() == list(arguments[: len(name.split())]):
             return name

@@ -1,7 +1,7 @@
 """`lightning sweep`: every point of a W&B sweep file as a run on this machine, without an account.
 
-In: the file that `wandb sweep` takes. Out: below `runs/sweep-<name of the file>/` a run directory for each point,
-`sweep.md`, `sweep.csv` and, where one number varies, `sweep.png`. The metric of a point is read from its run card.
+Written below `runs/sweep-<name of the file>/`: a run directory for each point, `sweep.md`, `sweep.csv` and, where one
+number varies, `sweep.png`. The metric of a point is read from its run card.
 """
 
 import csv
@@ -25,60 +25,49 @@ from evaluation.report.plots import draw_curves
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a point.
-
-    Attributes:
-        point: Its parameters.
-        run: Its run directory, if it got that far.
-        value: The metric; not a number where there is none.
-        seconds: Wall time of the fit, over all its starts.
-        commit: Of the code that made it.
-        error: Why there is no metric; None when there is.
-    """
+    """What became of a point."""
 
     point: Point
-    run: Path | None
-    value: float = math.nan
-    seconds: float | None = None
+    run: Path | None  # directory, if it got that far
+    value: float = math.nan  # of the metric
+    seconds: float | None = None  # wall time of the fit, over all its starts
     commit: str | None = None
-    error: str | None = None
+    error: str | None = None  # why there is no metric
 
 
+@dataclass
 class Sweep:
-    """Runs every point of a W&B sweep file here and tabulates its metric; the same command again resumes."""
+    """Runs every point of a W&B sweep file here and tabulates its metric; the same command again resumes.
 
-    def __init__(self, config: Path, count: int | None = None, seed: int = 0, jobs: int = 1) -> None:
-        """Takes the settings; nothing is read before `run`.
+    Args:
+        config: The sweep file, the same that `wandb sweep` takes; method grid or random.
+        count: Most points to run; a random sweep needs it, or `run_cap` in the file.
+        seed: Seed of a random sweep's draws.
+        jobs: Most points that are run at once, each with its share of the cores (or OMP_NUM_THREADS).
+    """
 
-        Args:
-            config: The sweep file, the same that `wandb sweep` takes; method grid or random.
-            count: Most points to run; a random sweep needs it, or `run_cap` in the file.
-            seed: Seed of a random sweep's draws.
-            jobs: Most points that are run at once, each with its share of the cores (or OMP_NUM_THREADS).
-        """
-        if jobs < 1:
-            raise ValueError(f"jobs must be at least 1, got {jobs}")
-        if count is not None and count < 1:
-            raise ValueError(f"count must be at least 1, got {count}")
-        self.config = Path(config)
-        self.count = count
-        self.seed = seed
-        self.jobs = jobs
+    config: Path
+    count: int | None = None
+    seed: int = 0
+    jobs: int = 1
+
+    def __post_init__(self) -> None:
+        for name, value in (("jobs", self.jobs), ("count", self.count)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        self.config = Path(self.config)
         self.output = RUNS / f"sweep-{self.config.stem}"
 
     def run(self) -> None:
-        """Runs the points in their order, prints the table and writes the files.
-
-        Raises:
-            ValueError: If no point has a metric.
-        """
+        """Runs the points in their order, prints the table and writes the files; ValueError if none has a metric."""
         sweep = read_sweep(self.config)
         points = sweep.points(self.count, self.seed)
         arguments = [sweep.arguments(point) for point in points]  # all, so that a mistake shows before the first run
 
         # Not WANDB_SWEEP_ID: W&B would look for a sweep of that name on its server.
         environment = {"LOCAL_SWEEP": self.config.stem, **threads_of(self.jobs)}
-        jobs = jobs_of(map(_label, points), self.output / "logs", environment)
+        labels = [" ".join(f"{name}={value}" for name, value in point.items()) for point in points]
+        jobs = jobs_of(labels, self.output / "logs", environment)
         works = [partial(_run_point, *work, sweep.metric) for work in zip(jobs, points, arguments, strict=True)]
         outcomes = _without_duplicates(all_of(works, self.jobs))
         self._write(sweep, outcomes)
@@ -86,34 +75,26 @@ class Sweep:
             raise ValueError(f"none of {len(outcomes)} points has a result; the first: {outcomes[0].error}")
 
     def _write(self, sweep: SweepFile, outcomes: list[Outcome]) -> None:
-        best = _best(outcomes, sweep.maximize)
-        varying = [
-            name
-            for name, first in outcomes[0].point.items()
-            if any(outcome.point[name] != first for outcome in outcomes)
-        ]
-        parts = [
-            f"# {self.config.stem}",
-            _table(sweep, outcomes, varying, best),
-            self._caption(sweep, outcomes, varying),
-        ]
-        markdown = "\n\n".join(parts) + "\n"
+        finite = [outcome for outcome in outcomes if math.isfinite(outcome.value)]
+        best = (max if sweep.maximize else min)(finite, key=lambda outcome: outcome.value, default=None)
+        first = outcomes[0].point
+        varying = [name for name in first if any(outcome.point[name] != first[name] for outcome in outcomes)]
+        table, caption = _table(sweep, outcomes, varying, best), self._caption(sweep, outcomes, varying)
+        markdown = f"# {self.config.stem}\n\n{table}\n\n{caption}\n"
         print(markdown)
-        table = _csv(sweep, outcomes, best)
         write_file(self.output / "sweep.md", markdown)
-        write_file(self.output / "sweep.csv", table)
+        write_file(self.output / "sweep.csv", _csv(sweep, outcomes, best))
         picture = self.output / "sweep.png"
         picture.unlink(missing_ok=True)  # an older sweep's
-        drawn = [outcome for outcome in outcomes if math.isfinite(outcome.value)]
-        if best is None or len(varying) != 1 or len(drawn) < 2:
+        if len(varying) != 1 or len(finite) < 2:
             return
-        values = [outcome.point[varying[0]] for outcome in drawn]
+        values = [outcome.point[varying[0]] for outcome in finite]
         if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
             figure = draw_curves(
-                {sweep.metric: (np.array(values), np.array([outcome.value for outcome in drawn]))},
+                {sweep.metric: (np.array(values), np.array([outcome.value for outcome in finite]))},
                 varying[0],
                 f"{sweep.metric} ({'higher' if sweep.maximize else 'lower'} is better)",
-                (sweep.metric, drawn.index(best)),
+                (sweep.metric, finite.index(best)),
                 self.config.stem,
             )
             write_file(picture, figure)
@@ -132,7 +113,6 @@ class Sweep:
 
 
 async def _run_point(job: Job, point: Point, arguments: list[str], metric: str) -> Outcome:
-    """Runs a point and reads its metric from its run card."""
     try:
         directory = await job.run(arguments)
     except RowFailedError as error:
@@ -154,27 +134,14 @@ def _without_duplicates(outcomes: list[Outcome]) -> list[Outcome]:
     return [outcome if runs[outcome.run] < 2 else replace(outcome, value=math.nan, error=why) for outcome in outcomes]
 
 
-def _label(point: Point) -> str:
-    return " ".join(f"{name}={value}" for name, value in point.items())
-
-
-def _best(outcomes: list[Outcome], maximize: bool) -> Outcome | None:
-    finite = [outcome for outcome in outcomes if math.isfinite(outcome.value)]
-    return (max if maximize else min)(finite, key=lambda outcome: outcome.value, default=None)
-
-
 def _table(sweep: SweepFile, outcomes: list[Outcome], varying: list[str], best: Outcome | None) -> str:
     rows = [[*varying, sweep.metric, "seconds", "run"]]
     for outcome in outcomes:
-        value = f"{outcome.value:.6g}"
-        rows.append(
-            [
-                *(str(outcome.point[name]) for name in varying),
-                f"failed: {outcome.error}" if outcome.error else f"**{value}**" if outcome is best else value,
-                "" if outcome.seconds is None else f"{outcome.seconds:.0f}",
-                "" if outcome.run is None else outcome.run.name,
-            ]
-        )
+        value = f"**{outcome.value:.6g}**" if outcome is best else f"{outcome.value:.6g}"
+        result = f"failed: {outcome.error}" if outcome.error else value
+        seconds = "" if outcome.seconds is None else f"{outcome.seconds:.0f}"
+        run = "" if outcome.run is None else outcome.run.name
+        rows.append([*(str(outcome.point[name]) for name in varying), result, seconds, run])
     return align(rows)
 
 

@@ -1,8 +1,4 @@
-"""`lightning table`: several systems on the same test turns, in one table.
-
-In: for each system a `predictions.jsonl`, or the experiment that makes it. Out: `table.md`, `table.tex`, `table.csv`,
-`table.png`. No text of a reply or context is written anywhere.
-"""
+"""`lightning table`: several systems on the same test turns, in one table. No text of a reply or context is in it."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Commands besides the trainer's: a class whose arguments are the flags, and its `run`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from inspect import signature
@@ -38,8 +36,9 @@ def read_tool(name: str, arguments: Sequence[str]) -> tuple[dict[str, Any], Call
     module, _, class_name = COMMANDS[name].path.rpartition(".")
     tool = getattr(import_module(module), class_name)
     set_parsing_settings(config_read_mode_fsspec_enabled=True, omegaconf_absolute_to_relative_paths=True)
+    description = tool.__doc__.partition("Args:")[0]  # flags have theirs
     # The file is resolved as it is read: with `omegaconf+` a `${...}` in it leaves the experiments of a table unbuilt.
-    parser = ToolParser(prog=f"lightning {name}", description=tool.__doc__, parser_mode="omegaconf", allow_abbrev=False)
+    parser = ToolParser(prog=f"lightning {name}", description=description, parser_mode="omegaconf", allow_abbrev=False)
     if "config" not in signature(tool).parameters:  # a sweep reads its file itself: the keys in it are W&B's
         parser.add_argument("--config", "-c", action="config", help="YAML file with these settings.")
     names = parser.add_class_arguments(tool)

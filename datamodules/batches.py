@@ -16,6 +16,8 @@ from torch.utils.data import IterableDataset
 
 from datamodules.shards.ragged import Ragged
 
+PADDING = 0
+"""Id of the padding token."""
 IGNORED = -100
 """Label of padding; prompt and context are never in the labels at all."""
 
@@ -65,21 +67,15 @@ class EvidenceBatch(NamedTuple):
 
 
 def collate(
-    inputs: Ragged, targets: Ragged, rows: np.ndarray, user_index: np.ndarray, pair_id: np.ndarray, pad_id: int = 0
+    inputs: Ragged, targets: Ragged, rows: np.ndarray, user_index: np.ndarray, pair_id: np.ndarray
 ) -> Seq2SeqBatch:
-    """Pads the chosen rows to the longest of them, rounded up to a multiple of `LENGTH_MULTIPLE`.
+    """Pads these rows of `inputs`, `targets` and `pair_id` to the longest, rounded up to `LENGTH_MULTIPLE`.
 
-    Args:
-        inputs: what the encoder reads, for all rows there are.
-        targets: what the decoder learns, for all rows there are.
-        rows: which of them make the batch; -1 makes an empty row, which has no labels.
-        user_index: user of each row of the batch, empty ones included.
-        pair_id: ids of all rows there are.
-        pad_id: id of the padding token.
+    A row -1 becomes an empty one without labels. `user_index` is that of the batch, empty rows included.
     """
     empty = rows < 0
     rows = np.where(empty, rows.max(), rows)
-    input_ids = inputs.pad(rows, pad_id, LENGTH_MULTIPLE)
+    input_ids = inputs.pad(rows, PADDING, LENGTH_MULTIPLE)
     lengths = np.where(empty, 1, inputs.lengths[rows])  # one visible position, so that attention stays finite
     attention_mask = (np.arange(input_ids.shape[1]) < lengths[:, None]).astype(np.int64)
     labels = targets.pad(rows, IGNORED, LENGTH_MULTIPLE)
@@ -88,21 +84,16 @@ def collate(
         torch.from_numpy(input_ids),
         torch.from_numpy(attention_mask),
         torch.from_numpy(labels),
-        torch.from_numpy(user_index.astype(np.int64)),
+        torch.from_numpy(user_index),
         torch.from_numpy(np.where(empty, -1, pair_id[rows])),
     )
 
 
 @dataclass
 class WholePass(IterableDataset):
-    """The same batches each time they are asked for, from the first one on: validation and test.
+    """The same batches in every pass: validation and test."""
 
-    Args:
-        batches: begins a pass.
-        num_batches: how many batches a pass has.
-    """
-
-    batches: Callable[[], Iterator[Seq2SeqBatch]]
+    batches: Callable[[], Iterator[Seq2SeqBatch]]  # begins a pass
     num_batches: int
 
     def __len__(self) -> int:

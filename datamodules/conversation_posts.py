@@ -1,7 +1,6 @@
 """`ConversationPosts`: what was said in conversations as evidence for a network that is learnt already.
 
-In: a `conversations.jsonl` (`callbacks.ConversationWriter`). Out: `EvidenceBatch`es, in which a "user" is what one
-speaker said in one part of one conversation:
+A "user" of these `EvidenceBatch`es is what one speaker said in one part of one conversation:
 
     <fingerprint of the file>/<system>/<conversation>/<first turn>-<last turn>/<speaker>
 
@@ -15,11 +14,11 @@ from; a block of ten turns has five of each speaker, so the prior weighs more he
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from artefacts.conversations import Utterance, parse_utterance
 from artefacts.fingerprints import fingerprint
 from datamodules.corpora.records import Post
 from datamodules.evidence.histories import Spoken
@@ -66,10 +65,10 @@ class ConversationPosts(ProfilePosts):
         content = self.conversations.read_bytes()
         self.fingerprint = fingerprint(content)
         self.speaker_of: dict[str, str] = {}
-        talks: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
+        talks: dict[tuple[str, int], list[Utterance]] = defaultdict(list)
         for line in content.decode("utf-8").strip("\n").split("\n"):  # texts may have other line ends in them
-            turn = json.loads(line)
-            talks[turn["system"], turn["conversation"]].append(turn)
+            turn = parse_utterance(line)
+            talks[turn.system, turn.conversation].append(turn)
         histories: dict[str, list[Spoken]] = defaultdict(list)
         for (system, number), turns in talks.items():
             self._parts(f"{self.fingerprint}/{system}/{number}", turns, histories)
@@ -79,28 +78,26 @@ class ConversationPosts(ProfilePosts):
             histories[name].append(Spoken(Post(speaker, ""), "", name))
         return histories
 
-    def _parts(self, name: str, turns: list[dict[str, Any]], histories: dict[str, list[Spoken]]) -> None:
+    def _parts(self, name: str, turns: list[Utterance], histories: dict[str, list[Spoken]]) -> None:
         """Adds the parts of one conversation: of each speaker up to the last block in which they said something."""
-        turns = sorted(turns, key=lambda turn: turn["turn"])
+        turns = sorted(turns, key=lambda turn: turn.turn)
         size = self.block_turns
-        last = {turn["speaker"]: -(-turn["turn"] // size) for turn in turns if turn["speaker"]}  # number of that block
+        last = {turn.speaker: -(-turn.turn // size) for turn in turns}  # number of that block
         answered = ""
         for turn in turns:
-            speaker, number = turn["speaker"], -(-turn["turn"] // size)
-            if speaker:
+            number = -(-turn.turn // size)
+            if speaker := turn.speaker:
                 block = [((number - 1) * size + 1, number * size)]
                 so_far = [(1, end * size) for end in range(number, last[speaker] + 1)]
                 for first, end in dict.fromkeys(block + so_far):
                     part = f"{name}/{first}-{end}"
-                    post = Spoken(Post(speaker, turn["text"]), answered, part)
-                    histories[f"{part}/{speaker}"].append(post)
+                    histories[f"{part}/{speaker}"].append(Spoken(Post(speaker, turn.text), answered, part))
                     self.speaker_of[f"{part}/{speaker}"] = speaker
-            answered = turn["text"]
+            answered = turn.text
 
     def _begin(self) -> None:
         raise ValueError("conversations teach a network nothing: use lightning predict, with data.network")
 
     def _take_over(self) -> None:
         super()._take_over()
-        folds = dict(self.folds)
-        self.folds |= {name: folds[speaker] for name, speaker in self.speaker_of.items() if speaker in folds}
+        self.folds |= {name: self.folds[one] for name, one in self.speaker_of.items() if one in self.folds}

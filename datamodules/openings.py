@@ -1,10 +1,8 @@
 """`Openings`: how conversations of two users begin, and what whoever is next in them reads.
 
-In: the test split of a prepared corpus. Out: `ConversationBatch`es of pairs of users, each with the first turns of a
-real dialogue that one of the two had; the inputs of the next turn; what the users really said, to compare with.
-
-The partner in that dialogue is somebody else: the other user of the pair takes their place. What a model reads is made
-as reply pairs are: the last turns that preparation keeps, then the last ids that training kept, the profile in front.
+They begin with the first turns of a real test dialogue of one of the two; the other takes the partner's place. What a
+model reads is made as reply pairs are: the last turns that preparation keeps, then the last ids that training kept, the
+profile in front.
 """
 
 from __future__ import annotations
@@ -12,12 +10,10 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Sequence
-from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow.parquet as pq
 from torch.utils.data import DataLoader
 
 from datamodules.batches import ConversationBatch, Seq2SeqBatch, collate
@@ -93,11 +89,7 @@ class Openings(UserSets):
     # ---- beginnings
 
     def conversations(self) -> ConversationBatch:
-        """All of them, as they begin.
-
-        Raises:
-            ValueError: neither of two users has a test dialogue with so many turns.
-        """
+        """All of them, as they begin."""
         begun: dict[str, int] = defaultdict(int)
         people, turns = [], []
         for pair in pairs_of(self.users, self.num_conversations, self.seed):
@@ -137,12 +129,9 @@ class Openings(UserSets):
     def read(
         self, batch: ConversationBatch, turns: Sequence[Sequence[tuple[int, list[int]]]], now: int
     ) -> Seq2SeqBatch:
-        """What those read who are next: a row a conversation, no labels.
+        """What those read who are next, of the two number `now`: a row a conversation, no labels.
 
-        Args:
-            batch: who talks with whom.
-            turns: all that was said in each conversation, oldest first.
-            now: which of the two is next, 0 or 1.
+        `turns` is all that was said in each conversation, oldest first.
         """
         kept = [own[-self.preparation.max_context_turns :] for own in turns]
         prefixes = self.prompts.prefixes(
@@ -164,14 +153,9 @@ class Openings(UserSets):
         return text, self.prompts.tokenizer.encode(text).ids[: self.preparation.max_turn_tokens]
 
     def real_turns(self, user: str, number: int) -> list[tuple[bool, str]]:
-        """What a user really said in the test dialogues, one behind the other, each reply behind what it answers.
+        """The first `number` turns of the user's test dialogues: whether the user said it, and the text.
 
-        Args:
-            user: one of `users`.
-            number: most turns, of both people together.
-
-        Returns:
-            (whether the user said it, text); they alternate, and the partner begins.
+        Each reply follows what it answers, so that the two alternate, and the partner begins.
         """
         pairs = [
             (turns[position - 1], turn)
@@ -193,22 +177,21 @@ def pairs_of(users: Sequence[str], number: int | None, seed: int) -> list[tuple[
     half = len(order) // 2
     number = len(users) // 2 if number is None else number
     pairs: list[tuple[str, str]] = []
-    for turn in count():  # the circle method: the first stays, the others move on by one
+    swapped = False
+    while len(pairs) < number:  # the circle method: the first stays, the others move on by one
         for first, second in zip(order[:half], reversed(order[half:]), strict=True):
             if first is not None and second is not None:
-                pairs.append((second, first) if turn % 2 else (first, second))
-        if len(pairs) >= number:
-            return pairs[:number]
-        order = [order[0], order[-1], *order[1:-1]]
-    raise AssertionError("rounds do not end")
+                pairs.append((second, first) if swapped else (first, second))
+        order, swapped = [order[0], order[-1], *order[1:-1]], not swapped
+    return pairs[:number]
 
 
 def read_dialogues(reader: ShardReader) -> dict[str, list[Dialogue]]:
     """Each target user's dialogues in a split, in time order, put together from their reply pairs."""
-    columns = ["dialogue_id", "position", "speaker", "context_ids", "context_lengths", "context_speakers"]
+    context = ["context_ids", "context_lengths", "context_speakers"]
     by_user: dict[str, dict[str, Dialogue]] = defaultdict(lambda: defaultdict(dict))
-    for path, group in reader.groups:
-        table = pq.ParquetFile(path).read_row_group(group, columns=[*columns, "response_ids"])
+    for group in range(len(reader.groups)):
+        table = reader.table(group, ["dialogue_id", "position", "speaker", *context, "response_ids"])
         for row in table.to_pylist():
             turns = by_user[row["speaker"]][row["dialogue_id"]]
             ids = iter(row["context_ids"])

@@ -1,7 +1,5 @@
 """`ProfilePosts`: parts of people's histories as evidence for a Markov logic network.
 
-In: a corpus and a language's YAML. Out: `EvidenceBatch`es of chunks.
-
 A user's posts in time order are cut into chunks of 150 (Otsuka et al. 2024). What is in a chunk is the evidence of that
 chunk, but for the places that somebody names: these are few, and count for all of their chunks (measured: prefectures
 0.44 instead of 0.30; for the other patterns it was no gain, or a loss). A place that few others name says more, as a
@@ -93,7 +91,6 @@ class ProfilePosts(LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.users: list[str] = []
-        self.is_set_up = False
         if posts_per_chunk < 1:
             raise ValueError(f"posts_per_chunk must be 1 or more, got {posts_per_chunk}")
         if num_folds < 2:
@@ -101,13 +98,12 @@ class ProfilePosts(LightningDataModule):
 
     @property
     def network_directory(self) -> Path:
-        """Where the learnt network is, or will be."""
         return self.network or Path(self.trainer.default_root_dir) / NETWORK
 
     # ---- reading
 
     def setup(self, stage: str) -> None:
-        if self.is_set_up:
+        if self.users:
             return
         self.language = load_language(self.language_path)
         histories = self.histories()
@@ -128,9 +124,9 @@ class ProfilePosts(LightningDataModule):
                 posts, answered, dialogues = zip(*part, strict=True)
                 self.chunks.append(Chunk(user, posts, answered))
                 self.parts.append(list(dict.fromkeys(dialogues)))
-        number_of = {user: number for number, user in enumerate(self.users)}
-        self.user_of_chunk = np.array([number_of[chunk.user] for chunk in self.chunks])
-        self.num_chunks = np.bincount(self.user_of_chunk)
+        num_chunks = Counter(chunk.user for chunk in self.chunks)
+        self.num_chunks = np.array([num_chunks[user] for user in self.users])
+        self.user_of_chunk = np.repeat(np.arange(len(self.users)), self.num_chunks)
         self.first_chunk = np.cumsum(self.num_chunks) - self.num_chunks
         self.is_short = [len(histories[user]) < self.posts_per_chunk for user in self.users]
         self.labels = self._numbers(labels)
@@ -138,29 +134,27 @@ class ProfilePosts(LightningDataModule):
             self._begin()
         else:
             self._take_over()
-        self.is_set_up = True
+        self.domains, self.predicates = self.facts.domains, self.facts.predicates
 
     def histories(self) -> dict[str, list[Spoken]]:
-        """Everybody's posts in time order."""
         return histories_of(self.preparation)
 
     def _numbers(self, labels: Mapping[str, Mapping[str, str]]) -> np.ndarray:
         """Labels by user and attribute, -1 where nothing is known."""
         numbers = np.full((len(self.users), len(self.language.attributes)), -1, dtype=np.int64)
+        columns = {name: column for column, name in enumerate(self.language.attributes)}
         for row, user in enumerate(self.users):
-            for column, attribute in enumerate(self.language.attributes.values()):
-                value = labels.get(user, {}).get(attribute.name)
-                if value is not None:
-                    numbers[row, column] = list(attribute.values).index(value)
+            for name, value in labels.get(user, {}).items():
+                numbers[row, columns[name]] = list(self.language.attributes[name].values).index(value)
         return numbers
 
     # ---- folds and vocabulary
 
     def _begin(self) -> None:
         """Deals the labelled users into folds and chooses the vocabulary of each learner from its training users."""
-        for column, name in enumerate(self.language.attributes):
-            known = self.labels[:, column][self.labels[:, column] >= 0]
-            if len(known) and len(np.unique(known)) == 1:
+        for name, labels in zip(self.language.attributes, self.labels.T, strict=True):
+            known = labels[labels >= 0]
+            if len(np.unique(known)) == 1:
                 raise ValueError(f"all {len(known)} labels of {name} are the same: there is nothing to learn")
         labelled = [user for row, user in enumerate(self.users) if (self.labels[row] >= 0).any()]
         if len(labelled) < max(2, self.num_folds):
@@ -189,25 +183,13 @@ class ProfilePosts(LightningDataModule):
         self.allowed = {}
 
     def vocabulary(self) -> str:
-        """What a later run needs to see posts as this one, as JSON."""
         hidden = list(self.label_patterns) if self.labels_from == "distant" else []
         content = {**self.facts.content(), "num_folds": self.num_folds, "folds": self.folds, "hidden": hidden}
         return json.dumps(content, ensure_ascii=False, indent=0)
 
-    @property
-    def domains(self) -> dict[str, list[str]]:
-        """Type → values, as formulas name them."""
-        return self.facts.domains
-
-    @property
-    def predicates(self) -> dict[str, tuple[str, ...]]:
-        """What formulas may say: predicate → types of its arguments."""
-        return self.facts.predicates
-
     # ---- batches
 
     def batch(self, rows: Sequence[int]) -> EvidenceBatch:
-        """The evidence of some chunks."""
         # Copies, so that what a chunk keeps of its texts goes with the batch.
         chunks = [replace(self.chunks[row]) for row in rows]
         user = self.user_of_chunk[list(rows)]
@@ -261,8 +243,7 @@ class ProfilePosts(LightningDataModule):
         return DataLoader(WholePass(lambda: iter([self.learning_batch]), 1), batch_size=None)
 
     def test_dataloader(self) -> DataLoader:
-        labelled = (self.labels >= 0).any(axis=1)
-        rows = [row for row, user in enumerate(self.user_of_chunk) if labelled[user]]
+        rows = np.flatnonzero((self.labels >= 0).any(axis=1)[self.user_of_chunk]).tolist()
         if not rows:
             raise ValueError("nobody here has a label: there is nothing to test; lightning predict infers profiles")
         return self._loader(rows)

@@ -1,8 +1,4 @@
-"""What a LightningModule or callback may ask of `trainer.datamodule`: a protocol for each kind of work.
-
-`tests/datamodules/test_protocol.py` checks that no module asks for more, and that each data module of our experiments
-has what is asked of it.
-"""
+"""What a LightningModule or callback may ask of `trainer.datamodule`: a protocol for each kind of work."""
 
 from __future__ import annotations
 

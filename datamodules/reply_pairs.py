@@ -114,7 +114,6 @@ class ReplyPairs(LightningDataModule):
 
     @property
     def corpora(self) -> list[MixedCorpus]:
-        """All that is trained on, the first corpus among them."""
         return [MixedCorpus(self.preparation, self.passes, self.profiles), *self.mixed_with]
 
     def prepare_data(self) -> None:
@@ -175,13 +174,11 @@ class ReplyPairs(LightningDataModule):
         self.splits = self.target_users.splits
 
     def _stream(self, sources: Sequence[Source], shuffle: bool) -> PairStream:
-        trainer = self.trainer
-        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        return PairStream(sources, self.tokens_per_batch, shuffle, self.seed, rank, world_size)
+        rank = self.trainer.global_rank if self.trainer else 0
+        return PairStream(sources, self.tokens_per_batch, shuffle, self.seed, rank, self._world_size)
 
     @property
     def label_tokens_per_batch(self) -> float:
-        """Mean number of label tokens in a training batch of one device."""
         return self._batches.stream.label_tokens_per_batch
 
     def train_dataloader(self) -> DataLoader:
@@ -193,7 +190,6 @@ class ReplyPairs(LightningDataModule):
 
     @property
     def test_kinds(self) -> list[str]:
-        """As in `UserSets`."""
         return self.target_users.test_kinds
 
     def test_dataloader(self) -> DataLoader | list[DataLoader]:
@@ -226,11 +222,7 @@ class ReplyPairs(LightningDataModule):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes the position over, whatever number of processes and size of batches it was reached with.
-
-        Raises:
-            ValueError: the state is of a run on other corpora or in another order.
-        """
+        """Takes the position over, whatever number of processes and size of batches it was reached with."""
         if not state_dict or not self.sources:  # nothing is trained, or was
             return
         for key, value in self._order().items():

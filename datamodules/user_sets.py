@@ -26,7 +26,7 @@ from datamodules.shards.reader import ShardReader
 from datamodules.users.general_pairs import SPLIT as GENERAL
 from datamodules.users.general_pairs import GeneralPairs
 from datamodules.users.history import History
-from datamodules.users.past_replies import PastReplies, Retrieved, RetrievedPrefixes
+from datamodules.users.past_replies import PastReplies, Retrieved
 from datamodules.users.rounds import Round, RoundPlan
 from datamodules.users.user_rows import UserSplit
 
@@ -80,7 +80,11 @@ class UserSets(LightningDataModule):
         test_general_pairs: int = 0,
     ) -> None:
         super().__init__()
-        _require_sizes(test_train_turns, test_general_pairs)
+        if min(test_train_turns, test_general_pairs) < 0:
+            raise ValueError(
+                f"data.test_train_turns and data.test_general_pairs must be 0 or more, got {test_train_turns} and "
+                f"{test_general_pairs}"
+            )
         self.preparation = preparation
         self.wanted = users
         self.prompt = prompt or PromptTemplate()
@@ -118,7 +122,7 @@ class UserSets(LightningDataModule):
         self.users = self._chosen(sorted(self.splits["train"].num_turns))
         if self.history is not None:
             self.history.report(self.users, self.splits["train"].lengths)
-        self.past = PastReplies(self.splits["train"], self.prompts, self.max_context_tokens)
+        self.past = PastReplies(self.splits["train"], self.prompts, self.max_context_tokens, self.retrieved)
         self.prompts.report_missing(self.users, "users")
         self._epochs = dict.fromkeys(self.users, 0)
 
@@ -145,28 +149,23 @@ class UserSets(LightningDataModule):
         return chosen
 
     def num_train_batches(self, user: str) -> int:
-        """Optimizer steps of one epoch of this user."""
         return math.ceil(self.splits["train"].num_turns[user] / self.rows_per_user)
 
     @property
     def label_tokens_per_batch(self) -> float:
-        """Mean number of label tokens in a training batch of the present round."""
+        """Mean over the present round."""
         return self._round.plan.label_tokens_per_batch
 
     def label_tokens_per_batch_of(self, user: str) -> float:
-        """Mean number of this user's label tokens in those training batches in which they have rows."""
         return self.splits["train"].num_tokens[user] / self.num_train_batches(user)
 
     def training_replies(self, user: str) -> list[tuple[Turns, str]]:
-        """A user's training turns as texts, oldest first: each context as `Prompts.turns` gives it, and the reply."""
         return self.splits["train"].turns_of(user, self.prompts, self.max_context_tokens).turns
 
     def similar_replies(self, user: str, context: Turns, k: int) -> list[tuple[Turns, str]]:
-        """Those `training_replies` whose contexts are most like this one, the most similar first."""
         return self.past.similar(user, context, k)
 
     def next_round(self, epochs: Mapping[str, int]) -> None:
-        """Says who takes part in the next pass of the training and validation loaders, and in which of their epochs."""
         self._epochs = dict(epochs)
         self._round = None
         self._handed_out = 0
@@ -176,7 +175,7 @@ class UserSets(LightningDataModule):
             split=self.splits[split],
             prompts=self.prompts,
             max_context_tokens=self.max_context_tokens,
-            prefixes=RetrievedPrefixes(self.past, self.retrieved) if self.retrieved else None,
+            prefixes=self.past.prefixes if self.retrieved else None,
             users=self.users,
             epochs=epochs,
             rows_per_user=self.rows_per_user,
@@ -195,7 +194,7 @@ class UserSets(LightningDataModule):
 
     @property
     def test_kinds(self) -> list[str]:
-        """What the loaders of a test hold: `own` are the users' test turns; the others where they are asked for."""
+        """`own` are the users' test turns; the others where they are asked for."""
         asked = {"own": True, "train": self.test_train_turns, "general": self.test_general_pairs}
         return [kind for kind, wanted in asked.items() if wanted]
 
@@ -224,18 +223,9 @@ class UserSets(LightningDataModule):
         return {"epochs": epochs, "batches": batches, "users": self.users}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes the position over; raises ValueError where other users were chosen."""
         if state_dict["users"] != self.users:
             raise ValueError(
                 f"the checkpoint was made with {len(state_dict['users'])} users, this run has {len(self.users)} or "
                 "others; continue with the same users, or start anew in another run directory"
             )
         self._epochs, self._handed_out, self._round = dict(state_dict["epochs"]), state_dict["batches"], None
-
-
-def _require_sizes(test_train_turns: int, test_general_pairs: int) -> None:
-    if min(test_train_turns, test_general_pairs) < 0:
-        raise ValueError(
-            f"data.test_train_turns and data.test_general_pairs must be 0 or more, got {test_train_turns} and "
-            f"{test_general_pairs}"
-        )

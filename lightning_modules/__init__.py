@@ -3,20 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from .chat.endpoint import ChatEndpoint as ChatEndpoint
-    from .chat.models import LocalChatModel as LocalChatModel
-    from .conversations import Conversations as Conversations
-    from .joint_tuning import JointTuning as JointTuning
-    from .markov_logic.inference import ProfileInference as ProfileInference
-    from .profile_network import ProfileNetwork as ProfileNetwork
-    from .prompted_llm import PromptedLLM as PromptedLLM
-    from .retrieved_reply import RetrievedReply as RetrievedReply
-    from .seq2seq import ProfileSeq2Seq as ProfileSeq2Seq
-    from .user_lora import UserLora as UserLora
-    from .user_tuning import UserTuning as UserTuning
+from typing import Any
 
 _MODULES = {
     "ChatEndpoint": "chat.endpoint",

@@ -18,17 +18,11 @@ from .reply_module import Predictions, ReplyModule
 
 
 class AdapterModule(ReplyModule):
-    """Uses adapters from files; a test also tries other users' adapters.
-
-    A subclass sets `lora` and `num_swaps`, and says where adapters are.
-    """
+    """Uses adapters from files; a test also tries other users' adapters. A subclass has these attributes."""
 
     lora: StackedLora
     num_swaps: int | None
-
-    @property
-    def weights_directory(self) -> Path:
-        raise NotImplementedError
+    weights_directory: Path  # of the adapters
 
     @lru_cache(maxsize=64)  # noqa: B019 - the module lives as long as the process
     def _row(self, user: str) -> Tensor:
@@ -49,7 +43,7 @@ class AdapterModule(ReplyModule):
         self.swaps = UserTotals()
 
     def test_step(self, batch: Seq2SeqBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        kind = self.kind_of(dataloader_idx)
+        kind = self.trainer.datamodule.test_kinds[dataloader_idx]
         if kind == "general":
             self._test_general(batch)
             return
@@ -83,9 +77,8 @@ class AdapterModule(ReplyModule):
             self.lora.activate(self._rows(whose))
             nll, tokens = self.row_nll(batch)
             self.tested.add("other", users, nll, tokens)
-            rows = zip(users, whose, nll.chunk(len(users)), tokens.chunk(len(users)), strict=True)
-            for user, other, own_nll, own_tokens in rows:
-                self.swaps.add(other, [user], own_nll, own_tokens)
+            for user, other, *own in zip(users, whose, nll.chunk(len(users)), tokens.chunk(len(users)), strict=True):
+                self.swaps.add(other, [user], *own)
 
     def on_test_epoch_end(self) -> None:
         """Logs micro perplexities and writes each user's sums (`backbones/user_totals.py`)."""
@@ -93,12 +86,10 @@ class AdapterModule(ReplyModule):
         for kind in self.tested.nll:
             self.log(f"test/{kind}_perplexity", self.tested.perplexity(kind))
         self.log("test/users_better_than_base", float(sum(own[user] < base[user] for user in base)))
-        swaps = None
         if self.num_swaps is None:
-            swaps = self.swaps
             for user, nll in own.items():
-                swaps.nll[user][user], swaps.tokens[user][user] = nll, self.tested.tokens["own"][user]
-        self.write_test(swaps)
+                self.swaps.nll[user][user], self.swaps.tokens[user][user] = nll, self.tested.tokens["own"][user]
+        self.write_test(self.swaps if self.num_swaps is None else None)
 
     def predict_step(self, batch: Seq2SeqBatch, batch_idx: int) -> Predictions:
         """Generates for all rows at once, but scores in pieces: one long reply makes all labels of a batch long."""

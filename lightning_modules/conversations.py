@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
 from artefacts.conversations import Utterance
 from artefacts.fingerprints import fingerprint
@@ -46,10 +45,7 @@ class Conversations(ReplyModule):
         if num_turns < 1:
             raise ValueError(f"model.num_turns must be 1 or more, got {num_turns}")
         if self.decoding.num_candidates != 1:
-            raise ValueError(
-                f"in a conversation one reply is given: set decoding.num_candidates to 1, got "
-                f"{self.decoding.num_candidates}"
-            )
+            raise ValueError(f"one reply a turn: set decoding.num_candidates to 1, got {self.decoding.num_candidates}")
         self.init_from = init_from
         self.adapters = adapters
         self.num_turns = num_turns
@@ -107,7 +103,8 @@ class Conversations(ReplyModule):
         for turn in range(1, self.num_turns + 1):
             side = (turn - 1) % 2
             speakers = [people[side] for people in batch.people]
-            self.lora.activate(self._rows(speakers) if system == OWN else None)
+            rows = torch.stack([self.rows[speaker] for speaker in speakers]).to(self.device)  # (conversations, p)
+            self.lora.activate(rows if system == OWN else None)
             inputs = Seq2SeqBatch(*(tensor.to(self.device) for tensor in data.read(batch, turns, side)))
             replies = generate(self.model, inputs, self.decoding)[:, 0]  # (conversations, length)
             for number, own, speaker, reply in zip(batch.number, turns, speakers, replies.tolist(), strict=True):
@@ -115,7 +112,3 @@ class Conversations(ReplyModule):
                 own.append((side, ids))
                 utterances.append(Utterance(system, number, turn, speaker, text))
         return utterances
-
-    def _rows(self, speakers: list[str]) -> Tensor:
-        """Each speaker's adapter, a row per conversation: (conversations, p)."""
-        return torch.stack([self.rows[speaker] for speaker in speakers]).to(self.device)

@@ -17,15 +17,7 @@ from torch import Tensor
 from datamodules.batches import EvidenceBatch
 from lightning_modules.markov_logic.grounding import Grounding
 from lightning_modules.markov_logic.network import MarkovLogicNetwork
-from lightning_modules.markov_logic.network_files import (
-    FORMULAS,
-    Posteriors,
-    load_weights,
-    posteriors,
-    read_formulas,
-    require_predicates,
-    save_network,
-)
+from lightning_modules.markov_logic.network_files import FORMULAS, Posteriors, load_weights, posteriors, read_formulas
 from lightning_modules.markov_logic.propagation import BeliefPropagation
 from lightning_modules.markov_logic.proximal import ProximalGradient
 from lightning_modules.markov_logic.syntax import Formula
@@ -65,15 +57,12 @@ class ProfileNetwork(LightningModule):
         self.groundings: list[Grounding] | None = None
         self.losses: list[float] = []
 
-    # ---- setting up
-
     def configure_model(self) -> None:
         if self.network is not None:
             return
         data = self.trainer.datamodule
         fitting = self.trainer.state.fn == "fit"
-        program = read_formulas(self.formulas if fitting else [data.network_directory / FORMULAS])
-        require_predicates(program, data.predicates)
+        program = read_formulas(self.formulas if fitting else [data.network_directory / FORMULAS], data.predicates)
         self.network = MarkovLogicNetwork(program, data.domains, data.num_folds + 1, data.allowed)
         if data.chunks_per_batch and any(len(factor.units) > 1 for factor in self.network.factors):
             raise ValueError("formulas between users need all chunks in one batch: set data.chunks_per_batch=0")
@@ -93,20 +82,13 @@ class ProfileNetwork(LightningModule):
         for is_lexical, l1 in ((True, self.l1), (False, 0.0)):
             numbers = [n for n, f in enumerate(network.program.formulas) if is_lexical == has_words(f)]
             if numbers:
-                groups.append(
-                    {
-                        "params": [network.weights[number] for number in numbers],
-                        "metric": [curvatures[number] / 2 + self.l2_of(number) for number in numbers],
-                        "l1": l1,
-                    }
-                )
+                metric = [curvatures[number] / 2 + self.l2_of(number) for number in numbers]
+                groups.append({"params": [network.weights[number] for number in numbers], "metric": metric, "l1": l1})
         return ProximalGradient(groups)
 
     def l2_of(self, formula: int) -> float:
         """The L2 factor of a formula's weights."""
         return self.l2_words if has_words(self.network.program.formulas[formula]) else self.l2
-
-    # ---- learning
 
     def training_step(self, batch: EvidenceBatch, batch_idx: int) -> Tensor:
         network = self.network
@@ -134,21 +116,10 @@ class ProfileNetwork(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.losses = checkpoint["losses"]
 
-    def export(self, directory: Path) -> None:
-        """Writes formulas, weights, vocabulary and folds (`markov_logic/network_files.py`)."""
-        save_network(self.network, self.formulas, self.trainer.datamodule.vocabulary(), directory)
-
-    # ---- inference
-
-    def posteriors(self, batch: EvidenceBatch) -> Posteriors:
-        """Beliefs about every chunk, by the learner that has not seen its user."""
+    def test_step(self, batch: EvidenceBatch, batch_idx: int) -> Posteriors:
         return posteriors(self.network, batch, self.propagation, self.names)
 
-    def test_step(self, batch: EvidenceBatch, batch_idx: int) -> Posteriors:
-        return self.posteriors(batch)
-
-    def predict_step(self, batch: EvidenceBatch, batch_idx: int) -> Posteriors:
-        return self.posteriors(batch)
+    predict_step = test_step
 
 
 def has_words(formula: Formula) -> bool:

@@ -13,8 +13,9 @@ import numpy as np
 from lightning import LightningModule
 
 from datamodules.batches import Seq2SeqBatch
+from datamodules.prompts.rendering import Turns
 from lightning_modules.chat.models import ChatDecoding, ChatModel
-from lightning_modules.chat.wording import ChatWording, Turns
+from lightning_modules.chat.wording import ChatWording
 
 from .reply_module import Predictions
 

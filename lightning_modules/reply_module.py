@@ -56,17 +56,16 @@ class ReplyModule(LightningModule):
         """Summed negative log-likelihood in nats and label tokens of every row, both (rows,)."""
         return row_nll(self.model, batch)
 
-    def validation_step(self, batch: Seq2SeqBatch, batch_idx: int) -> None:
-        nll, tokens = self.row_nll(batch)
+    def add_up(self, nll: Tensor, tokens: Tensor) -> None:
+        """Adds rows to the sums of a whole validation or test."""
         self.nll.update(nll.sum())
         self.tokens.update(tokens.sum())
 
+    def validation_step(self, batch: Seq2SeqBatch, batch_idx: int) -> None:
+        self.add_up(*self.row_nll(batch))
+
     def on_test_epoch_start(self) -> None:
         self.tested = UserTotals()
-
-    def kind_of(self, dataloader_idx: int) -> str:
-        """What a test loader holds: `own`, `train` or `general` turns."""
-        return self.trainer.datamodule.test_kinds[dataloader_idx]
 
     def users_of(self, batch: Seq2SeqBatch) -> list[str]:
         """The users of a batch, in its order; each has the same number of rows."""
@@ -74,7 +73,7 @@ class ReplyModule(LightningModule):
         return [names[index] for index in batch.user_index.unique_consecutive().tolist()]
 
     def test_step(self, batch: Seq2SeqBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        kind = self.kind_of(dataloader_idx)
+        kind = self.trainer.datamodule.test_kinds[dataloader_idx]
         nll, tokens = self.row_nll(batch)
         if kind == "general":  # the same for all users, as the model is
             for user in self.trainer.datamodule.users:
@@ -82,8 +81,7 @@ class ReplyModule(LightningModule):
             return
         self.tested.add(kind, self.users_of(batch), nll, tokens)
         if kind == "own":
-            self.nll.update(nll.sum())
-            self.tokens.update(tokens.sum())
+            self.add_up(nll, tokens)
 
     def on_validation_epoch_end(self) -> None:
         self._log_perplexity("val")

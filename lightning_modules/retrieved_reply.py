@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from lightning import LightningModule
 
 from datamodules.batches import Seq2SeqBatch
+from datamodules.prompts.rendering import Turns
 
 from .reply_module import Predictions
 
@@ -48,7 +49,7 @@ class RetrievedReply(LightningModule):
         ]
         return Predictions(candidates, nll=None, tokens=None)
 
-    def replies(self, user: str, context: list[tuple[str, str]]) -> list[str]:
+    def replies(self, user: str, context: Turns) -> list[str]:
         """What this user has replied to the most similar contexts, the most similar first."""
         similar = self.trainer.datamodule.similar_replies(user, context, self.decoding.num_candidates)
         return [reply for _, reply in similar]

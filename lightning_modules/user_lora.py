@@ -26,8 +26,6 @@ from .adapter_module import AdapterModule
 from .schedules import warmup_linear
 from .user_module import UserModule
 
-ALL_MATRICES = ("q", "k", "v", "o", "wi", "wo")
-
 
 class UserLora(UserModule, AdapterModule):
     """LoRA adapters of many users on one frozen backbone (Otsuka et al. 2024: rank 12, a few hundred turns).
@@ -62,7 +60,7 @@ class UserLora(UserModule, AdapterModule):
         rank: int = 12,
         alpha: float = 12,
         use_rslora: bool = False,
-        target_modules: list[str] | str = list(ALL_MATRICES),  # noqa: B006 - never changed, and shown in --help
+        target_modules: list[str] | str = ["q", "k", "v", "o", "wi", "wo"],  # noqa: B006 - never changed
         learning_rate: float = 1e-3,
         schedule: Literal["linear", "constant"] = "linear",
         warmup_share: float = 0.06,
@@ -96,8 +94,6 @@ class UserLora(UserModule, AdapterModule):
         self.seed = seed
         self.validated = UserTotals()
 
-    # ---- setting up
-
     @property
     def weights_directory(self) -> Path:
         return self.adapters or Path(self.trainer.default_root_dir) / ADAPTERS
@@ -105,7 +101,7 @@ class UserLora(UserModule, AdapterModule):
     def settings(self) -> dict[str, Any]:
         names = ("rank", "alpha", "use_rslora", "target_modules", "learning_rate", "schedule", "warmup_share")
         names += ("weight_decay", "max_grad_norm")
-        return {**{name: getattr(self, name) for name in names}, **super().settings()}
+        return {name: getattr(self, name) for name in names} | super().settings()
 
     def configure_model(self) -> None:
         if self.model is not None:
@@ -134,8 +130,6 @@ class UserLora(UserModule, AdapterModule):
 
     def configure_optimizers(self) -> PerUserAdamW:
         return PerUserAdamW(self.lora.rows, weight_decay=self.weight_decay)
-
-    # ---- training
 
     def training_step(self, batch: Seq2SeqBatch, batch_idx: int) -> None:
         slots = self._slots_of(batch)
@@ -169,16 +163,13 @@ class UserLora(UserModule, AdapterModule):
         progress.step += 1
         return self.learning_rate * factor
 
-    # ---- validation and the end of a round
-
     def on_validation_epoch_start(self) -> None:
         self.validated = UserTotals()
 
     def validation_step(self, batch: Seq2SeqBatch, batch_idx: int) -> None:
         self.lora.activate(self.lora.rows.data[self._slots_of(batch)] if self.in_fit else self.saved_rows(batch))
         nll, tokens = self.row_nll(batch)
-        self.nll.update(nll.sum())
-        self.tokens.update(tokens.sum())
+        self.add_up(nll, tokens)
         self.validated.add("own", self.users_of(batch), nll, tokens)
 
     def on_validation_epoch_end(self) -> None:
@@ -200,10 +191,9 @@ class UserLora(UserModule, AdapterModule):
         card = {**self.weights_card(progress), "epochs": progress.epoch}
         return TrainedAdapter(progress.user, self.lora.to_peft(self.best_rows[slot]), card)
 
-    # ---- checkpoints: adapters and rounds, never the backbone
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["state_dict"]
+        # adapters and rounds, never the backbone
         checkpoint["state_dict"] = {key: value for key, value in state.items() if not key.startswith("model.")}
         super().on_save_checkpoint(checkpoint)
 

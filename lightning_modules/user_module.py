@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from lightning_modules.lora.adapter_files import retrieved_settings, users_to_train
-from lightning_modules.lora.user_rounds import UserProgress, UserRounds, history_settings, macro_perplexity
+from lightning_modules.lora.user_rounds import UserProgress, UserRounds, macro_perplexity
 
 from .reply_module import ReplyModule
 
@@ -26,18 +27,13 @@ class UserModule(ReplyModule):
 
     A pass of the loader is one epoch of every user in training ("round"). After it each of them is judged by the loss
     on their own dialogues; a finished user leaves the slot to the next one, so memory is bounded for any number of
-    users. A subclass has the arguments below, and calls `open_rounds` in `configure_model`.
+    users. A subclass has the attributes below, and calls `open_rounds` in `configure_model`.
     """
 
-    init_from: Path
     max_epochs: int
     patience: int
     seed: int
-
-    @property
-    def weights_directory(self) -> Path:
-        """The directory with one sub-directory per user."""
-        raise NotImplementedError
+    weights_directory: Path  # with one sub-directory per user
 
     def begin(self, slot: int, user: str) -> None:
         """Gives a slot the weights that this user's training begins with."""
@@ -57,7 +53,7 @@ class UserModule(ReplyModule):
             "rows_per_user": data.rows_per_user,
             "max_context_tokens": data.max_context_tokens,
             "data_seed": data.seed,
-            **history_settings(data),
+            **({} if data.history is None else {"history": asdict(data.history)}),
             **retrieved_settings(data),
         }
 
@@ -69,8 +65,6 @@ class UserModule(ReplyModule):
             "best_epoch": progress.best_epoch,
             "validation_loss": progress.best_loss,
         }
-
-    # ---- setting up
 
     def open_rounds(self, num_slots: int) -> None:
         """Lines up the users who have no weights yet; outside a fit, none of them."""
@@ -95,8 +89,6 @@ class UserModule(ReplyModule):
                 f"{type(self).__name__} ends when every user is done: set {settings}; model.max_epochs is each user's"
             )
 
-    # ---- rounds
-
     def next_round(self) -> None:
         """Gives free slots to users who wait, and tells the data module who takes part in the next round."""
         for slot in self.rounds.fill(self._first_progress):
@@ -118,7 +110,7 @@ class UserModule(ReplyModule):
         if self.rounds.best_losses:
             self.log("val/best_macro_perplexity", macro_perplexity(self.rounds.best_losses))
         self.next_round()
-        self.log("num_users_left", float(self.rounds.num_unfinished))
+        self.log("num_users_left", float(len(self.rounds.waiting) + len(self.rounds.active)))
         if not self.rounds.active:
             self.trainer.should_stop = True
 
@@ -126,8 +118,6 @@ class UserModule(ReplyModule):
         """What `finish` gave since the last call, for the callback that writes it."""
         finished, self.just_finished = self.just_finished, []
         return finished
-
-    # ---- checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["roster"] = self.rounds.state_dict(self.backbone_fingerprint)

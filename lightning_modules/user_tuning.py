@@ -20,6 +20,7 @@ from lightning_modules.backbones.files import load_backbone
 from lightning_modules.backbones.generation import Decoding
 from lightning_modules.backbones.t5 import load_model
 from lightning_modules.lora.adapter_files import retrieved_settings, trained_weights
+from lightning_modules.lora.stacked_lora import target_names
 from lightning_modules.lora.user_rounds import UserProgress, seed_of
 
 from .seq2seq import OptimizerFactory, ProfileSeq2Seq, SchedulerFactory
@@ -64,8 +65,6 @@ class UserTuning(UserModule, ProfileSeq2Seq):
         self.seed = seed
         self.user: str | None = None  # whose weights `model` has
 
-    # ---- setting up
-
     @property
     def progress(self) -> UserProgress | None:
         """How far the user in training is; None when all are done."""
@@ -109,25 +108,19 @@ class UserTuning(UserModule, ProfileSeq2Seq):
 
     def begin(self, slot: int, user: str) -> None:
         torch.manual_seed(seed_of(self.seed, user))  # of the method's first weights
-        self.model, self.user = self._wrapped(load_backbone(self.init_from).model).to(self.device), user
+        model = load_backbone(self.init_from).model
+        if self.method is not None:
+            from peft import get_peft_config, get_peft_model
 
-    def _wrapped(self, model: Any) -> Any:
-        if self.method is None:
-            return model.train()
-        from peft import get_peft_config, get_peft_model
-
-        from lightning_modules.lora.stacked_lora import target_names
-
-        config = get_peft_config(dict(self.method))
-        config.base_model_name_or_path = str(self.init_from)
-        if getattr(config, "target_modules", None):
-            target_names(model, config.target_modules)  # raises where an entry matches nothing
-        return get_peft_model(model, config).train()
+            config = get_peft_config(dict(self.method))
+            config.base_model_name_or_path = str(self.init_from)
+            if getattr(config, "target_modules", None):
+                target_names(model, config.target_modules)  # raises where an entry matches nothing
+            model = get_peft_model(model, config)
+        self.model, self.user = model.train().to(self.device), user
 
     def num_steps(self) -> int:
         return self.progress.num_steps if self.progress else 1
-
-    # ---- training
 
     def on_train_batch_start(self, batch: Seq2SeqBatch, batch_idx: int) -> None:
         torch.manual_seed(self.progress.step)  # as in pre-training, but by the user's own steps
@@ -159,13 +152,9 @@ class UserTuning(UserModule, ProfileSeq2Seq):
         card = {"user": self.user, **self.weights_card(self.progress)}
         write_json(directory / CARD, card, ensure_ascii=False)
 
-    # ---- checkpoints: with the weights, those of the backbone included
-
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         self.user = self.progress.user
-
-    # ---- validation, test and prediction, with weights from files
 
     def _load(self, user: str) -> None:
         """Gives `model` this user's tuned weights."""
@@ -191,7 +180,7 @@ class UserTuning(UserModule, ProfileSeq2Seq):
         self.general: list[Seq2SeqBatch] = []
 
     def test_step(self, batch: Seq2SeqBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        if self.kind_of(dataloader_idx) == "general":
+        if self.trainer.datamodule.test_kinds[dataloader_idx] == "general":
             self.general.append(batch)  # for the end, so that each user's weights are read once for all of them
             return
         self._load_weights_for(batch)

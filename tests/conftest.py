@@ -3,8 +3,6 @@
 All people and texts are invented. Who changes a prepared directory copies it first.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import random
@@ -17,7 +15,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from datamodules.corpora import Corpus, Dialogue, Drops, Profile, Turn
+from datamodules.corpora import Corpus, Dialogue, Drops, Jsonl, Profile, Turn
 from datamodules.preparation import shards
 from datamodules.preparation.run import prepare
 from datamodules.preparation.settings import Preparation
@@ -57,7 +55,7 @@ class InventedCorpus(Corpus):
         plan += [(OTHERS[number], OTHERS[number - shift], 8) for number in range(10) for shift in (1, 2, 3)]
         days = rng.sample(range(len(plan)), len(plan))
         for number, ((first, second, num_each), day) in enumerate(zip(plan, days, strict=True)):
-            drops.seen()
+            drops.num_seen += 1
             start = datetime(2024, 1, 1, tzinfo=UTC) + timedelta(days=day)
             turns = tuple(
                 Turn(person, _sentence(person, rng), start + timedelta(minutes=minute))
@@ -111,6 +109,12 @@ def in_small_groups(
     return preparation
 
 
+@pytest.fixture(params=["preparation", "in_small_groups"])
+def corpus(request: pytest.FixtureRequest) -> Preparation:
+    """The invented corpus prepared in one row group a split, and in many."""
+    return request.getfixturevalue(request.param)
+
+
 @pytest.fixture(scope="session")
 def second_corpus(in_small_groups: Preparation, tmp_path_factory: pytest.TempPathFactory) -> Preparation:
     """Another corpus with the same tokenizer: its 192 pairs for pre-training are the target users'."""
@@ -154,9 +158,8 @@ def word_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-@pytest.fixture(scope="session")
-def tiny_backbone(tmp_path_factory: pytest.TempPathFactory, prepared: Path) -> Path:
-    """A random backbone of the size `tiny` for the prepared corpus: leave it as it is."""
+def _save_tiny_backbone(prepared: Path, run: Path) -> Path:
+    """Writes a random backbone of the size `tiny` for a prepared corpus."""
     import torch
 
     from datamodules.prompts.template import PromptTemplate
@@ -165,9 +168,15 @@ def tiny_backbone(tmp_path_factory: pytest.TempPathFactory, prepared: Path) -> P
 
     torch.manual_seed(0)
     model = new_model("tiny", Tokenizer.from_file(str(prepared / "tokenizer" / "tokenizer.json")).get_vocab_size())
-    directory = tmp_path_factory.mktemp("runs") / "tiny" / "backbone"
-    save_backbone(model, prepared / "tokenizer", PromptTemplate(), directory)
-    return directory
+    run.mkdir(parents=True)
+    save_backbone(model, prepared / "tokenizer", PromptTemplate(), run / "backbone")
+    return run / "backbone"
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone(tmp_path_factory: pytest.TempPathFactory, prepared: Path) -> Path:
+    """A random backbone of the size `tiny` for the prepared corpus: leave it as it is."""
+    return _save_tiny_backbone(prepared, tmp_path_factory.mktemp("runs") / "tiny")
 
 
 QUIET = """trainer:
@@ -248,25 +257,13 @@ vocabulary_size: 400
 
 @pytest.fixture(scope="session")
 def _project(tmp_path_factory: pytest.TempPathFactory, invented_jsonl: Path, split_rule: SplitRule) -> Path:
-    import torch
-
-    from datamodules.corpora import Jsonl
-    from datamodules.prompts.template import PromptTemplate
-    from lightning_modules.backbones.files import save_backbone
-    from lightning_modules.backbones.t5 import new_model
-
     root = tmp_path_factory.mktemp("project")
     (root / "experiments" / "corpora").mkdir(parents=True)
-    (root / "experiments" / "pretrain_tiny.yaml").write_text(PRETRAIN_TINY)
-    (root / "experiments" / "lora_tiny.yaml").write_text(LORA_TINY)
-    (root / "experiments" / "tuning_tiny.yaml").write_text(TUNING_TINY)
+    for name, text in (("pretrain", PRETRAIN_TINY), ("lora", LORA_TINY), ("tuning", TUNING_TINY)):
+        (root / "experiments" / f"{name}_tiny.yaml").write_text(text)
     (root / "experiments" / "corpora" / "invented.yaml").write_text(INVENTED_YAML.format(path=invented_jsonl))
-    manifest = prepare(Preparation(Jsonl(invented_jsonl), root / "data" / "invented", split_rule, vocabulary_size=400))
-    torch.manual_seed(0)
-    directory = root / "runs" / "pretrain_tiny" / "backbone"
-    directory.parent.mkdir(parents=True)
-    model = new_model("tiny", manifest["vocabulary_size"])
-    save_backbone(model, root / "data" / "invented" / "tokenizer", PromptTemplate(), directory)
+    prepare(Preparation(Jsonl(invented_jsonl), root / "data" / "invented", split_rule, vocabulary_size=400))
+    _save_tiny_backbone(root / "data" / "invented", root / "runs" / "pretrain_tiny")
     return root
 
 

@@ -1,7 +1,5 @@
 """Pairs of batches and of prepared corpora, as tests of streams compare them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import pyarrow.parquet as pq

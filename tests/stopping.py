@@ -1,7 +1,5 @@
 """Runs that are killed at a chosen batch, for tests of resuming through Lightning."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The files under `experiments/devices/`: the same command on two processes of the CPU, with a tiny model."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys
@@ -16,14 +14,14 @@ TINY = ["--model.size=tiny", "--data.tokens_per_batch=256", "--trainer.val_check
 HERE = ["--trainer.accelerator=cpu", "--trainer.precision=32-true"]
 
 
-def command(name: str) -> list[str]:
+def command(name):
     """The first line of a file as arguments."""
     words = (EXPERIMENTS / "devices" / name).read_text().splitlines()[0].split()
     return words[words.index("lightning") + 1 :]
 
 
 @pytest.fixture
-def experiments(project: Path) -> Path:
+def experiments(project):
     """A project with the experiment at the paper's scale and the files about devices, on the invented corpus."""
     shutil.copy(EXPERIMENTS / "pretrain_t5_base.yaml", project / "experiments")
     shutil.copytree(EXPERIMENTS / "devices", project / "experiments" / "devices")
@@ -31,7 +29,7 @@ def experiments(project: Path) -> Path:
     return project
 
 
-def fit(project: Path, name: str, num_processes: int, num_steps: int, *more: str) -> str:
+def fit(project, name, num_processes, num_steps, *more):
     """Trains in a process of its own, which starts the others; returns what it says."""
     arguments = [*command(name), *TINY, *HERE, *more]
     changes = [f"--trainer.devices={num_processes}", f"--trainer.max_steps={num_steps}"]
@@ -41,11 +39,11 @@ def fit(project: Path, name: str, num_processes: int, num_steps: int, *more: str
     return run.stdout + run.stderr
 
 
-def test_every_file_is_tested() -> None:
+def test_every_file_is_tested():
     assert [path.name for path in (EXPERIMENTS / "devices").iterdir()] == ["ddp.yaml"]
 
 
-def test_two_processes_train_and_one_goes_on(experiments: Path) -> None:
+def test_two_processes_train_and_one_goes_on(experiments):
     assert "Starting with 2 processes" in fit(experiments, "ddp.yaml", 2, 4, "--run=two")
     fit(experiments, "ddp.yaml", 1, 6, "--run=one", "--ckpt_path=runs/two/checkpoints/last.ckpt")
     state = torch.load(experiments / "runs/one/checkpoints/last.ckpt", weights_only=False)

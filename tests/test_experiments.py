@@ -2,16 +2,17 @@
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
+from parsed import Parsed
 
 from commands.cli import main
 from commands.experiments.experiment import OF_THE_TRAINER, Experiment, experiment_of
 from commands.experiments.other_backbone import places_of
 from commands.tools import read_tool
-from commands.training.trainer_cli import TrainerCLI
 
 ROOT = Path(__file__).parents[1]
 ALL = sorted((ROOT / "experiments").rglob("*.yaml"))
@@ -75,17 +76,8 @@ def in_the_repository(monkeypatch, invented_jsonl):
 
 def test_nothing_is_left_out():
     assert len(ALL) > 8
-    assert {path.parent.name for path in ALL} == {
-        "experiments",
-        "conditions",
-        "corpora",
-        "devices",
-        "profiles",
-        "tables",
-        "human",
-        "sweeps",
-        "paper",
-    }
+    kinds = "experiments conditions corpora devices profiles tables human sweeps paper"
+    assert {path.parent.name for path in ALL} == set(kinds.split())
 
 
 @of_kind("experiments", "corpora", "tables", "human", "sweeps", "paper")
@@ -94,16 +86,6 @@ def test_the_first_line_is_its_command(path):
     subcommand, flags = split(command(path))
     assert flags[:2] == ["--config", str(path.relative_to(ROOT))]
     assert subcommand in TOOLS.get(kind(path), ("fit", "predict"))
-
-
-class Parsed(TrainerCLI):
-    """Parses and builds, and neither runs nor writes."""
-
-    def before_instantiate_classes(self):
-        self.run_directory = Path("nowhere")
-
-    def _run_subcommand(self, subcommand):
-        pass
 
 
 @of_kind("conditions")
@@ -206,8 +188,6 @@ def test_a_sweep_names_settings_that_exist(path):
 
 
 def test_the_experiment_at_the_scale_of_the_paper_runs_with_a_tiny_model(project, monkeypatch):
-    import shutil
-
     monkeypatch.chdir(project)
     shutil.copy(ROOT / "experiments" / "pretrain_t5_base.yaml", "experiments/t5.yaml")
     shutil.copy("experiments/corpora/invented.yaml", "experiments/corpus_sns.yaml")

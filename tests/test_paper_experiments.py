@@ -1,8 +1,6 @@
 """The paper's grid, `experiments/paper/`: every command of every table is built, and a part of it runs on invented data
 in the layouts of its corpora, with a tiny model and few steps."""
 
-from __future__ import annotations
-
 import csv
 import json
 import random
@@ -13,12 +11,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from parsed import Parsed
 
 from artefacts.manifest import read_manifest
 from commands.cli import main
-from commands.table import Table
 from commands.tools import read_tool
-from commands.training.trainer_cli import TrainerCLI
 
 openpyxl = pytest.importorskip("openpyxl")
 
@@ -28,34 +25,15 @@ SEED = ["--seed_everything=0"]
 CORPORA = ("speed_dating", "user_profile_chat", "persona_chat_jp")
 CPU = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.logger=false"]
 QUIET = [*CPU, "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
-WORDS = (
-    "今日",
-    "は",
-    "雨",
-    "海",
-    "山",
-    "へ",
-    "行き",
-    "ます",
-    "か",
-    "いい",
-    "です",
-    "ね",
-    "猫",
-    "犬",
-    "が",
-    "好き",
-    "本",
-    "を",
-)
+WORDS = "今日 は 雨 海 山 へ 行き ます か いい です ね 猫 犬 が 好き 本 を"
 PERSONAS = ("蜂を飼っています。", "海が好きです。", "本を書きます。", "山に住んでいます。")
 
 
-def sentence(rng: random.Random) -> str:
-    return "".join(rng.choices(WORDS, k=rng.randint(1, 5))) + "。"
+def sentence(rng):
+    return "".join(rng.choices(WORDS.split(), k=rng.randint(1, 5))) + "。"
 
 
-def write_jsonl(path: Path, pairs: list[tuple[str, str]], num_each: int) -> None:
+def write_jsonl(path, pairs, num_each):
     """A dialogue of each pair, in which each of the two has this many turns."""
     rng = random.Random(0)
     with path.open("w", encoding="utf-8") as file:
@@ -64,7 +42,7 @@ def write_jsonl(path: Path, pairs: list[tuple[str, str]], num_each: int) -> None
             file.write(json.dumps({"id": str(number), "turns": turns}, ensure_ascii=False) + "\n")
 
 
-def write_workbook(path: Path) -> None:
+def write_workbook(path):
     """PersonaChatJP's layout: a pair of personas for each dialogue, 24 of them, so that a persona is in twelve."""
     rng = random.Random(1)
     book = openpyxl.Workbook()
@@ -80,14 +58,14 @@ def write_workbook(path: Path) -> None:
     book.save(path)
 
 
-def pair(number: int) -> tuple[str, str]:
+def pair(number):
     """Every persona meets every other one."""
     shift = 1 + number % 3
     return PERSONAS[number // 3 % 4], PERSONAS[(number // 3 + shift) % 4]
 
 
 @pytest.fixture
-def corpora(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def corpora(tmp_path, monkeypatch):
     """A working directory with the experiments and the corpora of the paper, invented."""
     shutil.copytree(ROOT / "experiments", tmp_path / "experiments")
     people = [f"u{number}" for number in range(8)]
@@ -102,51 +80,39 @@ def corpora(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-class Parsed(TrainerCLI):
-    """Parses and builds, and neither runs nor writes."""
-
-    def before_instantiate_classes(self) -> None:
-        self.run_directory = Path("runs") / (self.config[self.subcommand].run or self._run_name())
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        pass
-
-
-def table_of(path: Path) -> Table:
+def table_of(path):
     settings, tool = read_tool("table", ["--config", str(path)])
     return tool(**settings)
 
 
 @pytest.mark.parametrize("corpus", CORPORA)
 @pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)
-def test_a_table_is_about_the_corpus_that_is_named(path: Path, corpus: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_is_about_the_corpus_that_is_named(path, corpus, monkeypatch):
     monkeypatch.setenv("CORPUS", corpus)
     table = table_of(path)
     assert table.before[1] == f"prepare --config experiments/paper/corpora/{corpus}.yaml"
-    assert all(
-        f"experiments/paper/conditions/{corpus}.yaml" in system.flags("predict") for system in table.systems.values()
-    )
+    condition = f"experiments/paper/conditions/{corpus}.yaml"
+    assert all(condition in system.flags("predict") for system in table.systems.values())
     assert table.prepared == Path("data/paper") / corpus
     assert table.output.name == f"{path.stem}_{corpus}"
 
 
-def test_every_run_is_built_and_reads_what_an_earlier_one_writes(
-    corpora: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_run_is_built_and_reads_what_an_earlier_one_writes(corpora, monkeypatch):
     monkeypatch.setenv("CORPUS", "speed_dating")
-    written: dict[str, set[Path]] = {}  # command → what it makes; tables share commands
-    prompts: dict[Path, tuple[object, object]] = {}
+    written = {}  # command → what it makes; tables share commands
+    prompts = {}
     for path in TABLES:
         table = table_of(path)
         systems = [[system.commands[0], *system.flags(system.commands[0])] for system in table.systems.values()]
         before = [shlex.split(command) for command in table.before if not command.startswith("prepare")]
-        made: set[Path] = set()
+        made = set()
         for arguments in before + systems[: 10 if table.curve is None else 3]:  # ranks differ in their number only
             key = shlex.join(arguments)
             if key not in written:
                 parsed = Parsed([*arguments, *CPU])
                 assert inputs(parsed) <= made, key
-                prompts[parsed.run_directory / "backbone"] = read = prompt_of(parsed.datamodule)
+                read = [getattr(parsed.datamodule, name, None) for name in ("prompt", "max_context_tokens")]
+                prompts[parsed.run_directory / "backbone"] = read
                 if source := getattr(parsed.model, "init_from", None):
                     assert read == prompts[source]  # what users' turns look like is what the backbone was trained with
                 outputs = ("backbone", "adapters", "models", "network", "profiles.parquet")
@@ -156,12 +122,7 @@ def test_every_run_is_built_and_reads_what_an_earlier_one_writes(
     assert len(set(directories)) == len(directories)  # no run writes over another
 
 
-def prompt_of(data: object) -> tuple[object, object]:
-    """What decides how turns look to a model."""
-    return getattr(data, "prompt", None), getattr(data, "max_context_tokens", None)
-
-
-def inputs(parsed: Parsed) -> set[Path]:
+def inputs(parsed):
     """Files and directories of other runs that a run begins with."""
     model, data = parsed.model, parsed.datamodule
     needed = [getattr(model, "init_from", None), getattr(model, "adapters", None), getattr(data, "network", None)]
@@ -170,13 +131,13 @@ def inputs(parsed: Parsed) -> set[Path]:
     return {one for one in needed if one is not None}
 
 
-def files(experiment: str, *conditions: str) -> list[str]:
+def files(experiment, *conditions):
     """The flags that name an experiment and conditions of the paper's."""
     named = [f"experiments/{experiment}", *(f"experiments/paper/conditions/{name}" for name in conditions)]
     return [word for file in named for word in ("--config", file)]
 
 
-def write_profiles(name: str, users: list[str]) -> None:
+def write_profiles(name, users):
     """What profile_mln_ja.yaml would infer; nothing of the last user."""
     rows = [{"user": user, "attribute": "age", "value": ("20-29", "30-39")[n % 2]} for n, user in enumerate(users[:-1])]
     Path(f"runs/profiles_{name}").mkdir(parents=True)
@@ -191,9 +152,7 @@ def write_profiles(name: str, users: list[str]) -> None:
         ("user_profile_chat", "none", ["ada", "ben"]),
     ],
 )
-def test_the_grid_runs_with_a_tiny_model(
-    corpus: str, style: str, users: list[str], corpora: Path, chat_directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_grid_runs_with_a_tiny_model(corpus, style, users, corpora, chat_directory, monkeypatch):
     monkeypatch.setenv("CHAT_MODEL", str(chat_directory))
     main(["prepare", "--config", "experiments/paper/corpora/sns.yaml"])
     main(["prepare", "--config", f"experiments/paper/corpora/{corpus}.yaml"])
@@ -238,9 +197,7 @@ def test_the_grid_runs_with_a_tiny_model(
         (["fit", *files("pretrain_t5_base.yaml", "sns.yaml")], "SNS_DIALOGUES"),
     ],
 )
-def test_a_variable_that_is_not_set_is_named_in_one_line(
-    arguments: list[str], variable: str, corpora: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_variable_that_is_not_set_is_named_in_one_line(arguments, variable, corpora, monkeypatch):
     monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("DIALOGUES", "sns.jsonl")  # of corpora/jsonl.yaml, which pretrain_t5_base.yaml names
     with pytest.raises(SystemExit, match=rf"^error: .*{variable} is not set; set it: {variable}=<value> lightning"):

@@ -1,7 +1,5 @@
 """Commands of `lightning` that all rows of a table need, run one after the other."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -14,19 +12,11 @@ from commands.experiments.jobs import all_of
 
 
 def run_before(commands: Sequence[str], logs: Path, places: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Runs the commands that have something to do.
+    """Runs the commands that have something to do, and gives run directory -> new one, of the runs that have moved.
 
-    Args:
-        commands: each as on the command line, without `lightning`.
-        logs: directory for their logs.
-        places: directory -> the one that takes its place in these commands. A backbone of them is not trained, and
-            what is made from one of them has a run of its own, which takes the place of the other run.
-
-    Returns:
-        Run directory -> the one that takes its place, of the runs that have moved.
-
-    Raises:
-        ValueError: one has failed, and so would the rows.
+    `places` has directory -> the one that takes its place in these commands. A backbone of them is not trained, and
+    what is made from one of them has a run of its own, which takes the place of the other run. Raises ValueError if a
+    command fails, because the rows would fail too.
     """
     moved_runs: dict[str, str] = {}
     split = [shlex.split(command) for command in commands]
@@ -54,7 +44,6 @@ def run_before(commands: Sequence[str], logs: Path, places: Mapping[str, str] | 
 
 
 def _run(arguments: Sequence[str], log: Path) -> Path | None:
-    """Runs a command and gives its run directory; ValueError if it fails."""
     (run,) = all_of([partial(child_process.run_lightning, arguments, log)])
     print(f"failed: {run.error}" if run.error else f"{run.seconds:.0f} s", flush=True)
     if run.error is not None:

@@ -1,7 +1,4 @@
-"""Our own command as a child process, so that a run that fails or is killed takes nothing with it.
-
-In: arguments of `lightning`. Out: a `Run`, and a log of all that the command prints.
-"""
+"""Our own command as a child process, so that a run that fails or is killed takes nothing with it."""
 
 import asyncio
 import ctypes
@@ -27,37 +24,23 @@ _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 @dataclass(frozen=True)
 class Run:
-    """What became of a command.
+    """What became of a command."""
 
-    Attributes:
-        directory: Of the run; None if the command ended before it knew, or has none (`prepare`).
-        error: The reason in one line; None when it succeeded.
-        seconds: Wall time.
-    """
-
-    directory: Path | None
-    error: str | None
+    directory: Path | None  # of the run; None if the command ended before it knew, or has none (`prepare`)
+    error: str | None  # the reason in one line; None when it succeeded
     seconds: float
 
 
 async def run_lightning(arguments: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> Run:
-    """Runs `lightning <arguments>` and waits for it; shows nothing.
+    """Runs `lightning <arguments>` and waits for it; all that it prints goes to the log, which is overwritten.
 
-    When it is cancelled, the child is terminated, and waited for.
-
-    Args:
-        arguments: The subcommand and its flags.
-        log: File for all that the command prints, overwritten; its directory is made.
-        environment: Variables for the child, added to those of this process.
-
-    Returns:
-        What became of it. A command that fails is no exception here.
+    When this is cancelled, the child is terminated, and waited for. A command that fails is no exception here.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     inherited = {name: value for name, value in os.environ.items() if name != SERVICE}
-    with TemporaryDirectory() as directory, log.open("wb") as output:
-        outcome_file = Path(directory) / "outcome.json"
+    with TemporaryDirectory() as temporary, log.open("wb") as output:
+        outcome_file = Path(temporary) / "outcome.json"
         process = await asyncio.create_subprocess_exec(
             *COMMAND,
             *arguments,
@@ -75,16 +58,12 @@ async def run_lightning(arguments: Sequence[str], log: Path, environment: Mappin
             await process.wait()
             raise
         outcome = read_outcome(outcome_file)
-    run_directory = None if outcome.directory is None else Path(outcome.directory)
-    return Run(run_directory, _reason(code, outcome.reason), time.monotonic() - started)
+    directory = None if outcome.directory is None else Path(outcome.directory)
+    return Run(directory, _reason(code, outcome.reason), time.monotonic() - started)
 
 
 def finished(commands: Sequence[Sequence[str]]) -> Finished:
-    """Those of the commands that have nothing to do, with their run directories.
-
-    Args:
-        commands: arguments of `lightning fit`, `test` or `predict`.
-    """
+    """Those of the commands `fit`, `test` and `predict` that have nothing to do, with their run directories."""
     asked = subprocess.run(
         [sys.executable, "-m", "commands.experiments.finished"],
         input=json.dumps([list(command) for command in commands]),

@@ -3,8 +3,6 @@
 A row that fails, or is killed, takes nothing else with it; the same table again resumes at the unfinished row.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping
 from functools import partial
@@ -22,11 +20,6 @@ def collect(
 
     Prints what is under way, because a row may take hours. Rows that start from no backbone go first, because they
     may make the backbones of the others.
-
-    Args:
-        systems: name → predictions, or the experiment that makes them.
-        logs: directory for the logs of the commands.
-        jobs: most rows under way at once.
     """
     made: dict[str, Path | str] = {name: system for name, system in systems.items() if isinstance(system, Path)}
     rows = dict(zip(systems, jobs_of(systems, logs, threads_of(jobs)), strict=True))

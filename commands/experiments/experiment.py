@@ -1,14 +1,12 @@
 """A row of a table that is an experiment: its commands, and where its backbone and its predictions are."""
 
-from __future__ import annotations
-
 import json
 import re
 from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
 
@@ -72,11 +70,10 @@ class Experiment:
         changes = {key: value for key, value in self.overrides.items() if key != "run"}
         return f"{RUNS}/{self.name}/{BACKBONE}" + (f" with {changes}" if changes else "")
 
-    def on(self, places: Mapping[str, str]) -> Experiment:
+    def on(self, places: Mapping[str, str]) -> Self:
         """The same after directories that it names have moved; itself if it names none of them.
 
-        Args:
-            places: directory -> the one that takes its place. A backbone that has moved exists, and is not trained.
+        A backbone that has moved exists, and is not trained.
         """
         changes = {key: new for key, path in self._paths().items() if (new := moved(path, places)) != path}
         commands = self.commands
@@ -87,7 +84,7 @@ class Experiment:
             return self
         return replace(self.with_overrides(changes), commands=commands)
 
-    def with_overrides(self, overrides: Mapping[str, Any]) -> Experiment:
+    def with_overrides(self, overrides: Mapping[str, Any]) -> Self:
         """The same with further settings; a run that has a name of its own gets them appended, as other runs do."""
         merged = {**self.overrides, **overrides}
         last = {key: key.rpartition(".")[2] for key in overrides}
@@ -110,14 +107,9 @@ class Experiment:
         return [[command, *self.flags(command)] for command in self.commands]
 
     async def predictions(self, job: Job, done: Finished) -> Path:
-        """Runs the commands, and gives the path of the predictions.
+        """Runs the commands, and gives the path of the predictions; RowFailedError if there are none.
 
-        Args:
-            job: runs each command.
-            done: commands that have nothing to do, unless one before them is run.
-
-        Raises:
-            RowFailedError: a command has failed, or they have written no predictions.
+        Those that are `done` have nothing to do, unless one before them is run.
         """
         directory = None
         for arguments in self.arguments():
@@ -168,7 +160,5 @@ def _settings(file: str) -> dict[str, Any]:
 
 
 def _written(value: Any) -> str:
-    """A value as the command line takes it: lists and mappings as JSON, which is YAML too."""
-    return (
-        json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict | bool) or value is None else str(value)
-    )
+    """A value as the command line takes it: a string as it is, all else as JSON, which is YAML too."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

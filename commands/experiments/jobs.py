@@ -18,33 +18,21 @@ LONGEST_NAME = 100
 
 
 class RowFailedError(Exception):
-    """An experiment has failed; the message names the command, the reason and its log.
-
-    Attributes:
-        directory: of the run; None if the command ended before it was known.
-        reason: the reason alone.
-    """
+    """An experiment has failed; the message names the command, the reason and its log."""
 
     def __init__(self, message: str, directory: Path | None, reason: str = "") -> None:
         super().__init__(message)
-        self.directory = directory
+        self.directory = directory  # of the run; None if the command ended before it was known
         self.reason = reason
 
 
 @dataclass(frozen=True)
 class Job:
-    """One of several experiments.
+    """One of several experiments."""
 
-    Args:
-        position: on the screen, such as "1 of 3".
-        name: of the row or the point.
-        log: path of its logs, without the command's name.
-        environment: variables for its commands.
-    """
-
-    position: str
-    name: str
-    log: Path
+    position: str  # on the screen, such as "1 of 3"
+    name: str  # of the row or the point
+    log: Path  # of its logs, without the command's name
     environment: Mapping[str, str]
 
     def say(self, text: object) -> None:
@@ -52,11 +40,7 @@ class Job:
         print(f"[{self.position}] {self.name}: {text}", flush=True)
 
     async def run(self, arguments: Sequence[str]) -> Path | None:
-        """Runs a command of `lightning` and gives its run directory.
-
-        Raises:
-            RowFailedError: it has failed.
-        """
+        """Runs a command of `lightning` and gives its run directory; RowFailedError if it fails."""
         command = arguments[0]
         log = self.log.with_name(f"{self.log.name}.{command}.log")
         self.say(f"{command} ({log})")
@@ -78,17 +62,10 @@ def jobs_of(names: Iterable[str], logs: Path, environment: Mapping[str, str]) ->
 
 
 def all_of(works: Sequence[Callable[[], Awaitable[T]]], jobs: int = 1) -> list[T]:
-    """Does works that wait for child processes, and begins them in their order.
+    """Results of works that wait for child processes; they begin in their order, at most `jobs` at once.
 
     A signal that ends this process, or an interrupt from the keyboard, first ends what is under way. Call it from the
     main thread: it listens for signals.
-
-    Args:
-        works: What is to be done.
-        jobs: Most that are under way at once.
-
-    Returns:
-        Their results, in the order of `works`.
 
     Raises:
         SystemExit: This process was terminated.

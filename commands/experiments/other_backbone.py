@@ -1,7 +1,4 @@
-"""The same table on another backbone: what takes the place of what.
-
-In: the systems of a table, and the backbone that is wanted. Out: directories and those that take their places.
-"""
+"""The same table on another backbone: what takes the place of what."""
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,13 +11,8 @@ from commands.experiments.experiment import INIT_FROM, OF_THE_TRAINER, Experimen
 def places_of(systems: Mapping[str, Path | Experiment], backbone: Path | Mapping[str, Path]) -> dict[str, str]:
     """Which backbone of a table is replaced by which: directory -> directory.
 
-    Args:
-        systems: of the table.
-        backbone: for all that name the first one that is named; or directory that is named -> directory that takes
-            its place.
-
-    Raises:
-        ValueError: no experiment names such a backbone, or some would stay on another one.
+    A single `backbone` takes the place of the first one that is named. Raises ValueError where no experiment names
+    such a backbone, or some would stay on another one.
     """
     experiments = {name: one for name, one in systems.items() if isinstance(one, Experiment)}
     named = {name: old for name, one in experiments.items() if (old := one.makes or one.backbone)}

@@ -1,31 +1,24 @@
 """What became of a command: a child process writes it as JSON to a file that its parent has named."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from artefacts.files import read_json, write_json
 
 VARIABLE = "LIGHTNING_OUTCOME"
 """The environment variable with the path of the file."""
+Status = Literal["running", "finished", "failed"]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The content of the file.
+    """The content of the file."""
 
-    Attributes:
-        directory: of the run; None if the command has none (`prepare`) or ended before it was known.
-        status: `running` is what remains of a process that was killed.
-        reason: why it failed, in one line.
-    """
-
-    directory: str | None = None
-    status: Literal["running", "finished", "failed"] = "running"
-    reason: str | None = None
+    directory: str | None = None  # of the run; None if the command has none (`prepare`) or ended before it was known
+    status: Status = "running"  # what remains of a process that was killed
+    reason: str | None = None  # why it failed, in one line
 
 
 class Report:
@@ -36,7 +29,7 @@ class Report:
         self.directory: str | None = None
 
     @classmethod
-    def of_this_process(cls) -> Report:
+    def of_this_process(cls) -> Self:
         """The report to this process's parent; processes that this one starts don't inherit it."""
         path = os.environ.pop(VARIABLE, None)
         return cls(None if path is None else Path(path))
@@ -50,7 +43,7 @@ class Report:
         """Tells that the command has finished, or the reason why it failed."""
         self._write("finished" if reason is None else "failed", reason)
 
-    def _write(self, status: Literal["running", "finished", "failed"], reason: str | None) -> None:
+    def _write(self, status: Status, reason: str | None) -> None:
         if self.path is not None:
             write_json(self.path, asdict(Outcome(self.directory, status, reason)))
 

@@ -1,7 +1,4 @@
-"""A W&B sweep file, as far as it can be followed without a server.
-
-In: the YAML file that `wandb sweep` takes. Out: its points, and for each the arguments that `wandb agent` would start
-our command with.
+"""A W&B sweep file, as far as it can be followed without a server: its points, and the command line of each.
 
 Followed: method `grid` and `random`, `metric`, `parameters` with `value`, `values`, ranges and nested `parameters`,
 `command` with its macros, `run_cap`. Not followed: `bayes`, which needs W&B's server, and `early_terminate`.
@@ -30,37 +27,21 @@ OURS = ("lightning", "commands.cli", "commands/cli.py")
 
 @dataclass(frozen=True)
 class SweepFile:
-    """What a sweep file says; `read_sweep` checks it.
-
-    Attributes:
-        path: The file; its stem is the name of the sweep.
-        method: "grid" or "random".
-        metric: The name that a run logs it under.
-        maximize: Whether more of it is better.
-        parameters: As in the file: name -> `{value: ...}`, `{values: [...]}`, a range, or `{parameters: {...}}`.
-        command: As in the file, with its macros; None for W&B's own.
-        program: What `${program}` stands for.
-        run_cap: Most points; None where the file does not limit them.
-    """
+    """What a sweep file says; `read_sweep` checks it."""
 
     path: Path
-    method: str
+    method: str  # grid or random
     metric: str
     maximize: bool
-    parameters: dict[str, dict[str, Any]]
-    command: list[str] | None
+    parameters: dict[str, dict[str, Any]]  # name -> `{value: ...}`, `{values: [...]}`, a range or `{parameters: {...}}`
+    command: list[str] | None  # with its macros; None for W&B's own
     program: str
     run_cap: int | None
 
     def points(self, count: int | None = None, seed: int = 0) -> list[Point]:
-        """The points of a grid, the first parameter changing slowest, or so many draws.
+        """The points of a grid, the first parameter changing slowest, or random draws; equal draws are one point.
 
-        Args:
-            count: Most points; a higher one adds points behind the earlier ones. Draws that are equal are one point.
-            seed: Of the draws.
-
-        Raises:
-            ValueError: If it is a random sweep and nothing says how many.
+        A higher `count` adds points after the earlier ones. Raises ValueError if nothing says how many to draw.
         """
         limits = [limit for limit in (count, self.run_cap) if limit is not None]
         names, specifications = zip(*_leaves(self.parameters), strict=True)
@@ -79,11 +60,7 @@ class SweepFile:
         return points
 
     def command_line(self, point: Point) -> list[str]:
-        """The command that `wandb agent` would start for this point.
-
-        Raises:
-            ValueError: If the command has a macro that is not followed.
-        """
+        """The command that `wandb agent` would start for this point; ValueError at a macro that is not followed."""
         # wandb's own; imported here because that takes two seconds.
         from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
@@ -105,11 +82,7 @@ class SweepFile:
         return words
 
     def arguments(self, point: Point) -> list[str]:
-        """What of that command line comes behind `lightning`.
-
-        Raises:
-            ValueError: If it is another command than our `fit`, or does not depend on the point.
-        """
+        """What of that command line comes after `lightning`; ValueError if it is another command than our `fit`."""
         line = self.command_line(point)
         words = list(itertools.dropwhile(lambda word: word in IN_FRONT, line))
         if words[:1] not in [[name] for name in OURS] or words[1:2] != ["fit"]:
@@ -120,12 +93,7 @@ class SweepFile:
 
 
 def read_sweep(path: Path) -> SweepFile:
-    """Reads and checks a sweep file.
-
-    Raises:
-        FileNotFoundError: If there is none.
-        ValueError: Names the key, what it is and what is followed here.
-    """
+    """Reads and checks a sweep file; a ValueError names the key, what it is and what is followed here."""
     if not path.is_file():
         raise FileNotFoundError(f"no such sweep file: {path}")
     try:
@@ -166,7 +134,7 @@ def _check_parameters(parameters: Any, method: str, where: str) -> None:
             raise ValueError(f"{where}.{name}: expected value, values, a range or parameters, got {one}")
         if "parameters" in one:
             _check_parameters(one["parameters"], method, f"{where}.{name}.parameters")
-        elif "value" not in one and not _is_list(one.get("values")):
+        elif "value" not in one and not (isinstance(one.get("values"), list) and one["values"]):
             _check_range(one, method, f"{where}.{name}")
 
 
@@ -184,10 +152,6 @@ def _check_range(one: dict[str, Any], method: str, where: str) -> None:
         raise ValueError(f"{where}: int_uniform needs whole numbers, got {one}")
     if _distribution(one) == "log_uniform_values" and low <= 0:
         raise ValueError(f"{where}: a logarithm needs min above 0, got {low}")
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list) and bool(value)
 
 
 def _is_number(value: Any) -> bool:

@@ -24,11 +24,7 @@ PART_OF_A_CONVERSATION = r"^[0-9a-f]{16}/[^/]+/\d+/\d+-\d+/"
 
 
 def rows_of(path: Path, user: str) -> pa.Table:
-    """This person's rows of a file: the columns that name people, and `pair_id` and `dialogue_id` where there are any.
-
-    Raises:
-        ValueError: the file cannot be read.
-    """
+    """This person's rows of a file: the columns that name people, and `pair_id` and `dialogue_id` if it has them."""
     with _Pieces(path) as pieces:
         names = [name for name in pieces.schema.names if PEOPLE.search(name) or name in ALSO_READ]
         rows = [piece.filter(_is_of(piece, user)) for piece in pieces.read(names)]

@@ -53,14 +53,9 @@ def _is_prepared(directory: Path) -> bool:
 
 @dataclass
 class PersonInCorpus:
-    """What a prepared directory has of one person.
+    """What a prepared directory has of one person."""
 
-    Args:
-        directory: with a manifest, or `<output>.partial` without one.
-        user: the person's id.
-    """
-
-    directory: Path
+    directory: Path  # with a manifest, or `<output>.partial` without one
     user: str
 
     @cached_property

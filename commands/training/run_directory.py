@@ -1,7 +1,5 @@
 """What an earlier command left in a run: a stopped fit resumes, a finished one is kept, another's is refused."""
 
-from __future__ import annotations
-
 import fcntl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,35 +9,19 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from artefacts.layout import (
-    ADAPTERS,
-    BACKBONE,
-    CARD,
-    CHECKPOINT,
-    CONVERSATIONS,
-    JUDGEMENTS,
-    MANIFEST,
-    MODELS,
-    NETWORK,
-    NETWORK_WEIGHTS,
-    PREDICTIONS,
-    PROFILES,
-    TEST_USERS,
-    VOCABULARY,
-    run_card,
-)
+from artefacts import layout
 from artefacts.run_card import backbone_fingerprint, prepared_fingerprint, profiles_fingerprint, read_run_card
 from commands.training.run_name import differences, same_settings
 
 MADE_BY_A_FIT = (  # at least one of these
-    f"{BACKBONE}/{MANIFEST}",
-    f"{ADAPTERS}/*/{CARD}",
-    f"{MODELS}/*/{CARD}",
-    f"{NETWORK}/{NETWORK_WEIGHTS}",
+    f"{layout.BACKBONE}/{layout.MANIFEST}",
+    f"{layout.ADAPTERS}/*/{layout.CARD}",
+    f"{layout.MODELS}/*/{layout.CARD}",
+    f"{layout.NETWORK}/{layout.NETWORK_WEIGHTS}",
 )
 WRITTEN = {  # at least one of these
-    "test": (TEST_USERS, JUDGEMENTS),
-    "predict": (PREDICTIONS, PROFILES, CONVERSATIONS),
+    "test": (layout.TEST_USERS, layout.JUDGEMENTS),
+    "predict": (layout.PREDICTIONS, layout.PROFILES, layout.CONVERSATIONS),
 }
 
 
@@ -67,81 +49,58 @@ def one_at_a_time(directory: Path, subcommand: str) -> Iterator[None]:
 class EarlierRun:
     """A run as an earlier command left it, if there was one.
 
-    Args:
-        directory: of the run; it may be missing.
-        subcommand: of the trainer.
-        settings: the resolved configuration of the command, as plain values.
-        reread: gives an earlier configuration as it would be read now: a setting that did not exist then gets its
-            default, so that a new version finds the runs of the version before.
+    `reread` gives an earlier configuration as it would be read now: a setting that did not exist then gets its default,
+    so that a new version finds the runs of the version before.
     """
 
-    directory: Path
+    directory: Path  # it may be missing
     subcommand: str
-    settings: dict[str, Any]
+    settings: dict[str, Any]  # the resolved configuration of the command, as plain values
     reread: Callable[[dict[str, Any]], dict[str, Any]]
-
-    @property
-    def checkpoint(self) -> Path:
-        """Where a stopped fit resumes, if the file exists."""
-        return self.directory / CHECKPOINT
 
     def checkpoint_of_a_fit(self) -> Path | None:
         """The checkpoint from which this fit resumes; None if it begins.
 
-        Raises:
-            ValueError: it was trained with other settings or data.
-            SystemExit: it is already finished.
+        Raises ValueError if it was trained with other settings or data, and SystemExit if it is already finished.
         """
         card = read_run_card(self.directory, "fit")
         if card is None:
             return None
         is_finished = card["status"] == "finished"
         has_results = any(any(self.directory.glob(pattern)) for pattern in MADE_BY_A_FIT)
-        if not (is_finished or has_results or self.checkpoint.is_file()):
+        checkpoint = self.directory / layout.CHECKPOINT
+        if not (is_finished or has_results or checkpoint.is_file()):
             return None  # it was stopped before there was anything to resume from
-        if differing := differences(self.reread(card["config"]), self.settings):
-            raise ValueError(
-                f"{self.directory} was trained with other settings ({'; '.join(differing)}); "
-                "give another --run, or delete that directory"
-            )
-        if is_finished:
-            self._require_same_backbone(card)
-            if not has_results:
-                raise ValueError(f"{self.directory} was finished, but what it made is gone; delete it to train anew")
-        self._require_same_data(card)
+        if difference := self._difference(card):
+            raise ValueError(f"{self.directory} was trained {difference}; give another --run, or delete that directory")
+        if is_finished and not has_results:
+            raise ValueError(f"{self.directory} was finished, but what it made is gone; delete it to train anew")
         if is_finished:
             print(f"{self.directory} is finished already and is used as it is; delete it to train anew")
             raise SystemExit(0)
-        return self.checkpoint if self.checkpoint.is_file() else None
+        return checkpoint if checkpoint.is_file() else None
 
-    def _require_same_backbone(self, card: dict[str, Any]) -> None:
-        now = backbone_fingerprint(self._init_from)
-        if now not in (None, card["backbone"]):
-            raise ValueError(
-                f"{self.directory} was trained on backbone {card['backbone']}, but model.init_from is backbone "
-                f"{now} now; give another --run, or delete that directory"
-            )
-
-    def _require_same_data(self, card: dict[str, Any]) -> None:
+    def _difference(self, card: dict[str, Any]) -> str | None:
+        """What of a fit was another one than it is now; None if all was the same."""
+        if differing := differences(self.reread(card["config"]), self.settings):
+            return f"with other settings ({'; '.join(differing)})"
+        backbone = backbone_fingerprint(self._init_from)
+        if card["status"] == "finished" and backbone not in (None, card["backbone"]):
+            return f"on backbone {card['backbone']}, but model.init_from is backbone {backbone} now"
         if self._prepared not in (None, card["prepared"]):
-            raise ValueError(
-                f"{self.directory} was trained on other prepared data than are there now; give another --run, or "
-                "delete that directory"
-            )
+            return "on other prepared data than are there now"
         if profiles_fingerprint(self.settings) not in (None, card.get("profiles")):
-            raise ValueError(
-                f"{self.directory} was trained with other profiles than are in the file now; give another --run, "
-                "or delete that directory"
-            )
+            return "with other profiles than are in the file now"
+        return None
 
     def leave_if_done(self) -> None:
         """Ends the command (SystemExit) if it has finished with the same settings, backbone and adapters."""
-        card, path = read_run_card(self.directory, self.subcommand), run_card(self.directory, self.subcommand)
+        card, path = read_run_card(self.directory, self.subcommand), layout.run_card(self.directory, self.subcommand)
         if (
             card is not None
             and card["status"] == "finished"
             and same_settings(self.reread(card["config"]), self.settings, self.subcommand)
-            and backbone_fingerprint(self.directory / BACKBONE, self._init_from) in (None, card["backbone"])
+            and backbone_fingerprint(self.directory / layout.BACKBONE, self._init_from) in (None, card["backbone"])
             and self._prepared in (None, card["prepared"])
             and profiles_fingerprint(self.settings) == card.get("profiles")
             and any((self.directory / name).is_file() for name in WRITTEN.get(self.subcommand, (path.name,)))
@@ -155,12 +114,12 @@ class EarlierRun:
     def _made_from(self) -> list[Path]:
         """The files that a test or prediction is made from and its card has no fingerprint of."""
         model, data = (self.settings[part]["init_args"] for part in ("model", "data"))
-        adapters = Path(model.get("adapters") or self.directory / ADAPTERS)
-        paths = [*adapters.glob(f"*/{CARD}"), *self.directory.glob(f"{MODELS}/*/{CARD}")]
+        adapters = Path(model.get("adapters") or self.directory / layout.ADAPTERS)
+        paths = [*adapters.glob(f"*/{layout.CARD}"), *(self.directory / layout.MODELS).glob(f"*/{layout.CARD}")]
         if chat_model := (model.get("chat_model") or {}).get("init_args", {}).get("directory"):
             paths += [*Path(chat_model).glob("*.safetensors"), Path(chat_model) / "config.json"]
         if data.get("conversations"):
-            paths += [Path(data["conversations"]), Path(data["network"] or self.directory) / VOCABULARY]
+            paths += [Path(data["conversations"]), Path(data["network"] or self.directory) / layout.VOCABULARY]
         return [path for path in paths if path.is_file()]
 
     @property

@@ -6,8 +6,6 @@ A class declares what an argument of its own is to a run:
     only_in_test      a run is trained, named and predicted with the same whatever it is
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from argparse import ArgumentParser
@@ -70,13 +68,7 @@ def experiment_files(arguments: Sequence[str]) -> list[Path]:
 
 
 def run_name(files: Sequence[Path], without_flags: dict[str, Any], now: dict[str, Any]) -> str:
-    """The name of a run: those of its experiment files, and what the flags change in them.
-
-    Args:
-        files: the experiment files.
-        without_flags: the configuration that they give.
-        now: the configuration with the flags.
-    """
+    """The name of a run: those of its experiment files, and what the flags change in the configuration they give."""
     before, after = (run_settings(_without(config, "not_in_run_name")) for config in (without_flags, now))
     changes = [f"{_short(key)}={value}" for key, value in sorted(after.items()) if before.get(key) != value]
     name = re.sub(r"[^\w.,+=-]+", "-", ",".join(["+".join(path.stem for path in files), *changes]))

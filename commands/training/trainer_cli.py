@@ -5,8 +5,6 @@ The run's name is that of the experiment file, followed by what the flags change
 it. The same command again resumes a run that was stopped and leaves a finished one alone.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -47,12 +45,7 @@ class TrainerParser(ExplainedExit, LightningArgumentParser):
 
 
 class TrainerCLI(LightningCLI):
-    """LightningCLI with run directories, automatic resume and a run card.
-
-    Args:
-        args: the subcommand and its flags.
-        report: is told the run directory.
-    """
+    """LightningCLI with run directories, automatic resume and a run card; the report is told the directory."""
 
     def __init__(self, args: Sequence[str], report: Report | None = None) -> None:
         self.arguments = list(args)

@@ -45,12 +45,10 @@ class ChitChat(Corpus):
         (path,) = self.files
         conversations = json.loads(path.read_text(encoding="utf-8"))
         for id in sorted(conversations):
-            drops.seen()
-            messages = [
-                Turn(message["sender"], message["text"], datetime.fromisoformat(message["timestamp"]))
-                for run in conversations[id]["messages"]
-                for message in run
-            ]
-            dialogue = two_people(id, messages, "chitchat", drops)
-            if dialogue is not None:
-                yield dialogue
+            with drops.dialogue(id):
+                messages = [
+                    Turn(message["sender"], message["text"], datetime.fromisoformat(message["timestamp"]))
+                    for run in conversations[id]["messages"]
+                    for message in run
+                ]
+                yield two_people(id, messages, "chitchat")

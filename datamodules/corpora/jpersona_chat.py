@@ -7,15 +7,13 @@ and `B`, where A and B hold one persona's sentences each, a sentence a line. She
 Sugiyama et al., 2021; NTT publishes it at https://github.com/nttcslab/japanese-dialog-transformers
 Terms: see the licence there; NTT publishes it for evaluation and verification.
 
-- The header row is found by the names of the columns; rows above it, empty rows and other columns are
-  ignored.
-- Consecutive rows with the same `No` and the same `ペルソナID` are one dialogue. An empty cell in these
-  two columns means what the row above says, so a number that stands in a dialogue's first row only will
-  do; a new number without a `ペルソナID` is malformed.
-- A dialogue's id is `No:ペルソナID`. The corpus does not say who wrote. By default a speaker is a side of the
-  pair `ペルソナID`, such as `PP1:A`, who takes part in one dialogue. With `speaker: persona` it is the persona:
-  its authors count 100 personas in 5,000 dialogues of 61,793 turns, about 618 turns of each. It is called after
-  the first pair in the list that has these sentences, in this order.
+- The header row is found by the names of the columns; rows above it, empty rows and other columns are ignored.
+- Consecutive rows with the same `No` and the same `ペルソナID` are one dialogue. An empty cell in these two columns
+  means what the row above says; a new number without a `ペルソナID` is malformed.
+- A dialogue's id is `No:ペルソナID`. The corpus does not say who wrote. By default a speaker is a side of the pair
+  `ペルソナID`, such as `PP1:A`, who takes part in one dialogue. With `speaker: persona` it is the persona: its authors
+  count 100 personas in 5,000 dialogues of 61,793 turns, about 618 turns of each. It is called after the first pair in
+  the list that has these sentences, in this order.
 """
 
 from __future__ import annotations
@@ -48,7 +46,6 @@ class JPersonaChat(Corpus):
 
     @property
     def files(self) -> list[Path]:
-        """The workbook."""
         if not self.path.is_file():
             raise FileNotFoundError(
                 f"{self.path} not found; PersonaChatJP is the .xlsx that "
@@ -57,30 +54,21 @@ class JPersonaChat(Corpus):
         return [self.path]
 
     def fingerprint(self) -> str:
-        """That of the workbook, and another one where speakers are personas."""
         return super().fingerprint() + ("" if self.speaker == "side" else f" by {self.speaker}")
 
     def dialogues(self, drops: Drops) -> Iterator[Dialogue]:
-        """Yields the dialogues in the order of the rows; what is malformed is counted by row."""
         ids: set[str] = set()
         names = self._names()
         for (no, persona), rows in groupby(self._utterances(), key=lambda utterance: utterance[:2]):
-            drops.seen()
             id = f"{no}:{persona}"
-            try:
+            with drops.dialogue(id):
                 messages = [_message(*row, names) for row in rows]
                 if id in ids:
-                    raise Malformed("duplicate id", f"dialogue {id}: got more rows later, expected them together")
-            except Malformed as error:
-                drops.add(error.reason, f"{DIALOGUE_SHEET} {error}")
-                continue
-            ids.add(id)
-            dialogue = two_people(id, messages, "jpersona_chat", drops)
-            if dialogue is not None:
-                yield dialogue
+                    raise Malformed("duplicate id", f"{DIALOGUE_SHEET}: got more rows later, expected them together")
+                ids.add(id)
+                yield two_people(id, messages, "jpersona_chat")
 
     def profiles(self) -> Iterator[Profile]:
-        """Yields each speaker's persona; ValueError names the row of a pair without a new id."""
         names = self._names()
         for side, sentences in self._personas():
             if sentences and names.get(side, side) == side:
@@ -117,7 +105,7 @@ class JPersonaChat(Corpus):
                 yield no, persona, number, unicodedata.normalize("NFKC", cells["speaker"]).upper(), cells["発話"]
 
     def _rows(self, sheet: str, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
-        """Yields the number and the named cells of each row below the header; empty rows are left out."""
+        """Yields the number and the named cells of each row below the header that is not empty."""
         (path,) = self.files
         workbook = _open(path)
         try:
@@ -169,9 +157,10 @@ def _name(cell: str) -> str:
 
 
 def _message(no: str, persona: str, number: int, side: str, text: str, names: dict[str, str]) -> Turn:
+    where = f"{DIALOGUE_SHEET} row {number}"
     if not no or not persona:
-        raise Malformed("no dialogue", f"row {number}: got No {no!r} and ペルソナID {persona!r}, expected both")
+        raise Malformed("no dialogue", f"{where}: got No {no!r} and ペルソナID {persona!r}, expected both")
     if side not in SIDES:
-        raise Malformed("unknown speaker", f"row {number}: got {side[:20]!r} for the speaker, expected A or B")
+        raise Malformed("unknown speaker", f"{where}: got {side[:20]!r} for the speaker, expected A or B")
     name = f"{persona}:{side}"
     return Turn(names.get(name, name), text)

@@ -1,7 +1,6 @@
 """Your own dialogues, in a schema of two small files.
 
-In: a dialogues file, and a profiles file if there are profiles. Both are UTF-8 text with one JSON object a line. Out:
-dialogues of two people, and profiles.
+Both are UTF-8 text with one JSON object a line.
 
 Dialogues file, one dialogue a line (wrapped here):
 
@@ -12,13 +11,12 @@ Dialogues file, one dialogue a line (wrapped here):
     id       a string that is not empty and no other line has.
     turns    a list with at least one turn, in the order in which they were said.
     speaker  a string that is not empty: the same for the same person in every dialogue.
-    text     a string. White space is folded; consecutive turns of one speaker become one turn; a turn
-             without text is left out.
-    time     optional, or null: ISO 8601, with an offset, with `Z`, or without a zone, which is read as
-             UTC. Given for all dialogues it decides which ones are held out: the latest.
+    text     a string. White space is folded; consecutive turns of one speaker become one; one without text is dropped.
+    time     optional, or null: ISO 8601, with an offset, with `Z`, or without a zone, which is read as UTC. Given for
+             all dialogues it decides which ones are held out: the latest.
 
-After that a dialogue must have exactly two speakers. A line that breaks these rules is left out and
-counted with its number, what was got and what was expected.
+After that a dialogue must have exactly two speakers. A line that breaks these rules is dropped and counted with its
+number, what was got and what was expected.
 
 Profiles file, one user a line (two lines are right where their origins differ):
 
@@ -26,11 +24,11 @@ Profiles file, one user a line (two lines are right where their origins differ):
 
     user        a speaker of the dialogues file.
     attributes  attribute -> value, both strings. What is not known is left out: no null, no "".
-    origin      optional: "declared" by the user (the default), "distant" (read off phrases such as
-                "I live in X") or "inferred" by a model.
+    origin      optional: "declared" by the user (the default), "distant" (read off phrases such as "I live in X") or
+                "inferred" by a model.
 
-A profile line that breaks these rules is a ValueError. In both files blank lines and a byte order mark
-are ignored, and so are other keys than these.
+A profile line that breaks these rules is a ValueError. In both files blank lines, a byte order mark and other keys
+than these are ignored.
 
 Terms: yours. Have the consent of the people whose words these are.
 """
@@ -67,7 +65,6 @@ class Jsonl(Corpus):
 
     @property
     def files(self) -> list[Path]:
-        """The dialogues file, and the profiles file if there is one."""
         files = [self.dialogues_path] + ([self.profiles_path] if self.profiles_path else [])
         for path, what in zip(files, ("dialogues", "profiles"), strict=False):
             if not path.is_file():
@@ -77,31 +74,22 @@ class Jsonl(Corpus):
         return files
 
     def dialogues(self, drops: Drops) -> Iterator[Dialogue]:
-        """Yields the dialogues in the order of the lines; what is malformed is counted by line."""
         path = self.files[0]
         ids: set[str] = set()
-        for number, raw in _lines(path):
-            drops.seen()
-            where = f"{path.name}:{number}"
-            try:
+        for number, raw in numbered_lines(path):
+            with drops.dialogue(f"{path.name}:{number}"):
                 id, messages = _dialogue(parse_object(raw))
                 if id in ids:
                     raise Malformed("duplicate id", f"got the id {id!r} again, expected another one on every line")
-            except Malformed as error:
-                drops.add(error.reason, f"{where}: {error}")
-                continue
-            ids.add(id)
-            dialogue = two_people(id, messages, "jsonl", drops, where)
-            if dialogue is not None:
-                yield dialogue
+                ids.add(id)
+                yield two_people(id, messages, "jsonl")
 
     def profiles(self) -> Iterator[Profile]:
-        """Yields the profiles in the order of the lines; ValueError names the line that is malformed."""
         if self.profiles_path is None:
             return
         path = self.files[1]
         known: set[tuple[str, str]] = set()
-        for number, raw in _lines(path):
+        for number, raw in numbered_lines(path):
             try:
                 profile = _profile(parse_object(raw))
                 if (profile.user, profile.origin) in known:
@@ -147,7 +135,8 @@ def take(record: dict[str, Any], key: str, kind: type[T], within: str = "", may_
     return value
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yields the number and the bytes of each line that is not blank."""
     with path.open("rb") as file:
         yield from ((number, raw) for number, raw in enumerate(file, start=1) if raw.strip())
 

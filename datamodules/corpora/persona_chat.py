@@ -1,6 +1,6 @@
 """PERSONA-CHAT: English small talk between crowd workers who were each given a persona.
 
-In: text files as ParlAI writes them. Every line begins with its number, which restarts at 1 with each
+The text files are as ParlAI writes them. Every line begins with its number, which restarts at 1 with each
 dialogue; the two texts of a turn are separated by a tab (written <TAB> here):
 
     1 your persona: i like to ski.
@@ -14,10 +14,9 @@ People have no identity beyond one dialogue here, so a speaker is `FILE:N:self` 
 dialogue's number in its file: no one has the history an adapter needs. A `self` file says only what `self` is like; a
 `both` file says it of both.
 
-Some releases tell each dialogue twice, once from either side (then the one who speaks first answers the
-utterance `__SILENCE__`, which is no text, and the last turn is missing); the files of one split
-(`train_self_original.txt`, `train_both_original.txt`, ...) tell the same dialogues again. Only the first
-telling is yielded, the others are dropped and counted, so that no dialogue is in training and in test.
+Some releases tell each dialogue twice, once from either side (then the one who speaks first answers the utterance
+`__SILENCE__`, which is no text, and the last turn is missing); the files of one split (`train_self_original.txt`,
+`train_both_original.txt`, ...) tell them again. Only the first telling counts, so that none is in training and in test.
 
 Terms: see the licence that comes with your copy; its mirrors state different ones.
 """
@@ -28,6 +27,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from .jsonl import numbered_lines
 from .records import Corpus, Dialogue, Drops, Malformed, Profile, Turn, persona_of, two_people
 
 NUMBERED = re.compile(r"(\d+) (.*)")
@@ -47,7 +47,6 @@ class PersonaChat(Corpus):
 
     @property
     def files(self) -> list[Path]:
-        """The one file, or the text files of the directory by name."""
         files = sorted(self.path.glob("*.txt")) if self.path.is_dir() else [self.path]
         if not files or not files[0].is_file():
             what = f"no *.txt in {self.path}" if self.path.is_dir() else f"{self.path} not found"
@@ -55,30 +54,21 @@ class PersonaChat(Corpus):
         return files
 
     def dialogues(self, drops: Drops) -> Iterator[Dialogue]:
-        """Yields each dialogue where it is first told; what is malformed is counted by line."""
         whole: set[tuple[str, ...]] = set()
         without_last: set[tuple[str, ...]] = set()
-        for path, id, lines in self._episodes():
-            drops.seen()
-            try:
+        for id, lines in self._episodes():
+            with drops.dialogue(id):
                 messages, _ = _parse(id, lines)
-            except Malformed as error:
-                drops.add(error.reason, f"{path.name}:{error}")
-                continue
-            dialogue = two_people(id, messages, "persona_chat", drops)
-            if dialogue is None:
-                continue
-            texts = tuple(turn.text for turn in dialogue.turns)
-            if texts in whole or texts in without_last or texts[:-1] in whole:
-                drops.add("an earlier dialogue told again", id)
-                continue
-            whole.add(texts)
-            without_last.add(texts[:-1])
-            yield dialogue
+                dialogue = two_people(id, messages, "persona_chat")
+                texts = tuple(turn.text for turn in dialogue.turns)
+                if texts in whole or texts in without_last or texts[:-1] in whole:
+                    raise Malformed("an earlier dialogue told again")
+                whole.add(texts)
+                without_last.add(texts[:-1])
+                yield dialogue
 
     def profiles(self) -> Iterator[Profile]:
-        """Yields the personas of every dialogue, one profile for each side that has one."""
-        for _, id, lines in self._episodes():
+        for id, lines in self._episodes():
             try:
                 _, personas = _parse(id, lines)
             except Malformed:
@@ -86,22 +76,20 @@ class PersonaChat(Corpus):
             for side, sentences in personas.items():
                 yield persona_of(f"{id}:{side}", sentences)
 
-    def _episodes(self) -> Iterator[tuple[Path, str, list[tuple[int, bytes]]]]:
-        """Yields the file, the id and the numbered lines of one dialogue after the other."""
+    def _episodes(self) -> Iterator[tuple[str, list[tuple[int, bytes]]]]:
+        """Yields the id and the numbered lines of each dialogue."""
         for path in self.files:
             for ordinal, lines in enumerate(_split(path), start=1):
-                yield path, f"{path.name}:{ordinal}", lines
+                yield f"{path.name}:{ordinal}", lines
 
 
 def _split(path: Path) -> Iterator[list[tuple[int, bytes]]]:
     lines: list[tuple[int, bytes]] = []
-    with path.open("rb") as file:
-        for number, raw in enumerate(file, start=1):
-            if raw.startswith(b"1 ") and lines:
-                yield lines
-                lines = []
-            if raw.strip():
-                lines.append((number, raw))
+    for number, raw in numbered_lines(path):
+        if raw.startswith(b"1 ") and lines:
+            yield lines
+            lines = []
+        lines.append((number, raw))
     if lines:
         yield lines
 
@@ -118,7 +106,9 @@ def _parse(id: str, lines: list[tuple[int, bytes]]) -> tuple[list[Turn], dict[st
             continue
         partner, tab, rest = text.partition("\t")
         if not tab:
-            raise Malformed("no reply", f"{line}: got no tab, expected the partner's utterance, a tab and the reply")
+            raise Malformed(
+                "no reply", f"line {line}: got no tab, expected the partner's utterance, a tab and the reply"
+            )
         messages.append(Turn(f"{id}:partner", "" if partner == SILENCE else partner))
         messages.append(Turn(f"{id}:self", rest.partition("\t")[0]))
     return messages, personas
@@ -129,9 +119,9 @@ def _text(line: int, raw: bytes, expected: int) -> str:
     try:
         text = raw.decode("utf-8-sig").strip("\r\n")
     except UnicodeDecodeError as error:
-        raise Malformed("not UTF-8", f"{line}: got {error.reason}, expected UTF-8") from None
+        raise Malformed("not UTF-8", f"line {line}: got {error.reason}, expected UTF-8") from None
     match = NUMBERED.fullmatch(text)
     if match is None or int(match[1]) != expected:
         got = "no number" if match is None else f"the number {match[1][:9]}"
-        raise Malformed("wrong line number", f"{line}: got {got} at the beginning of the line, expected {expected}")
+        raise Malformed("wrong line number", f"line {line}: got {got} at its beginning, expected {expected}")
     return match[2]

@@ -5,14 +5,12 @@ declare, and their ten sentences, which become the attribute `persona`.
 
 Yamashita et al., PACLIC 2023; https://github.com/nu-dialogue/real-persona-chat
 
-Terms: CC BY-SA 4.0, and the authors' conditions, which we keep: do not try to identify a person; do not
-use the corpus to impersonate a particular speaker; when inferring attributes, mind those who would not
-want it. So it is used in aggregate only (profile inference, profile-conditioned generation), and no
-adapter of one of its speakers is trained.
+Terms: CC BY-SA 4.0, and the authors' conditions, which we keep: do not try to identify a person; do not use the corpus
+to impersonate a particular speaker; when inferring attributes, mind those who would not want it. So it is used in
+aggregate only (profile inference, profile-conditioned generation), and no adapter of one of its speakers is trained.
 
-A dialogue's id is the name of its file: `dialogue_id` is not unique (11052.json calls itself 11838).
-A few chats were published under two names; the second of them is dropped and counted, for otherwise
-the same words could stand in training and in test.
+A dialogue's id is the name of its file: `dialogue_id` is not unique (11052.json calls itself 11838). A few chats were
+published under two names; the second is dropped, or the same words could stand in training and in test.
 """
 
 from __future__ import annotations
@@ -41,7 +39,6 @@ class RealPersonaChat(Corpus):
 
     @property
     def files(self) -> list[Path]:
-        """The files of the dialogues in the order of their numbers, then `interlocutors.json`."""
         dialogues = sorted((self.root / "dialogues").glob("*.json"))
         if not dialogues:
             raise FileNotFoundError(f"no {self.root / 'dialogues'}/*.json found; {ORIGIN}")
@@ -51,30 +48,19 @@ class RealPersonaChat(Corpus):
         return [*dialogues, interlocutors]
 
     def dialogues(self, drops: Drops) -> Iterator[Dialogue]:
-        """Yields the dialogues in the order of their files; a file that is malformed is counted by name."""
         told: set[tuple[Turn, ...]] = set()
         *paths, _ = self.files
         for path in paths:
-            drops.seen()
-            try:
+            with drops.dialogue(path.name):
                 messages = _messages(parse_object(path.read_bytes()))
-            except Malformed as error:
-                drops.add(error.reason, f"{path.name}: {error}")
-                continue
-            dialogue = two_people(path.stem, messages, "real_persona_chat", drops, path.name)
-            if dialogue is None:
-                continue
-            if dialogue.turns in told:
-                drops.add("the same turns as an earlier dialogue", path.name)
-                continue
-            told.add(dialogue.turns)
-            yield dialogue
+                dialogue = two_people(path.stem, messages, "real_persona_chat")
+                if dialogue.turns in told:
+                    raise Malformed("the same turns as an earlier dialogue")
+                told.add(dialogue.turns)
+                yield dialogue
 
     def profiles(self) -> Iterator[Profile]:
-        """Yields the demographic attributes, under the corpus' own names, and `persona`, of everybody who states some.
-
-        The corpus writes "None" for an employment status of none: that is a value and stays.
-        """
+        """Yields what speakers state under the corpus' own names; "None" as an employment status is a value."""
         path = self.files[-1]
         try:
             people = parse_object(path.read_bytes())

@@ -5,8 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +48,7 @@ class Dialogue:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Attributes of one user. A missing attribute is unknown, never guessed.
-
-    `origin` is one of `declared`, `distant` and `inferred`.
-    """
+    """Attributes of one user; a missing one is unknown. `origin` is `declared`, `distant` or `inferred`."""
 
     user: str
     attributes: Mapping[str, str]
@@ -62,12 +61,12 @@ def persona_of(user: str, sentences: Iterable[str]) -> Profile:
 
 
 class Malformed(ValueError):
-    """What was read is not what the layout of a corpus promises: readers turn it into a counted drop.
+    """A record that cannot be used: it becomes a counted drop.
 
-    Its text says what was got and what was expected, in terms of keys, types and positions, and never quotes a person.
+    Its detail says what was got and what was expected, in terms of keys, types and positions; it never quotes a person.
     """
 
-    def __init__(self, reason: str, detail: str) -> None:
+    def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(detail)
         self.reason = reason
 
@@ -80,14 +79,12 @@ class Reasons(Counter[str]):
         self.examples: dict[str, list[str]] = {}
 
     def add(self, reason: str, count: int = 1, examples: Iterable[str] = ()) -> None:
-        """Counts what was dropped; a count of 0 leaves no trace."""
         if count:
             self[reason] += count
             known = self.examples.setdefault(reason, [])
             known.extend(list(examples)[: EXAMPLES_PER_REASON - len(known)])
 
     def table(self) -> str:
-        """A line for each reason, the most frequent first."""
         lines = []
         for reason, count in self.most_common():
             examples = self.examples.get(reason)
@@ -97,35 +94,28 @@ class Reasons(Counter[str]):
 
 @dataclass
 class Drops:
-    """Counts what was read and what was dropped, by reason.
-
-    Readers call `seen` for every dialogue they meet and `add` for every dialogue they drop.
-    """
+    """Counts the dialogues that were read and dropped, by reason."""
 
     num_seen: int = 0
     reasons: Reasons = field(default_factory=Reasons)
-    num_opted_out: int = 0
-    """Dialogues of people who asked to be left out: the input is not broken, so they are not among the reasons."""
 
-    def seen(self) -> None:
-        """Counts one dialogue that was met, usable or not."""
+    @contextmanager
+    def dialogue(self, where: str) -> Iterator[None]:
+        """Counts one dialogue; it is dropped if it is `Malformed`. `where` is its file and line or its id."""
         self.num_seen += 1
-
-    def add(self, reason: str, where: str = "") -> None:
-        """Counts one dropped dialogue; `where` is its file and line or its id, never its text."""
-        self.reasons.add(reason, 1, [where] if where else [])
+        try:
+            yield
+        except Malformed as error:
+            self.reasons.add(error.reason, examples=[f"{where}: {error}" if str(error) else where])
 
     def stop_above(self, max_share: float) -> None:
-        """Raises ValueError when more than `max_share` of what was seen has been dropped."""
-        if (num_dropped := self.reasons.total()) > max_share * self.num_seen:
+        """ValueError if more than `max_share` was dropped; people who opted out do not make the input broken."""
+        if (num_dropped := self.reasons.total() - self.reasons[OPTED_OUT]) > max_share * self.num_seen:
             raise ValueError(
                 f"{num_dropped} of {self.num_seen} dialogues would be dropped, more than the allowed share "
-                f"{max_share:g}:\n{self}\nMend the input, or raise max_dropped if this is what the data are like."
+                f"{max_share:g}:\n{self.reasons.table()}\n"
+                "Mend the input, or raise max_dropped if this is what the data are like."
             )
-
-    def __str__(self) -> str:
-        opted_out = Reasons({OPTED_OUT: self.num_opted_out} if self.num_opted_out else {})
-        return "\n".join(part.table() for part in (self.reasons, opted_out) if part) or self.reasons.table()
 
 
 class Corpus(ABC):
@@ -145,41 +135,22 @@ class Corpus(ABC):
         return iter(())
 
     def fingerprint(self) -> str:
-        """SHA-256 over names and contents of the files, so that prepared data know where they came from."""
+        """SHA-256 over names and contents of the files."""
         return sha256_of_files(sorted(self.files), name=lambda path: path.name.encode())
 
 
 def merge_turns(messages: Iterable[Turn]) -> tuple[Turn, ...]:
-    """Joins consecutive messages of one person into one turn, with the time of the first of them.
-
-    White space is folded to single spaces; messages without text are left out.
-    """
-    turns: list[Turn] = []
-    for message in messages:
-        text = " ".join(message.text.split())
-        if not text:
-            continue
-        if turns and turns[-1].speaker == message.speaker:
-            turns[-1] = Turn(message.speaker, f"{turns[-1].text} {text}", turns[-1].time)
-        else:
-            turns.append(Turn(message.speaker, text, message.time))
-    return tuple(turns)
+    """Joins consecutive messages of one person into one turn, with the time of the first of them that has a text."""
+    folded = (replace(message, text=" ".join(message.text.split())) for message in messages)
+    spoken = (message for message in folded if message.text)
+    runs = (list(run) for _, run in groupby(spoken, key=lambda message: message.speaker))
+    return tuple(replace(run[0], text=" ".join(message.text for message in run)) for run in runs)
 
 
-def two_people(id: str, messages: Iterable[Turn], source: str, drops: Drops, where: str = "") -> Dialogue | None:
-    """The dialogue made of these messages, or None, accounted for, where it is not one of two people.
-
-    `where` is the place that the account names, by default the dialogue's id.
-    """
-    where = where or id
+def two_people(id: str, messages: Iterable[Turn], source: str) -> Dialogue:
+    """The dialogue made of these messages; Malformed if it is not one of two people."""
     turns = merge_turns(messages)
     num_people = len({turn.speaker for turn in turns})
-    if not turns:
-        drops.add("no text", where)
-    elif num_people == 1:
-        drops.add("one person only", where)
-    elif num_people > 2:
-        drops.add("more than two people", where)
-    else:
-        return Dialogue(id, turns, source)
-    return None
+    if num_people != 2:
+        raise Malformed({0: "no text", 1: "one person only"}.get(num_people, "more than two people"))
+    return Dialogue(id, turns, source)

@@ -64,7 +64,6 @@ class TwitterArchive(Posts):
         self.account = account
 
     def settings(self) -> dict[str, Any]:
-        """As of `Posts`, and the account."""
         return {**super().settings(), "account": self.account}
 
     def _raw(self, unit: Unit) -> Iterator[tuple[pa.Table, Reasons]]:
@@ -104,9 +103,8 @@ class TwitterArchive(Posts):
             text = self._source.read(path).decode("utf-8-sig")
             if not text.strip():
                 return []
-            entries = json.loads(text[text.index("[") :].rstrip().removesuffix(";"))
+            return json.loads(text[text.index("[") :].rstrip().removesuffix(";"))
         except (ValueError, RecursionError) as error:
             raise ValueError(
                 f"{path}: got {error}; expected JavaScript that assigns a list, as Twitter writes it: unpack it again"
             ) from None
-        return entries

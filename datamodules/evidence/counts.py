@@ -1,9 +1,4 @@
-"""From posts to evidence: which words, character n-grams, patterns, forms and hours there are in a part of a history.
-
-In: chunks of posts. Out: how often what occurs, as facts of evidence predicates:
-
-    HasWord(user, word)  HasGram(user, gram)  Uses(user, form)  Posts(user, hour)
-    SaysGender(user, pattern, gender) ...     one such predicate for each attribute that has patterns
+"""How often words, character n-grams, patterns and forms occur in chunks of posts.
 
 Everything is counted by arrays where there is much of it: character n-grams of up to three characters are numbers of
 63 bits, 21 bits a character, so that they are exact.
@@ -15,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from itertools import repeat
 
 import numpy as np
@@ -46,17 +41,14 @@ class Chunk:
 
     @cached_property
     def lines(self) -> Lines:
-        """What the posts say."""
         return Lines([post.text for post in self.posts])
 
     @cached_property
     def stated(self) -> Lines:
-        """What the posts say that are no questions."""
         return Lines([post.text for post, _ in self.statements])
 
     @cached_property
     def replied_to(self) -> Lines:
-        """The turns that they answer."""
         return Lines([answered for _, answered in self.statements])
 
 
@@ -80,14 +72,19 @@ class Counts:
         known[known] = items[place[known]] == self.item[known]
         return Counts(self.chunk[known], place[known], self.count[known])
 
+    def relative(self, num_chunks: int) -> np.ndarray:
+        """The degree of each: the logarithm of the count, over the length of the chunk's vector of them."""
+        degree = 1 + np.log(self.count)
+        norm = np.sqrt(np.bincount(self.chunk, weights=degree**2, minlength=num_chunks))
+        return (degree / norm[self.chunk]).astype(np.float32)
+
     @staticmethod
     def of(chunk: np.ndarray, item: np.ndarray) -> Counts:
         """Counts equal (chunk, item)."""
         order = np.lexsort((item, chunk))
         chunk, item = chunk[order], item[order]
-        new = np.ones(len(item), dtype=bool)
-        new[1:] = (chunk[1:] != chunk[:-1]) | (item[1:] != item[:-1])
-        starts = np.flatnonzero(new)
+        is_new = (np.diff(chunk, prepend=-1) != 0) | (np.diff(item, prepend=-1) != 0)
+        starts = np.flatnonzero(is_new)
         return Counts(chunk[starts], item[starts], np.diff(np.append(starts, len(item))))
 
 
@@ -98,44 +95,30 @@ def gram_counts(chunks: Sequence[Chunk], sizes: Iterable[int]) -> Counts:
     """Character n-grams within posts, as packed code points; letters are lower case, digits as they are."""
     texts = [post.text.lower() for chunk in chunks for post in chunk.posts]
     owner = np.repeat(np.arange(len(chunks)), [len(chunk.posts) for chunk in chunks])
-    joined = "\n".join(texts) + "\n" if texts else ""
+    joined = "".join(text + "\n" for text in texts)
     points = np.frombuffer(joined.encode("utf-32-le"), dtype=np.uint32).astype(np.int64)
-    lengths = np.array([len(text) + 1 for text in texts], dtype=np.int64)
-    chunk_of = np.repeat(owner, lengths)
-    chunks_of, keys = [], []
+    chunk_of = np.repeat(owner, [len(text) + 1 for text in texts])
+    chunks_of, keys = [NOTHING.chunk], [NOTHING.item]
     for size in sizes:
         if not 1 <= size <= 3:
             raise ValueError(f"n-grams have 1 to 3 characters, got {size}")
         if len(points) < size:
             continue
-        key = np.zeros(len(points) - size + 1, dtype=np.int64)
-        whole = np.ones(len(key), dtype=bool)
-        for place in range(size):
-            part = points[place : place + len(key)]
-            key = (key << BITS) | part
-            whole &= part != BREAK
-        keys.append(key[whole])
-        chunks_of.append(chunk_of[: len(key)][whole])
-    if not keys:
-        return NOTHING
+        grams = np.lib.stride_tricks.sliding_window_view(points, size)  # (n-grams, size)
+        whole = (grams != BREAK).all(axis=1)
+        keys.append((grams @ (1 << BITS * np.arange(size)[::-1]))[whole])
+        chunks_of.append(chunk_of[: len(grams)][whole])
     return Counts.of(np.concatenate(chunks_of), np.concatenate(keys))
 
 
 def gram_text(key: int) -> str:
     """The characters of a packed n-gram."""
-    characters = []
-    while key:
-        characters.append(chr(key & ((1 << BITS) - 1)))
-        key >>= BITS
-    return "".join(reversed(characters))
+    return gram_text(key >> BITS) + chr(key & ((1 << BITS) - 1)) if key else ""
 
 
 def gram_key(text: str) -> int:
     """An n-gram as a number."""
-    key = 0
-    for character in text:
-        key = (key << BITS) | ord(character)
-    return key
+    return reduce(lambda key, character: (key << BITS) | ord(character), text, 0)
 
 
 def segmenter(name: str) -> Callable[[str], list[str]]:
@@ -154,11 +137,7 @@ def segmenter(name: str) -> Callable[[str], list[str]]:
 
 
 class Words:
-    """Numbers of words, given as they are met.
-
-    Args:
-        name: the segmenter.
-    """
+    """Numbers of words, given as they are met."""
 
     def __init__(self, name: str) -> None:
         self.segment = segmenter(name)
@@ -180,15 +159,10 @@ class Words:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Items that are looked at, and for each of several learners which of them it may use.
+    """Items that are looked at, and for each of several learners which of them it may use."""
 
-    Args:
-        items: sorted, (items,).
-        allowed: (learners, items) bool.
-    """
-
-    items: np.ndarray
-    allowed: np.ndarray
+    items: np.ndarray  # (items,), sorted
+    allowed: np.ndarray  # (learners, items) bool
 
 
 def choose(counts: Counts, user: np.ndarray, learners: np.ndarray, min_users: int, max_items: int) -> Vocabulary:
@@ -230,43 +204,33 @@ def matches(pattern: Pattern, chunk: Chunk) -> list[re.Match[str]]:
     return [match for number in posts_matching(pattern, chunk) for match in pattern.said.finditer(texts[number])]
 
 
-@dataclass
-class PatternCounter:
-    """Counts patterns, frames for places, forms and hours.
-
-    Args:
-        language: what to look for.
-    """
-
-    language: Language
-
-    def said(self, attribute: Attribute, chunk: Chunk) -> Counter[tuple[str, str]]:
-        """(pattern, value) → how often it occurs in posts that are no questions."""
-        counts = {
+def said(attribute: Attribute, chunk: Chunk) -> Counter[tuple[str, str]]:
+    """(pattern, value) → how often it occurs in posts that are no questions."""
+    return +Counter(
+        {
             (name, value): len(matches(pattern, chunk))
             for name, by_value in attribute.patterns.items()
             for value, pattern in by_value.items()
         }
-        return Counter({key: count for key, count in counts.items() if count})
+    )
 
-    def named(self, attribute: Attribute, chunk: Chunk) -> Counter[tuple[str, str]]:
-        """(frame, value) → how often posts that are no questions name a place or an area that means it."""
-        if not attribute.places:
-            return Counter()
-        # Few posts name a place, and there are many frames.
-        naming = [chunk.statements[number] for number in posts_matching(attribute.any_name, chunk)]
-        if not naming:
-            return Counter()
-        few = Chunk(chunk.user, *zip(*naming, strict=True))
-        return Counter(
-            (frame, value)
-            for frame, pattern in attribute.places.items()
-            for match in matches(pattern, few)
-            for value in attribute.values_of(frame, match[1])
-        )
 
-    def forms(self, chunk: Chunk) -> Counter[str]:
-        """Form → how often it is used."""
-        forms = self.language.forms.items()
-        counts = {name: len(occurrences(form.said, chunk.lines, form.needs)) for name, form in forms}
-        return Counter({name: count for name, count in counts.items() if count})
+def named(attribute: Attribute, chunk: Chunk) -> Counter[tuple[str, str]]:
+    """(frame, value) → how often posts that are no questions name a place or an area that means it."""
+    # Few posts name a place, and there are many frames.
+    naming = posts_matching(attribute.any_name, chunk) if attribute.places else []
+    if not naming:
+        return Counter()
+    few = Chunk(chunk.user, *zip(*(chunk.statements[number] for number in naming), strict=True))
+    return Counter(
+        (frame, value)
+        for frame, pattern in attribute.places.items()
+        for match in matches(pattern, few)
+        for value in attribute.values_of(frame, match[1])
+    )
+
+
+def used(language: Language, chunk: Chunk) -> Counter[str]:
+    """Form → how often it is used."""
+    forms = language.forms.items()
+    return +Counter({name: len(occurrences(form.said, chunk.lines, form.needs)) for name, form in forms})

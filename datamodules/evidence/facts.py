@@ -1,14 +1,15 @@
 """`ChunkFacts`: what a network sees of chunks of posts, as facts in tensors, and what it has to keep to see them again.
 
-In: chunks, a language, and the words, n-grams and rarities that a network knows. Out: facts by predicate; the content
-of a network's `vocabulary.json`.
+HasWord(user, word)  HasGram(user, gram)  Uses(user, form)  Posts(user, hour)
+SaysGender(user, pattern, gender) ...     one such predicate for each attribute that has patterns
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import torch
 from artefacts.files import read_json
 from artefacts.layout import VOCABULARY
 from datamodules.batches import Facts
-from datamodules.evidence.counts import NOTHING, Chunk, Counts, PatternCounter, Words, gram_counts, gram_key, gram_text
+from datamodules.evidence.counts import NOTHING, Chunk, Words, gram_counts, gram_key, gram_text, named, said, used
 from datamodules.evidence.language import Language
 
 HOURS = [str(hour) for hour in range(24)]
@@ -26,31 +27,15 @@ Named = Counter[tuple[str, str]]
 """(frame, value) → how often a place is named."""
 
 
+@dataclass
 class ChunkFacts:
-    """Turns chunks into facts.
+    """Turns chunks into facts about the words, n-grams, patterns and forms that a network knows."""
 
-    Args:
-        language: attributes, patterns and forms.
-        words: those that are looked at, and the segmenter; none for no words.
-        grams: packed n-grams that are looked at, sorted.
-        gram_sizes: their lengths.
-        rarity: attribute → (frame, value) → how much it says that somebody names this place.
-    """
-
-    def __init__(
-        self,
-        language: Language,
-        words: Words,
-        grams: np.ndarray,
-        gram_sizes: Sequence[int],
-        rarity: Mapping[str, Mapping[tuple[str, str], float]],
-    ) -> None:
-        self.language = language
-        self.words = words
-        self.grams = grams
-        self.gram_sizes = tuple(gram_sizes)
-        self.rarity = rarity
-        self.patterns = PatternCounter(language)
+    language: Language
+    words: Words
+    grams: np.ndarray  # packed n-grams, sorted
+    gram_sizes: Sequence[int]
+    rarity: Mapping[str, Mapping[tuple[str, str], float]]  # attribute → (frame, value) → how much naming it says
 
     @classmethod
     def learnt(cls, language: Language, content: Mapping[str, Any]) -> ChunkFacts:
@@ -66,9 +51,10 @@ class ChunkFacts:
 
     def content(self) -> dict[str, Any]:
         """What `learnt` needs, as JSON has it."""
+        domains = self.domains
         return {
-            "words": list(self.words.number),
-            "grams": [gram_text(key) for key in self.grams.tolist()],
+            "words": domains["word"],
+            "grams": domains["gram"],
             "domains": language_domains(self.language),
             "rarity": {
                 name: [[*key, share] for key, share in entries.items()] for name, entries in self.rarity.items()
@@ -112,16 +98,17 @@ class ChunkFacts:
             ("HasGram", gram_counts(chunks, self.gram_sizes).within(self.grams) if len(self.grams) else NOTHING),
         ):
             arguments = np.stack([counts.chunk, counts.item], axis=1)
-            facts[name] = Facts(torch.from_numpy(arguments), torch.from_numpy(relative(counts, len(chunks))))
+            facts[name] = Facts(torch.from_numpy(arguments), torch.from_numpy(counts.relative(len(chunks))))
         facts |= self._said(chunks, places)
         forms = {name: place for place, name in enumerate(self.language.forms)}
-        used = [
+        uses = [
             (place, forms[form], count)
             for place, chunk in enumerate(chunks)
-            for form, count in self.patterns.forms(chunk).items()
+            for form, count in used(self.language, chunk).items()
         ]
-        posted = [(place, hour, count) for place, chunk in enumerate(chunks) for hour, count in hours(chunk).items()]
-        return facts | {"Uses": saturating(used, 2), "Posts": saturating(posted, 2)}
+        hours = (Counter(post.time.hour for post in chunk.posts if post.time is not None) for chunk in chunks)
+        posted = [(place, hour, count) for place, own in enumerate(hours) for hour, count in own.items()]
+        return facts | {"Uses": saturating(uses, 2), "Posts": saturating(posted, 2)}
 
     def _said(self, chunks: Sequence[Chunk], places: Sequence[Mapping[str, Named]]) -> dict[str, Facts]:
         facts = {}
@@ -130,27 +117,19 @@ class ChunkFacts:
             values = {name: place for place, name in enumerate(attribute.values)}
             rare = self.rarity[attribute.name]
             rarest = max(rare.values(), default=1.0)  # of a place that nobody has named before
-            said = [
-                (
-                    place,
-                    patterns[pattern],
-                    values[value],
-                    count,
-                    rare.get((pattern, value), rarest if pattern in attribute.places else 1.0),
-                )
-                for place, (chunk, named) in enumerate(zip(chunks, places, strict=True))
-                for (pattern, value), count in (self.patterns.said(attribute, chunk) + named[attribute.name]).items()
-            ]
-            facts_of = saturating([entry[:-1] for entry in said], 3)
-            shares = torch.tensor([entry[-1] for entry in said], dtype=torch.float32)
-            facts[attribute.said] = Facts(facts_of.arguments, facts_of.degrees * shares)
+            entries, shares = [], []
+            for place, (chunk, named_by_user) in enumerate(zip(chunks, places, strict=True)):
+                for (pattern, value), count in (said(attribute, chunk) + named_by_user[attribute.name]).items():
+                    entries.append((place, patterns[pattern], values[value], count))
+                    shares.append(rare.get((pattern, value), rarest if pattern in attribute.places else 1.0))
+            arguments, degrees = saturating(entries, 3)
+            facts[attribute.said] = Facts(arguments, degrees * torch.tensor(shares, dtype=torch.float32))
         return facts
 
-    def places(self, chunks: Iterable[Chunk]) -> dict[str, Named]:
+    def places(self, chunks: Sequence[Chunk]) -> dict[str, Named]:
         """Attribute → places in the whole history of a user, which is given."""
-        own = list(chunks)
         return {
-            attribute.name: sum((self.patterns.named(attribute, chunk) for chunk in own), Counter())
+            attribute.name: sum((named(attribute, chunk) for chunk in chunks), Counter())
             for attribute in self.language.attributes.values()
         }
 
@@ -158,14 +137,9 @@ class ChunkFacts:
 def read_vocabulary(directory: Path, language: Language, path: Path) -> dict[str, Any]:
     """The `vocabulary.json` of a learnt network.
 
-    Args:
-        directory: of the network.
-        language: what is in the file at `path`.
-        path: a language's YAML.
-
     Raises:
         FileNotFoundError: there is no learnt network.
-        ValueError: it was learnt with another language.
+        ValueError: it was learnt with another language than this one of the YAML at `path`.
     """
     file = directory / VOCABULARY
     if not file.is_file():
@@ -191,26 +165,13 @@ def cut(posts: Sequence, size: int) -> list[Sequence]:
     return [posts[place * size : (place + 1) * size if place < number - 1 else len(posts)] for place in range(number)]
 
 
-def hours(chunk: Chunk) -> Counter[int]:
-    """Hour of the day → posts."""
-    return Counter(post.time.hour for post in chunk.posts if post.time is not None)
-
-
-def relative(counts: Counts, num_chunks: int) -> np.ndarray:
-    """Degrees of words and n-grams: the logarithm of the count, over the length of the chunk's vector of them."""
-    degree = 1 + np.log(counts.count)
-    norm = np.sqrt(np.bincount(counts.chunk, weights=degree**2, minlength=num_chunks))
-    return (degree / norm[counts.chunk]).astype(np.float32)
-
-
-def rarity(named: Sequence[Named]) -> dict[tuple[str, str], float]:
+def rarity(named_by_user: Sequence[Named]) -> dict[tuple[str, str], float]:
     """(frame, value) → 0 if everybody names such a place, nearly 1 if one of many does: 1 - log(1 + users) / log(all).
 
-    Args:
-        named: for each user, held out or not, the places that they name; no labels.
+    The users may be held out or not: labels play no part.
     """
-    users = Counter(key for places in named for key in places)
-    everybody = math.log(max(2, len(named)))
+    users = Counter(key for places in named_by_user for key in places)
+    everybody = math.log(max(2, len(named_by_user)))
     return {key: max(0.0, 1 - math.log(1 + count) / everybody) for key, count in users.items()}
 
 

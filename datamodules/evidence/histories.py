@@ -1,6 +1,4 @@
-"""What people said in training dialogues, and what is known of them from it or from the corpus.
-
-In: a `Preparation`. Out: everybody's posts in time order, and labels: user → attribute → value.
+"""What people said in training dialogues, and labels from it or from the corpus: user → attribute → value.
 
 Only training dialogues count: those that are held out, of pre-training users and of target users alike, say nothing
 about anybody's profile.
@@ -15,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datamodules.corpora.records import Drops, Post, Profile
-from datamodules.evidence.counts import Chunk, PatternCounter, is_question, posts_matching
+from datamodules.evidence.counts import Chunk, is_question, named, posts_matching, said
 from datamodules.evidence.language import Attribute, Language
 from datamodules.preparation.settings import Preparation
 from datamodules.preparation.splits import comparable, split_dialogues
@@ -52,11 +50,7 @@ def histories_of(preparation: Preparation) -> dict[str, list[Spoken]]:
 
 
 def declared_labels(profiles: Iterable[Profile], language: Language, path: Path) -> dict[str, dict[str, str]]:
-    """What the corpus declares of users, in attributes that the language has.
-
-    Raises:
-        ValueError: a value is not in the language's YAML at `path`.
-    """
+    """What the corpus declares of users, in attributes that the language of the YAML at `path` has."""
     labels: dict[str, dict[str, str]] = {}
     wrong: Counter[tuple[str, str]] = Counter()
     for profile in profiles:
@@ -74,22 +68,17 @@ def declared_labels(profiles: Iterable[Profile], language: Language, path: Path)
 def distant_labels(
     histories: dict[str, list[Spoken]], language: Language, names: Collection[str]
 ) -> dict[str, dict[str, str]]:
-    """What users say of themselves most, by patterns of these names; their posts that say so are taken out.
-
-    Raises:
-        ValueError: the language has no patterns of such a name.
-    """
-    counter = PatternCounter(language)
+    """What users say of themselves most, by patterns of these names; their posts that say so are taken out."""
     speaking = label_attributes(language, names)
     labels: dict[str, dict[str, str]] = defaultdict(dict)
     for user, history in histories.items():
-        hidden, said = set(stating(history, speaking)), defaultdict(Counter)
+        hidden, stated = set(stating(history, speaking)), defaultdict(Counter)
         for place in sorted(hidden):
             alone = chunk_of([history[place]])
             for attribute in speaking:
-                for (_, value), count in (counter.said(attribute, alone) + counter.named(attribute, alone)).items():
-                    said[attribute.name][value] += count
-        for name, values in said.items():
+                for (_, value), count in (said(attribute, alone) + named(attribute, alone)).items():
+                    stated[attribute.name][value] += count
+        for name, values in stated.items():
             (value, count), *others = values.most_common(2)
             if not others or count > others[0][1]:
                 labels[user][name] = value
@@ -98,11 +87,7 @@ def distant_labels(
 
 
 def label_attributes(language: Language, names: Collection[str]) -> list[Attribute]:
-    """The attributes with only those of their patterns and frames that make distant labels.
-
-    Raises:
-        ValueError: the language has no patterns of such a name.
-    """
+    """The attributes with only those of their patterns and frames that make distant labels."""
     if unknown := sorted(set(names) - set(language.patterns)):
         raise ValueError(f"data.label_patterns: no pattern is called {unknown[0]!r}; there are {language.patterns}")
     return [
@@ -116,16 +101,12 @@ def label_attributes(language: Language, names: Collection[str]) -> list[Attribu
 
 
 def stating(history: Sequence[Spoken], speaking: Sequence[Attribute]) -> Iterator[int]:
-    """The places of posts that match a pattern of distant labels, in their order.
-
-    Args:
-        history: of one user.
-        speaking: what `label_attributes` gives.
-    """
+    """The places of a user's posts that match a pattern of distant labels, which are those of `label_attributes`."""
     patterns = [
         pattern
         for attribute in speaking
-        for pattern in [*(one for by in attribute.patterns.values() for one in by.values()), *attribute.places.values()]
+        for by_value in [*attribute.patterns.values(), attribute.places]
+        for pattern in by_value.values()
     ]
     for start in range(0, len(history), SEARCHED_AT_ONCE):
         chunk = chunk_of(history[start : start + SEARCHED_AT_ONCE])

@@ -13,19 +13,16 @@ AREA = "area_"
 """Begins the name of a frame around the name of an area, instead of that of a place."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Pattern:
     """What is looked for in a post, and in the turn that it answers.
 
-    Args:
-        said: in a post.
-        asked: in the turn that it answers; None looks into posts alone.
-        needs: strings in lower case; every text that `asked`, or without it `said`, matches has one of them, in any
-            case. Empty where none are known.
+    `needs` are strings in lower case: every text that `asked`, or without it `said`, matches has one of them, in any
+    case. It is empty where none are known.
     """
 
     said: re.Pattern[str]
-    asked: re.Pattern[str] | None = None
+    asked: re.Pattern[str] | None = None  # None looks into posts alone
     needs: tuple[str, ...] = ()
 
 
@@ -57,7 +54,6 @@ class Attribute:
         return self.values_of_area[name.lower()] if frame.startswith(AREA) else (self.value_of(name),)
 
     def value_of(self, place: str) -> str:
-        """The value that a name of a place means, in whatever case its pattern has found it."""
         if (value := self.value_of_place.get(place.lower())) is not None:
             return value
         # Letters with more than two forms, such as the Turkish i.

@@ -48,23 +48,10 @@ def load_language(path: Path) -> Language:
         ValueError: a key is unknown or missing, a pattern is no regular expression or names an unknown value.
     """
     content = _mapping(path)
-    _require(path, content, KEYS, {"segmenter", "attributes"})
-    if content["segmenter"] not in ("unidic", "words"):
-        raise ValueError(f"{path}: segmenter is {content['segmenter']!r}; there are unidic (Japanese) and words")
-    entries = _keys_and_values(path, content["attributes"], "attributes")
-    if taken := [name for name in entries if not isinstance(name, str) or name in TYPES]:
-        raise ValueError(
-            f"{path}: an attribute cannot be called {taken[0]!r}; take a text, and none of {sorted(TYPES)}"
-        )
-    attributes = {name: _attribute(path, name, entry) for name, entry in entries.items()}
-    forms = {
-        name: Pattern(_compiled(path, f"forms.{name}", text))
-        for name, text in _keys_and_values(path, content.get("forms") or {}, "forms").items()
-    }
-    if "needs" in content and next(reversed(content)) != "needs":
-        raise ValueError(f"{path}: needs must be the last key: what is before it decides results, and it does not")
-    needs = _needs(path, content.get("needs") or {})
-    return _with_needs(path, Language(content["segmenter"], attributes, forms), needs)
+    try:
+        return _language(path.parent, content)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def language_content(path: Path) -> list[bytes]:
@@ -78,66 +65,70 @@ def language_content(path: Path) -> list[bytes]:
     return [NEEDS.split(path.read_bytes())[0], *(file.read_bytes() for file in files if file.is_file())]
 
 
-def _needs(path: Path, entry: Any) -> dict[str, tuple[str, ...]]:
+def _language(directory: Path, content: dict[str, Any]) -> Language:
+    _require(content, KEYS, {"segmenter", "attributes"})
+    if content["segmenter"] not in ("unidic", "words"):
+        raise ValueError(f"segmenter is {content['segmenter']!r}; there are unidic (Japanese) and words")
+    entries = _keys_and_values(content["attributes"], "attributes")
+    if taken := [name for name in entries if not isinstance(name, str) or name in TYPES]:
+        raise ValueError(f"an attribute cannot be called {taken[0]!r}; take a text, and none of {sorted(TYPES)}")
+    attributes = {name: _attribute(directory, name, entry) for name, entry in entries.items()}
+    forms = {
+        name: Pattern(_compiled(f"forms.{name}", text))
+        for name, text in _keys_and_values(content.get("forms") or {}, "forms").items()
+    }
+    if "needs" in content and next(reversed(content)) != "needs":
+        raise ValueError("needs must be the last key: what is before it decides results, and it does not")
+    language = Language(content["segmenter"], attributes, forms)
+    _add_needs(language, _needs(content.get("needs") or {}))
+    return language
+
+
+def _needs(entry: Any) -> dict[str, tuple[str, ...]]:
     needs = {}
-    for key, strings in _keys_and_values(path, entry, "needs").items():
+    for key, strings in _keys_and_values(entry, "needs").items():
         needs[key] = literals(map(str, strings)) if isinstance(strings, list) else ()
         if not needs[key]:
             raise ValueError(
-                f"{path}: needs.{key} must be a list of strings, in letters of no case or with just one form in upper "
+                f"needs.{key} must be a list of strings, in letters of no case or with just one form in upper "
                 f"and lower case, got {strings!r}"
             )
     return needs
 
 
-def _with_needs(path: Path, language: Language, needs: Mapping[str, tuple[str, ...]]) -> Language:
-    """The language with what its patterns need."""
-    keys = set()
-
-    def needing(key: str, pattern: Pattern) -> Pattern:
-        keys.add(key)
-        return replace(pattern, needs=needs.get(key, pattern.needs))
-
-    attributes = {
-        name: replace(
-            attribute,
-            patterns={
-                pattern: {value: needing(f"{name}.{pattern}.{value}", one) for value, one in by_value.items()}
-                for pattern, by_value in attribute.patterns.items()
-            },
-            places={
-                frame: needing(f"{name}.{frame.removeprefix(AREA)}", one) for frame, one in attribute.places.items()
-            },
-        )
-        for name, attribute in language.attributes.items()
-    }
-    forms = {name: needing(f"forms.{name}", form) for name, form in language.forms.items()}
-    if unknown := sorted(needs.keys() - keys):
-        raise ValueError(f"{path}: needs has unknown patterns {unknown}; there are {sorted(keys)}")
-    return replace(language, attributes=attributes, forms=forms)
+def _add_needs(language: Language, needs: Mapping[str, tuple[str, ...]]) -> None:
+    patterns = [(f"forms.{name}", form) for name, form in language.forms.items()]
+    for name, attribute in language.attributes.items():
+        for pattern, by_value in attribute.patterns.items():
+            patterns += [(f"{name}.{pattern}.{value}", one) for value, one in by_value.items()]
+        patterns += [(f"{name}.{frame.removeprefix(AREA)}", one) for frame, one in attribute.places.items()]
+    if unknown := sorted(needs.keys() - dict(patterns).keys()):
+        raise ValueError(f"needs has unknown patterns {unknown}; there are {sorted(dict(patterns))}")
+    for key, pattern in patterns:
+        pattern.needs = needs.get(key, pattern.needs)
 
 
-def _attribute(path: Path, name: str, entry: dict[str, Any]) -> Attribute:
+def _attribute(directory: Path, name: str, entry: dict[str, Any]) -> Attribute:
     where = f"attributes.{name}"
-    _require(path, entry, ATTRIBUTE_KEYS, {"written", "values"}, where)
+    _require(entry, ATTRIBUTE_KEYS, {"written", "values"}, where)
     values, value_of_place = entry["values"], {}
     if isinstance(values, str):
-        values, value_of_place = _places(path.parent / values)
-    values = {str(value): str(text) for value, text in _keys_and_values(path, values, f"{where}.values").items()}
+        values, value_of_place = _places(directory / values)
+    values = {str(value): str(text) for value, text in _keys_and_values(values, f"{where}.values").items()}
     patterns = {
-        pattern: _by_value(path, f"{where}.patterns.{pattern}", by_value, values)
-        for pattern, by_value in _keys_and_values(path, entry.get("patterns") or {}, f"{where}.patterns").items()
+        pattern: _by_value(f"{where}.patterns.{pattern}", by_value, values)
+        for pattern, by_value in _keys_and_values(entry.get("patterns") or {}, f"{where}.patterns").items()
     }
-    frames = _keys_and_values(path, entry.get("places") or {}, f"{where}.places")
+    frames = _keys_and_values(entry.get("places") or {}, f"{where}.places")
     if frames and not value_of_place:
-        raise ValueError(f"{path}: {where}.places needs a file of places as values")
+        raise ValueError(f"{where}.places needs a file of places as values")
     if reserved := [frame for frame in frames if str(frame).startswith(AREA)]:
-        raise ValueError(f"{path}: {where}.places: {reserved[0]!r} begins with {AREA!r}, which is for areas")
+        raise ValueError(f"{where}.places: {reserved[0]!r} begins with {AREA!r}, which is for areas")
     if entry.get("areas") and not frames:
-        raise ValueError(f"{path}: {where}.areas needs frames in {where}.places")
-    areas = _areas(path, f"{where}.areas", entry.get("areas") or {}, values)
+        raise ValueError(f"{where}.areas needs frames in {where}.places")
+    areas = _areas(f"{where}.areas", entry.get("areas") or {}, values)
     places = {
-        prefix + frame: _frame(path, f"{where}.places.{frame}", content, names)
+        prefix + frame: _frame(f"{where}.places.{frame}", content, names)
         for prefix, names in (("", value_of_place), (AREA, areas))
         for frame, content in frames.items()
         if names
@@ -159,50 +150,49 @@ def _places(path: Path) -> tuple[dict[str, str], dict[str, str]]:
     return {value: names[0] for value, names in content.items()}, value_of_place
 
 
-def _by_value(path: Path, where: str, entry: Any, values: Mapping[str, str]) -> dict[str, Pattern]:
-    _keys_and_values(path, entry, where)
-    if unknown := sorted({str(value) for value in entry} - values.keys()):
-        raise ValueError(f"{path}: {where} speaks for {unknown}; values are {list(values)}")
-    return {str(value): _pattern(path, f"{where}.{value}", content) for value, content in entry.items()}
+def _by_value(where: str, entry: Any, values: Mapping[str, str]) -> dict[str, Pattern]:
+    if unknown := sorted(set(map(str, _keys_and_values(entry, where))) - values.keys()):
+        raise ValueError(f"{where} speaks for {unknown}; values are {list(values)}")
+    return {str(value): _pattern(f"{where}.{value}", content) for value, content in entry.items()}
 
 
-def _areas(path: Path, where: str, entry: Any, values: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+def _areas(where: str, entry: Any, values: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     """Name of an area in lower case → the values it means."""
     areas = {}
-    for area, members in _keys_and_values(path, entry, where).items():
+    for area, members in _keys_and_values(entry, where).items():
         if not isinstance(members, list) or not members or (unknown := [one for one in members if one not in values]):
             wrong = unknown if isinstance(members, list) and members else members
-            raise ValueError(f"{path}: {where}.{area} must be a list of values of the attribute, got {wrong!r}")
+            raise ValueError(f"{where}.{area} must be a list of values of the attribute, got {wrong!r}")
         areas[str(area).lower()] = tuple(members)
     return areas
 
 
-def _frame(path: Path, where: str, entry: Any, names: Collection[str]) -> Pattern:
+def _frame(where: str, entry: Any, names: Collection[str]) -> Pattern:
     """A frame with names for PLACE."""
     text = str(entry.get("said") if isinstance(entry, Mapping) else entry)
     if text.count(PLACE) != 1:
-        raise ValueError(f"{path}: {where} must have {PLACE} in it once, got {text!r}")
+        raise ValueError(f"{where} must have {PLACE} in it once, got {text!r}")
     # The longest name first: 東大阪 is not 大阪 after 東.
     longest_first = sorted(names, key=len, reverse=True)
     said = text.replace(PLACE, f"({'|'.join(map(re.escape, longest_first))})")
-    pattern = _pattern(path, where, {**entry, "said": said} if isinstance(entry, Mapping) else said)
+    pattern = _pattern(where, {**entry, "said": said} if isinstance(entry, Mapping) else said)
     if pattern.said.groups != 1:
-        raise ValueError(f"{path}: {where} must have no groups of its own; write (?:...) for (...)")
+        raise ValueError(f"{where} must have no groups of its own; write (?:...) for (...)")
     return pattern if pattern.asked else replace(pattern, needs=literals(names))
 
 
-def _pattern(path: Path, where: str, entry: Any) -> Pattern:
+def _pattern(where: str, entry: Any) -> Pattern:
     if not isinstance(entry, Mapping):
-        return Pattern(_compiled(path, where, entry))
-    _require(path, entry, {"asked", "said"}, {"asked", "said"}, where)
-    return Pattern(_compiled(path, f"{where}.said", entry["said"]), _compiled(path, f"{where}.asked", entry["asked"]))
+        return Pattern(_compiled(where, entry))
+    _require(entry, {"asked", "said"}, {"asked", "said"}, where)
+    return Pattern(_compiled(f"{where}.said", entry["said"]), _compiled(f"{where}.asked", entry["asked"]))
 
 
-def _compiled(path: Path, where: str, text: str) -> re.Pattern[str]:
+def _compiled(where: str, text: str) -> re.Pattern[str]:
     try:
         return re.compile(text, re.IGNORECASE | re.MULTILINE)
     except (re.error, TypeError) as error:
-        raise ValueError(f"{path}: {where} is no regular expression: {error}") from None
+        raise ValueError(f"{where} is no regular expression: {error}") from None
 
 
 def _mapping(path: Path) -> dict[str, Any]:
@@ -217,15 +207,15 @@ def _mapping(path: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def _keys_and_values(path: Path, entry: Any, where: str) -> Mapping[str, Any]:
+def _keys_and_values(entry: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(entry, Mapping):
-        raise ValueError(f"{path}: {where} must be keys and values, got {type(entry).__name__}")
+        raise ValueError(f"{where} must be keys and values, got {type(entry).__name__}")
     return entry
 
 
-def _require(path: Path, entry: Any, known: set[str], needed: set[str], where: str = "") -> None:
-    _keys_and_values(path, entry, where)
+def _require(entry: Any, known: set[str], needed: set[str], where: str = "") -> None:
+    _keys_and_values(entry, where)
     if unknown := sorted(map(str, entry.keys() - known)):
-        raise ValueError(f"{path}: unknown keys {unknown} {where and 'in ' + where}; there are {sorted(known)}")
+        raise ValueError(f"unknown keys {unknown} {where and 'in ' + where}; there are {sorted(known)}")
     if missing := sorted(needed - entry.keys()):
-        raise ValueError(f"{path}: {where} lacks {missing}")
+        raise ValueError(f"{where} lacks {missing}")

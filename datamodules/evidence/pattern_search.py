@@ -11,6 +11,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from functools import cache, cached_property
+from itertools import accumulate
 
 LOOKS_AROUND = re.compile(r"\(\?[=!<]|\\[AZ]")
 LOOKS_AT_TEXT = re.compile(
@@ -32,11 +33,7 @@ def _has_two_forms(character: str) -> bool:
 
 
 class Lines:
-    """Texts to search in, each for itself.
-
-    Args:
-        texts: in their order.
-    """
+    """Texts to search in, each for itself."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         self.texts = texts
@@ -44,27 +41,20 @@ class Lines:
 
     @cached_property
     def joined(self) -> str:
-        """All texts, a line end between them."""
         return "\n".join(self.texts)
 
     @cached_property
     def _lower(self) -> tuple[str, list[int]]:
-        """All texts in lower case, and where each of them begins."""
+        """All texts in lower case, and where each of them begins, and where one more would."""
         lower = [text.lower() for text in self.texts]
-        starts, start = [], 0
-        for text in lower:
-            starts.append(start)
-            start += len(text) + 1
-        return "\n".join(lower), starts
+        return "\n".join(lower), list(accumulate((len(text) + 1 for text in lower), initial=0))
 
     @cached_property
     def _strange(self) -> frozenset[int]:
-        if not STRANGE.search(self.joined):
-            return frozenset()
         return frozenset(number for number, text in enumerate(self.texts) if STRANGE.search(text))
 
     def matching(self, pattern: re.Pattern[str], needs: Sequence[str] = ()) -> list[int]:
-        """Numbers of the texts in which a pattern occurs; `needs` as in `occurrences`."""
+        """Numbers of the texts in which a pattern occurs; `needs` as in `Pattern`."""
         numbers = self.having(needs) if needs else range(len(self.texts))
         return [number for number in numbers if pattern.search(self.texts[number])]
 
@@ -73,28 +63,17 @@ class Lines:
         return sorted(self._strange.union(*map(self._with, needs)))
 
     def _with(self, string: str) -> frozenset[int]:
-        numbers = self._containing.get(string)
-        if numbers is None:
+        if string not in self._containing:
             lower, starts = self._lower
-            containing = []
-            start = lower.find(string)
-            while start >= 0:
-                number = bisect_right(starts, start) - 1
-                containing.append(number)
-                start = lower.find(string, starts[number + 1]) if number + 1 < len(starts) else -1
-            numbers = self._containing[string] = frozenset(containing)
-        return numbers
+            numbers = []
+            while (start := lower.find(string, starts[numbers[-1] + 1] if numbers else 0)) >= 0:
+                numbers.append(bisect_right(starts, start) - 1)
+            self._containing[string] = frozenset(numbers)
+        return self._containing[string]
 
 
 def occurrences(pattern: re.Pattern[str], lines: Lines, needs: Sequence[str] = ()) -> list[re.Match[str]]:
-    """Where a pattern occurs, never from one text into the next.
-
-    Args:
-        pattern: what is searched for.
-        lines: the texts.
-        needs: strings in lower case; every text in which the pattern occurs, whatever the case, has one of them. None
-            searches all texts.
-    """
+    """Where a pattern occurs, never from one text into the next; `needs` as in `Pattern`."""
     if needs:
         return [match for number in lines.having(needs) for match in pattern.finditer(lines.texts[number])]
     # One search through all texts is several times faster than one for each, but right only where nothing looks

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -59,20 +58,16 @@ def require_no_opted_out(preparation: Preparation, manifest: dict[str, Any]) -> 
     made_with = manifest.get("opted_out", names_fingerprint(frozenset()))
     if current == made_with or (checked.is_file() and checked.read_text() == current):
         return
-    present = people_in(output, manifest)
+    present = {
+        person
+        for split, parts in manifest["splits"].items()
+        for part in parts
+        for column in pq.read_table(output / split / part["file"], columns=["speaker", "partner"]).columns
+        for person in column.unique().to_pylist()
+    }
     if count := sum(person.strip() in opted_out for person in present):
         raise ValueError(
             f"{count} of the people in {preparation.opt_out} are in {output}: take each out with `lightning forget "
             "--user <id>`, or delete that directory to prepare it again without them"
         )
     write_text(checked, current)
-
-
-def people_in(output: Path, manifest: dict[str, Any]) -> set[str]:
-    """Every speaker and partner of a prepared corpus."""
-    people: set[str] = set()
-    for split, parts in manifest["splits"].items():
-        for part in parts:
-            table = pq.read_table(output / split / part["file"], columns=["speaker", "partner"])
-            people.update(*(table[name].unique().to_pylist() for name in table.column_names))
-    return people

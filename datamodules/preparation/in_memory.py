@@ -13,22 +13,17 @@ from tokenizers import Tokenizer
 
 from artefacts.layout import PROFILES, TOKENIZER
 from artefacts.manifest import write_manifest
-from datamodules.corpora.records import OPTED_OUT, Dialogue, Drops
+from datamodules.corpora.records import Dialogue, Drops
 
 from .pairs import reply_pairs
 from .settings import Preparation
-from .shards import schema, shard_row, write_shards
+from .shards import schema, write_shards
 from .splits import PRETRAIN_SPLITS, SplitDialogues, split_dialogues, stable_hash
 from .tokenizer import convert, copy_tokenizer, save_tokenizer, tokenizer_fingerprint, train_sentencepiece
 
 
 class DialoguePreparation:
-    """Prepares dialogues in an unfinished directory; what an earlier preparation left in it is deleted.
-
-    Args:
-        preparation: the settings.
-        directory: where everything is written.
-    """
+    """Prepares dialogues in an unfinished directory; what an earlier preparation left in it is deleted."""
 
     def __init__(self, preparation: Preparation, directory: Path) -> None:
         self.preparation = preparation
@@ -36,11 +31,7 @@ class DialoguePreparation:
         self.num_cut = 0
 
     def write(self) -> dict[str, Any]:
-        """Writes everything; returns the manifest, which is written last.
-
-        Raises:
-            ValueError: too many dialogues are dropped, or none remains.
-        """
+        """Writes everything; returns the manifest, which is written last."""
         shutil.rmtree(self.directory, ignore_errors=True)
         self.directory.mkdir(parents=True)
         drops = Drops()
@@ -51,7 +42,7 @@ class DialoguePreparation:
             self.directory / TOKENIZER,
             target_users,
             num_dialogues=len(dialogues),
-            dropped={**drops.reasons, **({OPTED_OUT: drops.num_opted_out} if drops.num_opted_out else {})},
+            dropped=drops.reasons,
             turns_cut=self.num_cut,
             profiles=self._write_profiles(),
             splits=parts,
@@ -62,7 +53,7 @@ class DialoguePreparation:
     def _read(self, drops: Drops) -> list[Dialogue]:
         print("reading dialogues ...")
         dialogues = list(self.preparation.dialogues(drops))
-        print(f"{len(dialogues):,} of {drops.num_seen:,} dialogues are used; dropped:\n{drops}")
+        print(f"{len(dialogues):,} of {drops.num_seen:,} dialogues are used; dropped:\n{drops.reasons.table()}")
         drops.stop_above(self.preparation.max_dropped)
         if not dialogues:
             files = ", ".join(str(path) for path in self.preparation.corpus.files)
@@ -99,20 +90,14 @@ class DialoguePreparation:
         encodings = tokenizer.encode_batch([turn.text for turn in dialogue.turns])
         self.num_cut += sum(len(encoding.ids) > max_tokens for encoding in encodings)
         ids = [encoding.ids[:max_tokens] for encoding in encodings]
-        speakers = [turn.speaker for turn in dialogue.turns]
-        for pair in reply_pairs(dialogue, author, self.preparation.max_context_turns):
-            yield shard_row(pair, ids, speakers)
+        return reply_pairs(dialogue, ids, author, self.preparation.max_context_turns)
 
     def _write_profiles(self) -> int:
+        normalised = self.preparation.normalised_text
         rows = [
-            {
-                "user": profile.user,
-                "attribute": attribute,
-                "value": self.preparation.normalised_text(value),
-                "origin": profile.origin,
-            }
+            {"user": profile.user, "attribute": name, "value": normalised(value), "origin": profile.origin}
             for profile in self.preparation.profiles()
-            for attribute, value in profile.attributes.items()
+            for name, value in profile.attributes.items()
         ]
         if rows:
             pq.write_table(pa.Table.from_pylist(rows), self.directory / PROFILES)

@@ -38,6 +38,5 @@ def names_fingerprint(names: frozenset[str]) -> str:
 def add_to_opt_out(path: Path, user: str) -> None:
     """Adds an id at the end, unless it is listed; the file is made if it is missing, and whole at any time."""
     before = path.read_text(encoding="utf-8-sig") if path.is_file() else ""
-    if path.is_file() and clean_id(user) in read_opt_out(path):
-        return
-    write_text(path, before + ("\n" if before and not before.endswith("\n") else "") + clean_id(user) + "\n")
+    if not path.is_file() or clean_id(user) not in read_opt_out(path):
+        write_text(path, before + ("\n" if before and not before.endswith("\n") else "") + clean_id(user) + "\n")

@@ -2,50 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from datamodules.corpora.records import Dialogue
 
 from .splits import stable_hash
 
 
-@dataclass(frozen=True, slots=True)
-class ReplyPair:
-    """The turn at `position` as the response to the `num_context` turns before it.
+def reply_pairs(
+    dialogue: Dialogue, turn_ids: Sequence[Sequence[int]], author: str | None, max_context_turns: int
+) -> Iterator[dict[str, Any]]:
+    """Yields a row of a shard for every turn that answers another one; `turn_ids` has the ids of each turn.
 
-    `speaker` wrote the response, `partner` is the other one; `id` is a 63-bit hash of dialogue and position.
-    """
-
-    id: int
-    dialogue_id: str
-    position: int
-    speaker: str
-    partner: str
-    num_context: int
-    time: datetime | None
-
-
-def reply_pairs(dialogue: Dialogue, author: str | None, max_context_turns: int) -> Iterator[ReplyPair]:
-    """Yields a pair for every turn that answers another one.
-
-    Args:
-        dialogue: alternating turns of two people.
-        author: only pairs whose response this person wrote; None takes both people's.
-        max_context_turns: most turns before the response (about 4 in the authors' earlier public model;
-            not stated in the paper).
+    If an author is given, only pairs whose response this person wrote.
     """
     turns = dialogue.turns
     for position in range(1, len(turns)):
         turn = turns[position]
         if author is None or turn.speaker == author:
-            yield ReplyPair(
-                id=stable_hash(dialogue.id, position),
-                dialogue_id=dialogue.id,
-                position=position,
-                speaker=turn.speaker,
-                partner=turns[position - 1].speaker,
-                num_context=min(position, max_context_turns),
-                time=turn.time,
-            )
+            context = range(max(0, position - max_context_turns), position)
+            yield {
+                "pair_id": stable_hash(dialogue.id, position),
+                "dialogue_id": dialogue.id,
+                "position": position,
+                "speaker": turn.speaker,
+                "partner": turns[position - 1].speaker,
+                "context_ids": [id for before in context for id in turn_ids[before]],
+                "context_lengths": [len(turn_ids[before]) for before in context],
+                "context_speakers": [int(turns[before].speaker != turn.speaker) for before in context],
+                "response_ids": turn_ids[position],
+                "time": turn.time,
+            }

@@ -35,8 +35,8 @@ def prepare(preparation: Preparation) -> dict[str, Any]:
     """Prepares the corpus, or checks that it is prepared; returns the manifest.
 
     Raises:
-        ValueError: other settings or another source made the finished directory, too much had to be dropped, or
-            another preparation is at work on it.
+        ValueError: other settings or another source made the finished directory, too much had to be dropped, nothing
+            usable remains, or another preparation is at work on it.
     """
     output = preparation.output
     if (output / MANIFEST).is_file():

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from artefacts.layout import TOKENIZER_FILE
 from artefacts.manifest import MANIFEST_VERSION
 from datamodules.corpora.posts.reader import Posts
-from datamodules.corpora.records import Corpus, Dialogue, Drops, Profile
+from datamodules.corpora.records import OPTED_OUT, Corpus, Dialogue, Drops, Profile
 
 from .opt_out import names_fingerprint, read_opt_out
 from .splits import SplitRule
@@ -120,11 +120,11 @@ class Preparation:
         return read_opt_out(self.opt_out) if self.opt_out else frozenset()
 
     def dialogues(self, drops: Drops) -> Iterator[Dialogue]:
-        """The corpus' dialogues, normalised, without those of people who opted out, which `drops` counts apart."""
+        """The corpus' dialogues, normalised, without those of people who opted out."""
         opted_out = self.opted_out
         for dialogue in self.corpus.dialogues(drops):
             if opted_out and any(turn.speaker.strip() in opted_out for turn in dialogue.turns):
-                drops.num_opted_out += 1
+                drops.reasons.add(OPTED_OUT)
             else:
                 turns = (replace(turn, text=self.normalised_text(turn.text)) for turn in dialogue.turns)
                 yield replace(dialogue, turns=tuple(turns))

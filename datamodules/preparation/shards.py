@@ -16,7 +16,7 @@ Columns of a shard, one row a reply pair:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,6 @@ import pyarrow.parquet as pq
 
 from artefacts.files import replacing
 from artefacts.fingerprints import sha256_of
-
-from .pairs import ReplyPair
 
 ROWS_PER_GROUP = 8192
 ROWS_PER_PART = 64 * ROWS_PER_GROUP
@@ -53,23 +51,6 @@ def schema(vocabulary_size: int, fingerprint: str) -> pa.Schema:
         },
         metadata={FINGERPRINT_KEY: fingerprint.encode()},
     )
-
-
-def shard_row(pair: ReplyPair, turn_ids: Sequence[Sequence[int]], turn_speakers: Sequence[str]) -> dict[str, Any]:
-    """One row of a shard from the ids and authors of all turns of the pair's dialogue."""
-    context = range(pair.position - pair.num_context, pair.position)
-    return {
-        "pair_id": pair.id,
-        "dialogue_id": pair.dialogue_id,
-        "position": pair.position,
-        "speaker": pair.speaker,
-        "partner": pair.partner,
-        "context_ids": [id for position in context for id in turn_ids[position]],
-        "context_lengths": [len(turn_ids[position]) for position in context],
-        "context_speakers": [int(turn_speakers[position] != pair.speaker) for position in context],
-        "response_ids": turn_ids[pair.position],
-        "time": pair.time,
-    }
 
 
 def write_shards(rows: Iterable[Mapping[str, Any]], directory: Path, schema: pa.Schema) -> list[dict[str, Any]]:

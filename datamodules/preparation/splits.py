@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import numpy as np
+
 from datamodules.corpora.records import Dialogue
 
 USER_SPLITS = ("users/train", "users/validation", "users/test")
@@ -60,11 +62,7 @@ def stable_hash(*parts: object) -> int:
 
 
 def choose_target_users(dialogues: Sequence[Dialogue], rule: SplitRule) -> list[str]:
-    """Picks target users among the eligible ones, by hash of seed and name; sorted by name.
-
-    Raises:
-        ValueError: fewer people are eligible than asked for, or nobody where all are.
-    """
+    """Picks target users by hash of seed and name; sorted by name. ValueError if too few people are eligible."""
     if rule.num_target_users == 0:
         return []
     num_turns: Counter[str] = Counter()
@@ -91,17 +89,13 @@ def choose_target_users(dialogues: Sequence[Dialogue], rule: SplitRule) -> list[
 def split_by_time(dialogues: Sequence[Dialogue], user: str, rule: SplitRule) -> list[str]:
     """The split of each of one user's dialogues, which come in time order.
 
-    A dialogue goes where the middle of the user's turns in it falls, as a share of all the user's
-    turns: 80/10/10 counts turns, not dialogues, because some last dialogues are very short. The last
-    dialogue is always test and the one before it never training.
+    A dialogue goes where the middle of the user's turns in it falls, as a share of all the user's turns, because some
+    last dialogues are very short. The last dialogue is always test and the one before it never training.
     """
-    counts = [sum(turn.speaker == user for turn in dialogue.turns) for dialogue in dialogues]
-    total, before = sum(counts), 0
-    splits = []
-    for count in counts:
-        middle = (before + count / 2) / total
-        splits.append(USER_SPLITS[(middle >= rule.train_share) + (middle >= rule.train_share + rule.validation_share)])
-        before += count
+    counts = np.array([sum(turn.speaker == user for turn in dialogue.turns) for dialogue in dialogues])
+    middles = (np.cumsum(counts) - counts / 2) / counts.sum()
+    borders = [rule.train_share, rule.train_share + rule.validation_share]
+    splits = [USER_SPLITS[number] for number in np.searchsorted(borders, middles, side="right")]
     splits[-1] = "users/test"
     if len(splits) > 1 and splits[-2] == "users/train":
         splits[-2] = "users/validation"

@@ -1,8 +1,8 @@
 """The tokenizer: SentencePiece unigram, trained once, kept as a directory that `AutoTokenizer.from_pretrained` loads.
 
-SentencePiece trains five times faster and in a fifth of the memory of `tokenizers`, and only it can
-learn with byte fallback; the converted file gives the same ids. The class `T5Tokenizer` is avoided:
-it switches byte fallback off. Neither tokenizer nor vocabulary is stated in the paper.
+SentencePiece trains five times faster and in a fifth of the memory of `tokenizers`, and only it can learn with byte
+fallback; the converted file gives the same ids. The class `T5Tokenizer` is avoided: it switches byte fallback off.
+Neither tokenizer nor vocabulary is stated in the paper.
 """
 
 from __future__ import annotations
@@ -31,21 +31,14 @@ LOOKS_SPECIAL = re.compile(
     f"<(?={'|'.join(re.escape(token[1:]) for token in (PAD, EOS, UNK, *MARKERS))}|0x[0-9A-F]{{2}}>)"
 )
 
-# SentencePiece's result depends on how many threads share its sums, so the number is part of the recipe.
-NUM_TRAINING_THREADS = 4
-
+NUM_TRAINING_THREADS = 4  # part of the recipe: they share the sums of SentencePiece
 MODEL_FILE = "sentencepiece.model"
 
 
 def train_sentencepiece(texts: Iterable[str], vocabulary_size: int) -> bytes:
-    """Trains a unigram model with byte fallback; ids 0, 1, 2 are padding, end and unknown as in T5.
+    """Trains a unigram model with byte fallback and serialises it; ids 0, 1, 2 are padding, end and unknown as in T5.
 
-    Args:
-        texts: one turn each; only of the pre-training split.
-        vocabulary_size: pieces in all, markers and the 256 bytes included; fewer where the texts give fewer.
-
-    Returns:
-        The serialised SentencePiece model.
+    The vocabulary includes markers and the 256 bytes; it is smaller where the texts give fewer pieces.
     """
     import sentencepiece
 
@@ -128,12 +121,7 @@ def fast_encoder(directory: Path) -> Callable[[list[str]], list[list[int]]]:
 
 
 def copy_tokenizer(source: Path, directory: Path) -> Tokenizer:
-    """Takes over a tokenizer as it is, so that its fingerprint stays.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is none that this project has made: a special token is missing or has another id.
-    """
+    """Takes over a tokenizer as it is, so that its fingerprint stays; ValueError if this project has not made it."""
     tokenizer = load_tokenizer(source)
     wanted = (PAD, EOS, UNK, *MARKERS)
     found = {token: tokenizer.token_to_id(token) for token in wanted}

@@ -15,7 +15,7 @@ from datamodules.prompts.template import PromptTemplate
 def load_prompts(
     template: PromptTemplate, prepared: Path, profiles: Path | None, control: ProfileControl | None = None
 ) -> Prompts:
-    """Prompts for a prepared corpus, with the profiles of a file, or those the corpus declares, or numbers, or none.
+    """The prompts of a prepared corpus.
 
     Raises:
         FileNotFoundError: there are no profiles.
@@ -41,9 +41,10 @@ def _known_profiles(template: PromptTemplate, prepared: Path, profiles: Path | N
     else:
         path = profiles or prepared / PROFILES
         if not path.is_file():
-            raise FileNotFoundError(
-                f"prompt style {template.style!r} needs profiles, and there is no {path}; {_command_for(path)}"
-            )
+            configs = configs_of(path.parent)  # of the run that is to predict them
+            how = f"make it with: lightning fit {configs}, and then lightning predict {configs}"
+            how = how if configs else "give data.profiles=<profiles.parquet>, or use the style none"
+            raise FileNotFoundError(f"prompt style {template.style!r} needs profiles, and there is no {path}; {how}")
         known = read_profiles(path)
     if template.attributes is None:
         return known
@@ -62,10 +63,3 @@ def _known_profiles(template: PromptTemplate, prepared: Path, profiles: Path | N
 def numbered_users(prepared: Path) -> dict[str, dict[str, str]]:
     """A profile for each target user that is only their number, which is short for any name."""
     return {user: {"user": str(number)} for user, number in user_numbers(read_manifest(prepared)).items()}
-
-
-def _command_for(path: Path) -> str:
-    """How to make `runs/NAME/profiles.parquet`: a prediction of `experiments/NAME.yaml`."""
-    if configs := configs_of(path.parent):
-        return f"make it with: lightning fit {configs}, and then lightning predict {configs}"
-    return "give data.profiles=<profiles.parquet>, or use the style none"

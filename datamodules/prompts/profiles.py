@@ -1,6 +1,4 @@
-"""Profiles from a table, and controls: profiles that are made wrong on purpose. No torch.
-
-In: `profiles.parquet` of a corpus (declared) or of `lightning predict` (inferred). Out: user → attributes.
+"""Profiles from a `profiles.parquet`, and controls: profiles that are made wrong on purpose. No torch.
 
 What a profile is worth shows against the same prompt with somebody else's profile, or with some of it wrong or
 missing; a longer input alone could help as well.
@@ -47,11 +45,7 @@ class ProfileControl:
             )
 
     def apply(self, profiles: Mapping[str, Attributes]) -> dict[str, dict[str, str]]:
-        """The profiles after it; the same ones where nothing is asked for.
-
-        Raises:
-            ValueError: there is nobody else to take a profile from, or no other value.
-        """
+        """The profiles after it; the same ones where nothing is asked for."""
         changed = {user: dict(profile) for user, profile in profiles.items()}
         if self.shuffled:
             changed = self._shuffle(changed)
@@ -97,7 +91,7 @@ def read_profiles(path: Path) -> dict[str, dict[str, str]]:
     missing = {"user", "attribute", "value"} - set(names)
     if missing:
         raise ValueError(f"{path} lacks the columns {sorted(missing)}; it has {names}")
-    profiles: dict[str, dict[str, str]] = defaultdict(dict)
+    profiles: dict[str, dict[str, str]] = {}
     for row in pq.read_table(path, columns=["user", "attribute", "value"]).to_pylist():
-        profiles[row["user"]][row["attribute"]] = row["value"]
-    return dict(profiles)
+        profiles.setdefault(row["user"], {})[row["attribute"]] = row["value"]
+    return profiles

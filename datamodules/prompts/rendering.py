@@ -1,7 +1,5 @@
 """The prompt: the one place that knows what the encoder reads. No torch.
 
-In: profiles, and the context turns of reply pairs as token ids. Out: the ids of the encoder's input:
-
     [<|speaker profile|> text] [<|partner profile|> text]  <|partner|> turn  <|speaker|> turn  ...  </s>
                                [<|speaker profile|> reply] ... stand between profiles and context, where asked for
 
@@ -47,13 +45,13 @@ class Rendered:
 
     @property
     def costs(self) -> np.ndarray:
-        """Tokens of each pair, inputs and labels together, (rows,). What stands in front does not count: batches are
-        cut by this, so that they hold the same pairs in the same order whatever the prompt is."""
+        """Tokens of each pair, inputs and labels together, (rows,). Batches are cut by this, and are the same pairs in
+        the same order whatever the prompt is, for what stands in front of the context does not count."""
         return self.context_lengths + self.targets.lengths
 
 
 def concatenate(pieces: Sequence[Rendered]) -> Rendered:
-    """The rows of all pieces, one piece behind the other."""
+    """The rows of all pieces, one piece after the other."""
     return Rendered(
         Ragged.concatenate([piece.inputs for piece in pieces]),
         Ragged.concatenate([piece.targets for piece in pieces]),
@@ -63,13 +61,7 @@ def concatenate(pieces: Sequence[Rendered]) -> Rendered:
 
 
 class Prompts:
-    """Profile prompts as token ids, each person's tokenised once.
-
-    Args:
-        template: how a profile is written.
-        tokenizer: the backbone's tokenizer.
-        profiles: user → attributes; people without an entry have an empty profile.
-    """
+    """Profile prompts as token ids, each person's tokenised once; a person without an entry has an empty profile."""
 
     def __init__(
         self, template: PromptTemplate, tokenizer: Tokenizer, profiles: Mapping[str, Attributes] | None = None
@@ -107,23 +99,14 @@ class Prompts:
     def replies(self, replies: Sequence[Sequence[np.ndarray]], max_tokens: int) -> Ragged:
         """Past replies of the speaker as a part of the input, a row for each list of them, in its order.
 
-        Args:
-            replies: ids of some replies for each row.
-            max_tokens: most ids and markers kept of a row, from the end, as in `inputs`.
+        Of each row, the last `max_tokens` ids and markers are kept, as in `inputs`.
         """
-        flat = [reply for row in replies for reply in row]
         text = Ragged.from_lists([[id for reply in row for id in reply] for row in replies])
         lengths = Ragged.from_lists([[len(reply) for reply in row] for row in replies])
-        return _marked(text, lengths, np.full(len(flat), self.reply_marker, dtype=np.int32), max_tokens)
+        return _marked(text, lengths, np.full(len(lengths.values), self.reply_marker, dtype=np.int32), max_tokens)
 
     def render(self, pairs: TokenPairs, max_context_tokens: int, past_replies: Ragged | None = None) -> Rendered:
-        """Puts prompts in front of the contexts and end tokens behind the responses.
-
-        Args:
-            pairs: what is rendered.
-            max_context_tokens: most ids of context and markers kept.
-            past_replies: comes between profile and context of each pair, see `replies`.
-        """
+        """Puts profiles and past replies before the contexts, and end tokens after the responses."""
         both = np.stack([pairs.speaker, pairs.partner])
         people, person = np.unique(both, axis=1, return_inverse=True)
         prefixes = self.prefixes(
@@ -139,20 +122,21 @@ class Prompts:
         """What the encoder reads: prefix, the most recent part of the context with its markers, end token.
 
         Args:
-            prefixes: what stands in front of the context of each row.
+            prefixes: what stands before the context of each row.
             context: ids of the context turns of each row, oldest first.
             context_lengths: ids in each turn of each row.
             context_speakers: author of each turn of each row, 0 the speaker and 1 the partner.
             max_tokens: most ids of context and markers kept, from the end; a turn that is cut keeps its marker.
         """
         turns = _marked(context, context_lengths, self.markers[context_speakers.values], max_tokens)
-        ends = Ragged(np.full(len(turns), self.eos, dtype=np.int32), np.arange(len(turns) + 1, dtype=np.int64))
-        return join(prefixes, turns, ends)
+        return join(prefixes, turns, self._ends(len(turns)))
 
     def targets(self, responses: Ragged) -> Ragged:
         """What the decoder learns: the response and an end token. Prompt and context are never in it."""
-        ends = Ragged(np.full(len(responses), self.eos, dtype=np.int32), np.arange(len(responses) + 1, dtype=np.int64))
-        return join(responses, ends)
+        return join(responses, self._ends(len(responses)))
+
+    def _ends(self, num_rows: int) -> Ragged:
+        return Ragged.from_lengths(np.full(num_rows, self.eos), np.ones(num_rows, dtype=np.int64))
 
     def turns(self, input_ids: Iterable[int]) -> Turns:
         """The context in an encoder input as (`speaker` or `partner`, text), oldest first, without what is in front."""
@@ -169,13 +153,9 @@ class Prompts:
 
 
 def _marked(text: Ragged, turn_lengths: Ragged, markers: np.ndarray, max_tokens: int) -> Ragged:
-    """Puts a marker in front of each turn, and keeps the last `max_tokens` ids and markers of each row.
+    """Puts its marker before each turn, and keeps the last `max_tokens` ids and markers of each row.
 
-    Args:
-        text: ids of the turns of each row.
-        turn_lengths: ids in each turn of each row.
-        markers: of each turn, (turns of all rows,).
-        max_tokens: a turn that is cut keeps its marker.
+    A turn that is cut keeps its marker. `markers` has one for each turn of all rows, (turns,).
     """
     with_marker = turn_lengths.values.astype(np.int64) + 1
     turn_starts = np.cumsum(with_marker) - with_marker

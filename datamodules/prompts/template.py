@@ -60,11 +60,7 @@ class PromptTemplate:
         return replace(self, wording=written)
 
     def render(self, profile: Attributes) -> str:
-        """The profile as text; an attribute that is missing is left out, an empty profile is empty.
-
-        Raises:
-            ValueError: the wording does not have an attribute or value.
-        """
+        """The profile as text; an attribute that is missing is left out, an empty profile is empty."""
         names = sorted(profile) if self.attributes is None else [name for name in self.attributes if name in profile]
         written = (self._written(name, profile[name]) for name in names)
         return self.separator.join(self.attribute_format.format(attribute=name, value=value) for name, value in written)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 
 @dataclass(frozen=True)
@@ -26,23 +27,17 @@ class Ragged:
 
     @classmethod
     def from_lists(cls, rows: Sequence[Sequence[int]]) -> Ragged:
-        """Packs Python lists."""
         values = np.array([value for row in rows for value in row], dtype=np.int32)
         return cls.from_lengths(values, np.array([len(row) for row in rows], dtype=np.int64))
 
     @classmethod
     def from_arrow(cls, column: pa.ChunkedArray) -> Ragged:
-        """Takes over a list column."""
-        chunks = [chunk for chunk in column.chunks if len(chunk)]
-        lengths = [np.diff(chunk.offsets.to_numpy()) for chunk in chunks]
-        values = [chunk.flatten().to_numpy().astype(np.int32) for chunk in chunks]
-        if not chunks:
-            return cls(np.zeros(0, np.int32), np.zeros(1, np.int64))
-        return cls.from_lengths(np.concatenate(values), np.concatenate(lengths))
+        values = pc.list_flatten(column).to_numpy().astype(np.int32)
+        return cls.from_lengths(values, pc.list_value_length(column).to_numpy())
 
     @classmethod
     def concatenate(cls, pieces: Sequence[Ragged]) -> Ragged:
-        """The rows of all pieces, one piece behind the other."""
+        """The rows of all pieces, one piece after the other."""
         lengths = np.concatenate([piece.lengths for piece in pieces])
         return cls.from_lengths(np.concatenate([piece.values for piece in pieces]), lengths)
 
@@ -54,7 +49,6 @@ class Ragged:
         return np.diff(self.offsets)
 
     def row(self, index: int) -> np.ndarray:  # (length of the row,)
-        """One row."""
         return self.values[self.offsets[index] : self.offsets[index + 1]]
 
     def take(self, rows: np.ndarray) -> Ragged:
@@ -63,10 +57,7 @@ class Ragged:
         return Ragged.from_lengths(self.values[_positions(self.offsets[rows], lengths)], lengths)
 
     def pad(self, rows: np.ndarray, value: int, multiple: int = 1) -> np.ndarray:
-        """The rows at these indices as one matrix, filled up on the right.
-
-        Its width is the longest row, at least 1, rounded up to a multiple of `multiple`.
-        """
+        """The rows at these indices as one matrix, filled up on the right; its width is at least 1."""
         starts, lengths = self.offsets[rows], self.offsets[rows + 1] - self.offsets[rows]
         columns = np.arange(-(-max(1, lengths.max(initial=0)) // multiple) * multiple)
         inside = columns < lengths[:, None]
@@ -78,7 +69,7 @@ class Ragged:
 
 
 def join(*pieces: Ragged) -> Ragged:
-    """Puts rows of several ragged arrays behind each other, row by row."""
+    """Puts rows of several ragged arrays after each other, row by row."""
     lengths = np.sum([piece.lengths for piece in pieces], axis=0)
     starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
     values = np.empty(starts[-1], dtype=np.int32)

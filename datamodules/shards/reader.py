@@ -1,7 +1,4 @@
-"""Reads token shards: a few row groups at a time, straight from Parquet into flat arrays. No torch.
-
-In: the directory of a prepared corpus and a split. Out: `TokenPairs`.
-"""
+"""Reads token shards: a few row groups at a time, straight from Parquet into flat arrays. No torch."""
 
 from __future__ import annotations
 
@@ -19,15 +16,7 @@ from datamodules.preparation.shards import FINGERPRINT_KEY
 from datamodules.preparation.tokenizer import tokenizer_fingerprint
 from datamodules.shards.ragged import Ragged
 
-COLUMNS = (
-    "pair_id",
-    "speaker",
-    "partner",
-    "context_ids",
-    "context_lengths",
-    "context_speakers",
-    "response_ids",
-)
+COLUMNS = ["pair_id", "speaker", "partner", "context_ids", "context_lengths", "context_speakers", "response_ids"]
 
 
 @dataclass(frozen=True)
@@ -53,10 +42,6 @@ class ShardReader:
 
     That every part is there and that the first is right is seen at once, the inside of each other part when it is
     first read: looking into all of them took most of the time to open a large corpus.
-
-    Args:
-        directory: a prepared corpus.
-        split: for example `pretrain/train`.
 
     Raises:
         FileNotFoundError: no prepared corpus, or a part of it is missing.
@@ -114,26 +99,18 @@ class ShardReader:
     def _mend(self) -> str:
         return f"delete {self.directory} and prepare it anew"
 
-    def dialogues(self, groups: Sequence[int]) -> dict[int, str]:
-        """`pair_id` → dialogue of the pairs in these row groups; apart from `read`, since few want to know."""
-        names: dict[int, str] = {}
-        for group in groups:
-            path, number = self.groups[group]
-            table = self._open(path).read_row_group(number, columns=["pair_id", "dialogue_id"])
-            names.update(zip(table["pair_id"].to_pylist(), table["dialogue_id"].to_pylist(), strict=True))
-        return names
+    def table(self, group: int, columns: Sequence[str]) -> pa.Table:
+        """Some columns of a row group."""
+        path, number = self.groups[group]
+        file = self._open(path)
+        try:
+            return file.read_row_group(number, columns=list(columns))
+        except (pa.ArrowInvalid, OSError) as error:
+            raise ValueError(f"{path}, row group {number}, cannot be read ({error}); {self._mend}") from None
 
     def read(self, groups: Sequence[int]) -> TokenPairs:
         """Reads these row groups, in this order."""
-        tables = []
-        for group in groups:
-            path, number = self.groups[group]
-            file = self._open(path)
-            try:
-                tables.append(file.read_row_group(number, columns=list(COLUMNS)))
-            except (pa.ArrowInvalid, OSError) as error:
-                raise ValueError(f"{path}, row group {number}, cannot be read ({error}); {self._mend}") from None
-        table = pa.concat_tables(tables)
+        table = pa.concat_tables([self.table(group, COLUMNS) for group in groups])
         speaker = table["speaker"].combine_chunks().dictionary_encode()
         partner = table["partner"].combine_chunks().dictionary_encode()
         return TokenPairs(

@@ -1,7 +1,5 @@
 """The order of reply pairs and how it is cut into batches: shuffled, of about equal cost, each position computed.
 
-In: one or several splits of prepared corpora. Out: `Seq2SeqBatch` batches of one process.
-
 The order is a stateless permutation in two levels: each epoch permutes windows of row groups (what is in a
 window was drawn when the shards were shuffled) and the rows of each window. How many batches a window gives
 follows from the number of its rows alone, so the length of an epoch, which is that of every epoch, and any
@@ -50,28 +48,15 @@ class Remainder(NamedTuple):
 
 @dataclass
 class Source:
-    """One split of a prepared corpus.
-
-    Args:
-        reader: the shards.
-        prompts: turns pairs into inputs and labels.
-        max_context_tokens: ids of context kept.
-        passes: how often each of its pairs comes in an epoch.
-    """
+    """One split of a prepared corpus."""
 
     reader: ShardReader
     prompts: Prompts
     max_context_tokens: int
-    passes: int = 1
+    passes: int = 1  # how often each pair comes in an epoch
 
     def render(self, groups: Sequence[int]) -> Rendered:
-        """Reads these row groups."""
         return self.prompts.render(self.reader.read(groups), self.max_context_tokens)
-
-    @property
-    def num_pairs(self) -> int:
-        """In an epoch."""
-        return self.passes * sum(self.reader.group_sizes)
 
     @cached_property
     def tokens_per_pair(self) -> np.ndarray:  # (2,): all of them, those of labels
@@ -82,20 +67,11 @@ class Source:
 
 @dataclass
 class PairStream:
-    """The batches of one process.
+    """The batches of one process; all `world_size` processes get equally many batches and no pair twice."""
 
-    Args:
-        sources: what is mixed; each window holds of every source what is due to it.
-        tokens_per_batch: tokens in a batch that are neither padding nor profile, about.
-        shuffle: another order each epoch; otherwise the order of the shards and of lengths.
-        seed: of the permutation.
-        rank: which of `world_size` processes this is; they get equally many batches and no pair twice.
-        world_size: number of processes.
-    """
-
-    sources: Sequence[Source]
-    tokens_per_batch: int
-    shuffle: bool
+    sources: Sequence[Source]  # what is mixed; each window holds of every source what is due to it
+    tokens_per_batch: int  # about; neither padding nor profile counts
+    shuffle: bool  # another order each epoch; otherwise the order of the shards and of lengths
     seed: int = 0
     rank: int = 0
     world_size: int = 1
@@ -113,22 +89,20 @@ class PairStream:
 
     @cached_property
     def label_tokens_per_batch(self) -> float:
-        """Mean number of label tokens in a batch."""
-        all_tokens, label_tokens = sum(source.num_pairs * source.tokens_per_pair for source in self.sources)
+        all_tokens, label_tokens = sum(s.passes * sum(s.reader.group_sizes) * s.tokens_per_pair for s in self.sources)
         return self.tokens_per_batch * float(label_tokens / all_tokens)
 
     def windows(self, epoch: int) -> list[np.ndarray]:
         """Row groups of each window of this epoch. Windows are about equal: a short last group is never alone."""
         indices = np.arange(len(self._row_groups))
         num_windows = math.ceil(len(indices) / GROUPS_PER_WINDOW)
-        windows = np.array_split(indices, max(1, num_windows))[:num_windows]
+        windows = np.array_split(indices, num_windows) if num_windows else []
         if self.shuffle:
             order = np.random.default_rng([self.seed, epoch]).permutation(num_windows)
             windows = [windows[index] for index in order]
         return windows
 
     def num_pairs(self, window: np.ndarray) -> int:
-        """Reply pairs of a window."""
         return int(self._row_groups[window, 2].sum())
 
     def num_batches(self, window: np.ndarray, remainder: Remainder | None = None) -> int:
@@ -172,9 +146,7 @@ class PairStream:
     def batches(self, epoch: int, start: int = 0, before: Sequence[Cut] = ()) -> Iterator[Seq2SeqBatch]:
         """Yields this process's batches of what is left of an epoch, from number `start` on."""
         remainder = self.remainder(epoch, before)
-        for number, indices in enumerate(self.windows(epoch)):
-            if number < remainder.window:
-                continue
+        for number, indices in enumerate(self.windows(epoch)[remainder.window :], start=remainder.window):
             is_cut = number == remainder.window
             count = self.num_batches(indices, remainder if is_cut else None)
             if start >= count:
@@ -189,7 +161,6 @@ class PairStream:
             start = 0
 
     def render(self, window: np.ndarray) -> Rendered:
-        """Reads a window, source by source."""
         row_groups = self._row_groups[window]
         groups = [row_groups[row_groups[:, 0] == number, 1].tolist() for number in range(len(self.sources))]
         return concatenate([source.render(some) for source, some in zip(self.sources, groups, strict=True) if some])
@@ -201,9 +172,7 @@ class PairStream:
 
         Rows are sorted into strips by input length and within a strip by label length, so that both kinds of
         padding stay small; ties fall as the permutation says. Batches are empty only where rows are fewer.
-
-        Returns:
-            `num_batches * world_size` batches; process r has every `world_size`-th from number r on.
+        Process r has every `world_size`-th of the `num_batches * world_size` batches from number r on.
         """
         num_batches *= self.world_size
         random = np.random.default_rng(seed)

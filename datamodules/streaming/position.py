@@ -1,4 +1,4 @@
-"""Where training stands in a stream of reply pairs, and the loader that advances it.
+"""Where training stands in a stream of reply pairs, and the data set that advances it.
 
 The position belongs to the DataModule, because loader states are lost or wrong in Lightning 2.6. It says by which cuts
 the present epoch has been handed out so far, so that a run resumes exactly on another number of processes or with
@@ -26,36 +26,28 @@ class Position:
     done: int = 0
 
     def state(self, world_size: int, tokens_per_batch: int, interrupted: int) -> dict[str, object]:
-        """Plain values for a checkpoint.
-
-        Args:
-            world_size: number of processes.
-            tokens_per_batch: of the present cut.
-            interrupted: batches that were handed out, but whose training step is not finished.
-        """
+        """Plain values for a checkpoint; `interrupted` are batches whose training step is not finished."""
         present = Cut(world_size, tokens_per_batch, self.done - interrupted)
         return {"epoch": self.epoch, "cuts": [tuple(cut) for cut in (*self.before, present)]}
 
     def resume(self, epoch: int, cuts: Sequence[Sequence[int]], world_size: int, tokens_per_batch: int) -> None:
-        """Takes a saved position over, with any number of processes and size of batches."""
         before, done = [Cut(*cut) for cut in cuts if Cut(*cut).batches], 0
         if before and before[-1][:2] == (world_size, tokens_per_batch):
             done = before.pop().batches
         self.epoch, self.before, self.done = epoch, before, done
 
 
+@dataclass
 class TrainBatches(IterableDataset):
     """Hands batches to Lightning and advances the position."""
 
-    def __init__(self, stream: PairStream, position: Position) -> None:
-        self.stream = stream
-        self.position = position
+    stream: PairStream
+    position: Position
 
     def __len__(self) -> int:
         return self.stream.num_batches_in_epoch(self.position.epoch)  # a whole epoch, also after a resume
 
-    def num_remaining(self) -> int:
-        """Batches that remain of this epoch."""
+    def num_remaining(self) -> int:  # of this epoch
         position = self.position
         return self.stream.num_batches_in_epoch(position.epoch, position.before) - position.done
 

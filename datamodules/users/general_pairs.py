@@ -1,7 +1,6 @@
 """A sample of general reply pairs: what people say with each other who are no target users and were not trained on.
 
-In: the split `pretrain/validation` of a prepared corpus. Out: `Seq2SeqBatch` batches of nobody in particular. It
-depends on the corpus alone, so that every model, whoever it was tuned to, is tested on the same pairs.
+It depends on the corpus alone, so that every model, whoever it was tuned to, is tested on the same pairs.
 """
 
 from __future__ import annotations
@@ -28,18 +27,13 @@ def evenly(count: int, most: int) -> np.ndarray:
 class GeneralPairs:
     """Evenly spaced pairs of the first row groups that hold enough; all pairs where there are fewer.
 
-    Args:
-        reader: the shards of `SPLIT`.
-        prompts: turns pairs into inputs and labels; a profile is that of the person who speaks in the pair.
-        max_context_tokens: ids of context kept.
-        num_pairs: size of the sample.
-        rows_per_batch: most rows of a batch.
+    A profile in their prompts is that of the person who speaks in the pair.
 
     Raises:
         ValueError: the split is empty.
     """
 
-    reader: ShardReader
+    reader: ShardReader  # of `SPLIT`
     prompts: Prompts
     max_context_tokens: int
     num_pairs: int
@@ -54,8 +48,8 @@ class GeneralPairs:
 
     @cached_property
     def _rendered(self) -> Rendered:
-        groups = 1 + int(np.searchsorted(np.cumsum(self.reader.group_sizes), self.num_pairs))
-        pairs = self.reader.read(range(min(groups, len(self.reader.group_sizes))))
+        enough = 1 + np.searchsorted(np.cumsum(self.reader.group_sizes), self.num_pairs)
+        pairs = self.reader.read(range(len(self.reader.groups))[:enough])
         return self.prompts.render(pairs, self.max_context_tokens)
 
     @property

@@ -1,11 +1,8 @@
-"""How much of a user's history is learnt from, and what is made wrong in it on purpose. No torch.
-
-In: the lengths of every target user's training replies. Out: which rows a user is trained on instead.
-"""
+"""How much of a user's history is learnt from, and what is made wrong in it on purpose. No torch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -57,15 +54,7 @@ class History:
             raise ValueError(f"data.history.num_turns must be at least 1, got {self.num_turns}; null takes all turns")
 
     def rows_of(self, user: str, lengths: Mapping[str, np.ndarray]) -> TrainingRows:
-        """The rows that a user is trained on.
-
-        Args:
-            user: a target user.
-            lengths: target user → ids of each training reply, (turns,), oldest first.
-
-        Raises:
-            ValueError: there is no row left to copy, or nobody else to take rows from.
-        """
+        """The rows that a user is trained on; `lengths` is target user → ids of each training reply, (turns,)."""
         places = np.arange(len(lengths[user]))[-self.num_turns if self.num_turns else None :]
         kept, authors = lengths[user][places], [user] * len(places)
         order = sorted(range(len(places)), key=lambda row: stable_hash(self.seed, "history", user, places[row]))
@@ -107,12 +96,15 @@ def taken(pairs: TokenPairs, chosen: Mapping[str, TrainingRows]) -> TokenPairs:
     index = {name: number for number, name in enumerate(pairs.speakers)}
     authors = {author for rows in chosen.values() for author in rows.authors}
     own = {author: np.flatnonzero(pairs.speaker == index[author]) for author in authors}
-    source = _joined(
-        [own[author][place] for author, place in zip(rows.authors, rows.places, strict=True)]
-        for rows in chosen.values()
+    source = np.array(
+        [
+            own[author][place]
+            for rows in chosen.values()
+            for author, place in zip(rows.authors, rows.places, strict=True)
+        ]
     )
     responses = pairs.response.take(source)
-    lengths = _joined(rows.lengths for rows in chosen.values())
+    lengths = np.concatenate([rows.lengths for rows in chosen.values()])
     inside = np.arange(len(responses.values)) - np.repeat(responses.offsets[:-1], responses.lengths)
     return replace(
         pairs,
@@ -125,7 +117,3 @@ def taken(pairs: TokenPairs, chosen: Mapping[str, TrainingRows]) -> TokenPairs:
         context_speakers=pairs.context_speakers.take(source),
         response=Ragged.from_lengths(responses.values[inside < np.repeat(lengths, responses.lengths)], lengths),
     )
-
-
-def _joined(rows: Iterable[Sequence[int] | np.ndarray]) -> np.ndarray:
-    return np.concatenate([np.asarray(row, dtype=np.int64) for row in rows])

@@ -1,4 +1,4 @@
-"""A user's replies to similar contexts, retrieved from their training dialogues, as texts or as a part of a prompt.
+"""A user's replies to similar contexts in their training dialogues, as texts or as a part of a prompt.
 
 Only training turns of other dialogues are retrieved: a row of training would find itself, and its prompt would contain
 the reply that is to be learnt. No torch.
@@ -47,56 +47,41 @@ class Retrieved:
 
 
 class PastReplies:
-    """The target users' training turns, to be searched by context.
+    """The target users' training turns, to be searched by context: by as much of it as the other systems see."""
 
-    Args:
-        train: the split that holds them.
-        prompts: turns ids into texts.
-        max_context_tokens: ids of context that are compared, from the end: what the other systems see of it.
-    """
-
-    def __init__(self, train: UserSplit, prompts: Prompts, max_context_tokens: int) -> None:
+    def __init__(
+        self, train: UserSplit, prompts: Prompts, max_context_tokens: int, retrieved: Retrieved | None
+    ) -> None:
         self.train = train
         self.prompts = prompts
         self.max_context_tokens = max_context_tokens
+        self.retrieved = retrieved
         self.index_of = lru_cache(INDICES_IN_MEMORY)(self._index_of)
         self.prefixes_of = lru_cache(PREFIXES_IN_MEMORY)(self._prefixes_of)
 
     def _index_of(self, user: str) -> tuple[UserTurns, SimilarContexts]:
         past = self.train.turns_of(user, self.prompts, self.max_context_tokens)
-        return past, SimilarContexts(past.contexts)
+        return past, SimilarContexts([as_text(context) for context, _ in past.turns])
 
     def similar(self, user: str, context: Turns, k: int) -> list[tuple[Turns, str]]:
         """The user's training turns with the `k` most similar contexts, the most similar first."""
         past, index = self.index_of(user)
         return [past.turns[row] for row in index.most_similar([as_text(context)], k)[0]]
 
-    def _prefixes_of(self, split: UserSplit, user: str, retrieved: Retrieved) -> Ragged:
+    def _prefixes_of(self, split: UserSplit, user: str) -> Ragged:
         """The prompt part of each of the user's rows of a split, in their order."""
         past, index = self.index_of(user)
-        if split is self.train:
-            similar = index.most_similar(None, retrieved.num_replies, past.dialogues, past.dialogues)
-        else:
+        asked, contexts = past, None
+        if split is not self.train:
             asked = split.turns_of(user, self.prompts, self.max_context_tokens)
-            similar = index.most_similar(asked.contexts, retrieved.num_replies, asked.dialogues, past.dialogues)
+            contexts = [as_text(context) for context, _ in asked.turns]
+        similar = index.most_similar(contexts, self.retrieved.num_replies, asked.dialogues, past.dialogues)
         replies = [[past.reply_ids.row(row) for row in reversed(rows)] for rows in similar]
-        return self.prompts.replies(replies, retrieved.max_tokens)
+        return self.prompts.replies(replies, self.retrieved.max_tokens)
 
-
-@dataclass(frozen=True)
-class RetrievedPrefixes:
-    """Prepends past replies to the contexts of a split: a `RowPrefixes`.
-
-    Args:
-        past: the turns that are searched.
-        retrieved: how many, and how long.
-    """
-
-    past: PastReplies
-    retrieved: Retrieved
-
-    def __call__(self, split: UserSplit, rows: Mapping[str, np.ndarray], num_rows: int) -> Ragged:
-        prefixes = [self.past.prefixes_of(split, user, self.retrieved) for user in rows]
+    def prefixes(self, split: UserSplit, rows: Mapping[str, np.ndarray], num_rows: int) -> Ragged:
+        """What each row of a split has before its context: a `RowPrefixes`."""
+        prefixes = [self.prefixes_of(split, user) for user in rows]
         stacked = Ragged.concatenate([*prefixes, Ragged.from_lists([[]])])
         source = np.full(num_rows, len(stacked) - 1)
         source[np.concatenate(list(rows.values()))] = np.arange(len(stacked) - 1)

@@ -27,31 +27,20 @@ USERS_IN_MEMORY = 256
 class RoundPlan:
     """One epoch of each of some users, in batches of several users.
 
-    Args:
-        split: where the rows are.
-        prompts: turns pairs into inputs and labels.
-        max_context_tokens: ids of context kept.
-        prefixes: prepends past replies to the contexts; None prepends nothing.
-        users: names that `user_index` counts in.
-        epochs: user → number of the epoch, which decides the order of their rows; None: in the order of lengths.
-        rows_per_user: rows of each user in a batch.
-        users_per_batch: most users in a batch.
-        seed: of the order.
-        most_turns: of each user at most so many turns, evenly spaced from the oldest to the newest; None: all.
-        rows_at_once: full batches of about so many rows instead, where a user's rows may come several times in a
-            batch, each time `rows_per_user` of them; None: as `users_per_batch` says.
+    With `rows_at_once`, batches are full instead, of about so many rows: a user's rows may come several times in a
+    batch, each time `rows_per_user` of them.
     """
 
     split: UserSplit
     prompts: Prompts
     max_context_tokens: int
-    prefixes: RowPrefixes | None
-    users: Sequence[str]
-    epochs: Mapping[str, int | None]
+    prefixes: RowPrefixes | None  # past replies
+    users: Sequence[str]  # names that `user_index` counts in
+    epochs: Mapping[str, int | None]  # number of the epoch, which decides the order of rows; None: in that of lengths
     rows_per_user: int
     users_per_batch: int
     seed: int
-    most_turns: int | None = None
+    most_turns: int | None = None  # of each user, evenly spaced from the oldest to the newest
     rows_at_once: int | None = None
 
     @cached_property
@@ -62,16 +51,14 @@ class RoundPlan:
 
     @cached_property
     def num_batches(self) -> int:
-        """Batches of the whole round."""
         return sum(len(self._steps(self._load(block))) for block in self.blocks)
 
     @cached_property
     def label_tokens_per_batch(self) -> float:
-        """Mean number of label tokens in a batch of the whole round."""
+        """Mean over the whole round."""
         return sum(self.split.num_tokens[user] for user in self.epochs) / self.num_batches
 
     def batches(self) -> Iterator[Seq2SeqBatch]:
-        """Yields the batches of the round."""
         index = {user: number for number, user in enumerate(self.users)}
         for block in self.blocks:
             loaded = self._load(block)
@@ -97,8 +84,9 @@ class RoundPlan:
             for cell, rows in loaded.batches_of(user, self.rows_per_user, seed):
                 cells[cell][user].append(rows)
         if self.rows_at_once:
-            everything = [(u, rows) for _, own in sorted(cells.items()) for u, some in own.items() for rows in some]
-            return self._full(everything)
+            return self._full(
+                [(u, rows) for _, own in sorted(cells.items()) for u, some in own.items() for rows in some]
+            )
         lengths = loaded.rendered.targets.lengths
         steps = []
         for _, members in sorted(cells.items()):
@@ -122,12 +110,12 @@ class RoundPlan:
         return [some[start : start + size] for some in together for start in range(0, len(some), size)]
 
 
+@dataclass
 class Round(IterableDataset):
     """Hands a plan's batches to Lightning and remembers how many it has handed out."""
 
-    def __init__(self, plan: RoundPlan, handed_out: int = 0) -> None:
-        self.plan = plan
-        self.handed_out = handed_out
+    plan: RoundPlan
+    handed_out: int = 0
 
     def __len__(self) -> int:
         return self.plan.num_batches  # the whole round, also after a resume

@@ -1,7 +1,4 @@
-"""Which contexts are like this one: cosine of TF-IDF over character n-grams, so that any language will do. No torch.
-
-In: contexts as texts. Out: indices of the most similar ones.
-"""
+"""Which contexts are like this one: cosine of TF-IDF over character n-grams, so that any language will do. No torch."""
 
 from __future__ import annotations
 
@@ -16,11 +13,7 @@ AT_ONCE = 1024
 
 
 class SimilarContexts:
-    """An index of some contexts, for example of one user's training turns.
-
-    Args:
-        contexts: what is searched; the index of a text counts in them.
-    """
+    """An index of some contexts, for example of one user's training turns."""
 
     def __init__(self, contexts: Sequence[str]) -> None:
         from sklearn.feature_extraction.text import TfidfVectorizer
@@ -40,10 +33,10 @@ class SimilarContexts:
         The most similar is first; of equal ones the earlier.
 
         Args:
-            contexts: what is looked for; None looks for each context that is searched, without reading it again.
+            contexts: what is looked for; None looks for each context that is searched.
             k: how many are wanted.
-            groups: what each context belongs to, for example its dialogue; None leaves nothing out.
-            searched_groups: the same of the contexts that are searched; those of the same group are not found.
+            groups: what each context belongs to, for example its dialogue; None excludes nothing.
+            searched_groups: the same of the contexts that are searched; those of the same group are excluded.
         """
         vectors = self.vectors if contexts is None else self.vectorizer.transform(contexts)
         matches = []
@@ -53,8 +46,7 @@ class SimilarContexts:
             if groups is not None:
                 similarity[groups[part, None] == searched_groups] = -1  # below every cosine of such vectors
             order = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
-            for row, indices in enumerate(order):
-                matches.append(indices[similarity[row, indices] >= 0].tolist())
+            matches += [indices[row[indices] >= 0].tolist() for row, indices in zip(similarity, order, strict=True)]
         return matches
 
 

@@ -1,9 +1,4 @@
-"""The rows of one split of the target users, and each user's own batches of them.
-
-In: a user split of a prepared corpus. Out: `UserRows`, rendered reply pairs of some users, and batches of their rows.
-
-Each user's batches are formed from that user's rows alone, by seed, user and epoch.
-"""
+"""The rows of one split of the target users, and each user's batches: from their rows alone, by seed and epoch."""
 
 from __future__ import annotations
 
@@ -11,20 +6,17 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from datamodules.preparation.splits import stable_hash
 from datamodules.prompts.rendering import Prompts, Rendered, Turns
 from datamodules.shards.ragged import Ragged
 from datamodules.shards.reader import ShardReader
 from datamodules.users.history import History, TrainingRows, taken
-from datamodules.users.similar_contexts import as_text
 
 LENGTH_RATIO = 1.3
 """Target lengths in neighbouring bins differ by this factor."""
@@ -38,25 +30,17 @@ a row of another user."""
 
 @dataclass(frozen=True)
 class UserTurns:
-    """One user's rows of a split, oldest first, as texts, with what a search needs to know of them."""
+    """One user's rows of a split, oldest first, as texts."""
 
     turns: list[tuple[Turns, str]]  # context as `Prompts.turns` gives it, and reply
     reply_ids: Ragged  # (rows, ids), without end tokens
     dialogues: np.ndarray  # (rows,) object, names
 
-    @cached_property
-    def contexts(self) -> list[str]:
-        """Contexts as they are compared."""
-        return [as_text(context) for context, _ in self.turns]
-
 
 class UserSplit:
-    """One split of the target users: where their rows are, and the rows of some of them.
+    """One split of the target users, such as `users/train`: where their rows are, and the rows of some of them.
 
-    Args:
-        directory: a prepared corpus.
-        split: for example `users/train`.
-        history: other rows of each user than those that are there; None takes these.
+    With a `history`, each user has other rows than those that are there.
     """
 
     def __init__(self, directory: Path, split: str, history: History | None = None) -> None:
@@ -66,8 +50,8 @@ class UserSplit:
         self.groups_of: dict[str, set[int]] = defaultdict(set)
         self.lengths: dict[str, np.ndarray] = {}  # of each reply, without its end token; with a history only
         self.chosen: dict[str, TrainingRows] = {}
-        for number, (path, group) in enumerate(self.reader.groups):
-            table = pq.ParquetFile(path).read_row_group(group, columns=["speaker", "response_ids"])
+        for number in range(len(self.reader.groups)):
+            table = self.reader.table(number, ["speaker", "response_ids"])
             lengths = pc.add(pc.list_value_length(table["response_ids"]), 1)
             counted = pa.table({"user": table["speaker"], "length": lengths}).group_by("user")
             for entry in counted.aggregate([("length", "count"), ("length", "sum")]).to_pylist():
@@ -106,15 +90,14 @@ class UserSplit:
         """One user's rows, in the order of `load`, as texts, without profiles and past replies."""
         loaded = self.load([user], prompts, max_context_tokens)
         rows, rendered = loaded.rows[user], loaded.rendered
-        inputs, targets = rendered.inputs.take(rows), rendered.targets.take(rows)
-        replies = Ragged.from_lists([targets.row(row)[:-1].tolist() for row in range(len(rows))])
-        dialogue_of = self.reader.dialogues(sorted(self.groups_of[user]))
-        turns = [
-            (prompts.turns(inputs.row(row).tolist()), prompts.tokenizer.decode(replies.row(row).tolist()))
-            for row in range(len(rows))
-        ]
+        inputs = [rendered.inputs.row(row).tolist() for row in rows]
+        replies = [rendered.targets.row(row)[:-1].tolist() for row in rows]
+        decode = prompts.tokenizer.decode
+        turns = [(prompts.turns(ids), decode(reply)) for ids, reply in zip(inputs, replies, strict=True)]
+        tables = [self.reader.table(group, ["pair_id", "dialogue_id"]) for group in self.groups_of[user]]
+        dialogue_of = dict(zip(*(column.to_pylist() for column in pa.concat_tables(tables).columns), strict=True))
         dialogues = np.array([dialogue_of[id] for id in rendered.pair_id[rows].tolist()], dtype=object)
-        return UserTurns(turns, replies, dialogues)
+        return UserTurns(turns, Ragged.from_lists(replies), dialogues)
 
 
 @dataclass(frozen=True)
@@ -131,11 +114,8 @@ class UserRows:
         order the batches come: lengths fall into bins, and an epoch passes through all bins `CYCLES` times. The
         order of the cells is the same for all users of a seed, so that users are at batches of like shape.
 
-        Args:
-            user: one of `rows`.
-            size: rows of a batch.
-            seed: a seed and the number of the epoch; lengths are blurred by up to a fifth, so that the same rows do
-                not always meet. None: in the order of lengths.
+        With a `seed` (and epoch), lengths are blurred by up to a fifth, so that the same rows do not always meet;
+        without one, batches are in the order of lengths.
         """
         rows = self.rows[user]
         lengths = self.rendered.targets.lengths

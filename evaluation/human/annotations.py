@@ -15,11 +15,7 @@ Answers = dict[str, dict[str, Any]]
 
 
 def read_key(path: Path) -> dict[str, Any]:
-    """The key of a page.
-
-    Raises:
-        ValueError: It is no key.
-    """
+    """The key of a page; raises ValueError where a file is none."""
     key = read_object(path)
     if missing := [name for name in ("page", "systems", "items") if name not in key]:
         raise ValueError(f"{path}: not the key of a page, it has no {', '.join(missing)}; expected its key.json")
@@ -27,21 +23,13 @@ def read_key(path: Path) -> dict[str, Any]:
 
 
 def read_annotations(paths: Sequence[Path], key: dict[str, Any]) -> list[Answers]:
-    """Reads what annotators saved, and holds it against the key.
-
-    Args:
-        paths: One file an annotator.
-        key: What `export` wrote: the page's fingerprint and its items.
-
-    Returns:
-        Of each annotator the answer to every item.
+    """Of each annotator the answer to every item of the key; a file an annotator.
 
     Raises:
         ValueError: Names every file and item with a problem, and the problem.
     """
     problems: list[str] = []
-    annotators: dict[str, Path] = {}
-    read = []
+    annotators: dict[str, tuple[Path, list[Any]]] = {}
     for path in paths:
         record = read_object(path)
         answers, name = record.get("answers"), record.get("annotator")
@@ -50,16 +38,13 @@ def read_annotations(paths: Sequence[Path], key: dict[str, Any]) -> list[Answers
         elif not isinstance(name, str) or not isinstance(answers, list):
             problems.append(f"{path}: expected the keys 'annotator' (a string) and 'answers' (a list)")
         elif name in annotators:
-            problems.append(f"{path}: a second file of annotator {name!r}, the first is {annotators[name]}")
+            problems.append(f"{path}: a second file of annotator {name!r}, the first is {annotators[name][0]}")
         else:
-            annotators[name] = path
-            if wrong := _problems(answers, key["items"]):
-                problems += [f"{path}: {problem}" for problem in wrong]
-            else:
-                read.append({answer["item"]: answer for answer in answers})
+            annotators[name] = path, answers
+            problems += [f"{path}: {problem}" for problem in _problems(answers, key["items"])]
     if problems:
         raise ValueError("the answers cannot be scored:\n" + "\n".join(problems))
-    return read
+    return [{answer["item"]: answer for answer in answers} for _, answers in annotators.values()]
 
 
 def _problems(answers: list[Any], items: dict[str, Any]) -> list[str]:

@@ -1,7 +1,4 @@
-"""From the answers of annotators to figures, with intervals and agreement.
-
-In: the key of a page, and the answers that annotators saved there. Out: `HumanScore` records, and their table. No text
-of a reply is read or written.
+"""From the answers of annotators to figures, with intervals and agreement; no text of a reply is read or written.
 
 Figures, of the real reply and of each system, mean over annotators and items:
 
@@ -24,7 +21,7 @@ import numpy as np
 
 from evaluation.human.annotations import ASKED, Answers
 from evaluation.human.page import REAL
-from evaluation.report.cells import interval_cell
+from evaluation.scores.figure import interval_cell
 from evaluation.statistics.agreement import krippendorff_alpha
 from evaluation.statistics.bootstrap import MIN_UNITS, Bootstrap
 
@@ -33,33 +30,18 @@ AGREEMENT = "Krippendorff's alpha"
 
 @dataclass(frozen=True)
 class HumanScore:
-    """A line of `table.csv`.
+    """A line of `table.csv`; an interval is None with too few users, and of what has none."""
 
-    Attributes:
-        reply_of: "real reply", a system, or "Krippendorff's alpha".
-        figure: taken, chance, naturalness or likeness.
-        value: The figure.
-        low: Lower end of the 95 % interval, None without interval.
-        high: Upper end.
-        num_items: What was averaged.
-    """
-
-    reply_of: str
-    figure: str
+    reply_of: str  # "real reply", a system, or "Krippendorff's alpha"
+    figure: str  # taken, chance, naturalness or likeness
     value: float
     low: float | None
     high: float | None
-    num_items: int
+    num_items: int  # what was averaged
 
 
 def human_scores(key: dict[str, Any], answers: Sequence[Answers], bootstrap: Bootstrap) -> list[HumanScore]:
-    """All figures of the real reply and of each system, then the agreement.
-
-    Args:
-        key: Of the page.
-        answers: Of each annotator.
-        bootstrap: Draws the intervals.
-    """
+    """All figures of the real reply and of each system, then the agreement."""
     scores = [
         score
         for reply_of in (REAL, *key["systems"])

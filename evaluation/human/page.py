@@ -1,7 +1,4 @@
-"""The page for annotators, and the key that stays behind: from the predictions of several systems over the same pairs.
-
-In: predictions of several systems. Out: `page.html`, one file that needs no network, and `key.json`, which says what
-every option is.
+"""The page for annotators, `page.html`, and the key that stays behind, `key.json`, which says what every option is.
 
 Two tasks, on different reply pairs so that neither gives the other away:
 
@@ -35,65 +32,31 @@ PAGE, KEY = "page.html", "key.json"
 
 
 @dataclass(frozen=True)
-class Questions:
-    """What is asked.
-
-    Attributes:
-        num_users: How many people are asked about.
-        choices_per_user: Reply pairs of each of them for "which reply did this person write?".
-        ratings_per_user: Further pairs of each, every reply of which is rated.
-        num_examples: Real replies of a person to other pairs, shown with each question.
-        context_turns: How many turns before the reply are shown at most.
-        language: Language of the page.
-        seed: Decides users, pairs, examples and every order.
-
-    Raises:
-        ValueError: A number is too small, or nothing would be asked.
-    """
-
-    num_users: int
-    choices_per_user: int
-    ratings_per_user: int
-    num_examples: int
-    context_turns: int
-    language: str
-    seed: int
-
-    def __post_init__(self) -> None:
-        least = {"num_users": 1, "choices_per_user": 0, "ratings_per_user": 0, "num_examples": 1, "context_turns": 0}
-        for name, number in least.items():
-            if vars(self)[name] < number:
-                raise ValueError(f"{name} must be at least {number}, got {vars(self)[name]}")
-        if not self.choices_per_user + self.ratings_per_user:
-            raise ValueError("choices_per_user and ratings_per_user are both 0: nothing would be asked")
-
-
-@dataclass(frozen=True)
 class Pair:
-    """One reply pair as it may be shown.
+    """One reply pair as it may be shown."""
 
-    Attributes:
-        user: Who wrote the reference.
-        pair_id: Its number, unique within the user.
-        context: The last turns before the reply, (role, text), oldest first.
-        reference: The real reply.
-        replies: Text of a reply and who gave it: the real one first, then the systems.
-    """
-
-    user: str
+    user: str  # who wrote the reference
     pair_id: int
-    context: tuple[tuple[str, str], ...]
+    context: tuple[tuple[str, str], ...]  # (role, text) of the last turns before the reply, oldest first
     reference: str
-    replies: dict[str, tuple[str, ...]]
+    replies: dict[str, tuple[str, ...]]  # text → who gave it: the real one first, then the systems
 
 
-def items_of(pairs: dict[str, list[Pair]], questions: Questions) -> tuple[dict[str, Any], dict[str, Any]]:
+def items_of(
+    pairs: dict[str, list[Pair]],
+    num_users: int,
+    choices_per_user: int,
+    ratings_per_user: int,
+    num_examples: int,
+    language: str,
+    seed: int,
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the page asks, and the key to it; both in the order in which they are asked."""
-    draw = random.Random(questions.seed)
-    persons = _draw(pairs, questions, draw)
+    draw = random.Random(seed)
+    persons = _draw(pairs, num_users, choices_per_user + ratings_per_user, num_examples, draw)
     items: list[dict[str, Any]] = []
     key: dict[str, dict[str, Any]] = {}
-    asked = {"choice": slice(0, questions.choices_per_user), "rating": slice(questions.choices_per_user, None)}
+    asked = {"choice": slice(0, choices_per_user), "rating": slice(choices_per_user, None)}
     for task, which in asked.items():
         for person, (chosen, _) in enumerate(persons):
             for pair in chosen[which]:
@@ -104,20 +67,19 @@ def items_of(pairs: dict[str, list[Pair]], questions: Questions) -> tuple[dict[s
                     items.append({**item, "context": context, "replies": replies})
                     sources = [pair.replies[text] for text in replies]
                     key[item["id"]] = {"task": task, "user": pair.user, "pair_id": pair.pair_id, "replies": sources}
-    page = {"language": questions.language, "persons": [examples for _, examples in persons], "items": items}
-    return page, {"seed": questions.seed, "items": key}
+    page = {"language": language, "persons": [examples for _, examples in persons], "items": items}
+    return page, {"seed": seed, "items": key}
 
 
 def _draw(
-    pairs: dict[str, list[Pair]], questions: Questions, draw: random.Random
+    pairs: dict[str, list[Pair]], num_users: int, needed: int, num_examples: int, draw: random.Random
 ) -> list[tuple[list[Pair], list[str]]]:
     """Of each person drawn the pairs that are asked about, and the examples."""
-    needed = questions.choices_per_user + questions.ratings_per_user
     persons: list[tuple[list[Pair], list[str]]] = []
     shown: set[str] = set()
     answers: set[str] = set()
     for user in draw.sample(list(pairs), len(pairs)):
-        if len(persons) == questions.num_users:
+        if len(persons) == num_users:
             break
         order = draw.sample(pairs[user], len(pairs[user]))
         chosen: list[Pair] = []
@@ -130,25 +92,21 @@ def _draw(
                 taken.add(pair.reference)
         options = {text for pair in chosen for text in pair.replies}
         others = [pair.reference for pair in order if pair.reference not in taken | options]
-        examples = list(dict.fromkeys(others))[: questions.num_examples]
-        if len(chosen) == needed and len(examples) == questions.num_examples:
+        examples = list(dict.fromkeys(others))[:num_examples]
+        if len(chosen) == needed and len(examples) == num_examples:
             persons.append((chosen, examples))
             shown, answers = seen | set(examples), taken
-    if len(persons) < questions.num_users:
+    if len(persons) < num_users:
         raise ValueError(
             f"only {len(persons)} of {len(pairs)} users have {needed} reply pairs to ask about and "
-            f"{questions.num_examples} other replies as examples, num_users is {questions.num_users}; lower num_users, "
-            "choices_per_user, ratings_per_user or num_examples"
+            f"{num_examples} other replies as examples, num_users is {num_users}; lower num_users, choices_per_user, "
+            "ratings_per_user or num_examples"
         )
     return persons
 
 
 def write_page(output: Path, page: dict[str, Any], key: dict[str, Any]) -> None:
-    """Writes the page and its key.
-
-    Raises:
-        ValueError: there is the key of another page.
-    """
+    """Writes the page and its key; raises ValueError where the key of another page would be lost."""
     of_page = fingerprint(json.dumps(page))
     path = output / KEY
     if path.is_file() and read_json(path)["page"] != of_page:
@@ -164,12 +122,7 @@ def write_page(output: Path, page: dict[str, Any], key: dict[str, Any]) -> None:
 
 
 def usable_pairs(predictions: Mapping[str, Sequence[Prediction]], context_turns: int) -> dict[str, list[Pair]]:
-    """The reply pairs of each user with at least two different replies.
-
-    Args:
-        predictions: Of each system, all over the same pairs.
-        context_turns: How many turns before the reply are kept.
-    """
+    """The reply pairs of each user with at least two different replies; all systems answer the same pairs."""
     of_systems = {name: {(p.user, p.pair_id): p for p in records} for name, records in predictions.items()}
     users: dict[str, list[Pair]] = {}
     for user, records in by_user(next(iter(predictions.values()))).items():

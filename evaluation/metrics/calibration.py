@@ -1,9 +1,7 @@
 """What a similarity is worth: the same cosine for replies that nobody generated, and how much of a user is reached.
 
-In: predictions of one system, and a sentence encoder. Out: for every user (sorted by name) an array with a row for
-each of their items (by pair id), so that the caller can average and draw users and items (`statistics/bootstrap.py`).
-
-Every item's reference is compared with several replies; mean-of-n and best-of-n of their cosines are given:
+Every item's reference is compared with several replies; mean-of-n and best-of-n of their cosines are given, users
+sorted by name and a row for each of their items by pair id, so that the caller can draw users and items:
 
     achieved   with the candidates that were generated for it
     floor      with real replies of *other* users to the same type of context: right in kind, of the wrong person
@@ -34,12 +32,8 @@ def achieved(predictions: Sequence[Prediction], encoder: TextEncoder) -> dict[st
 def floor(predictions: Sequence[Prediction], encoder: TextEncoder, num_draws: int, seed: int) -> dict[str, np.ndarray]:
     """Similarity of every reference to random real replies of other users to the same type of context.
 
-    Args:
-        predictions: Of any system; only references and contexts are looked at.
-        encoder: The sentence encoder.
-        num_draws: Replies drawn for each item, without replacement; all where there are fewer. Where no other user
-            has a context of the type, other users' replies to any context are drawn from.
-        seed: Same seed, same draws.
+    `num_draws` replies are drawn for each item, without replacement; all where there are fewer. Where no other user has
+    a context of the type, other users' replies to any context are drawn from.
 
     Returns:
         user → `(items, 2)`, mean and best of the draws.
@@ -56,10 +50,7 @@ def floor(predictions: Sequence[Prediction], encoder: TextEncoder, num_draws: in
 def ceiling(
     predictions: Sequence[Prediction], encoder: TextEncoder, num_draws: int, seed: int
 ) -> dict[str, np.ndarray]:
-    """Similarity of every reference to other real replies of the same user; arguments and result as for `floor`.
-
-    The row of a user's only item is not a number.
-    """
+    """Similarity to *other* real replies of the same user, as for `floor`; not a number for a user's only item."""
     return _compared(predictions, _drawn(predictions, own=True, num_draws=num_draws, seed=seed), encoder)
 
 
@@ -71,13 +62,10 @@ def covered(predictions: Sequence[Prediction], encoder: TextEncoder, threshold: 
     Args:
         predictions: Of one system.
         encoder: The sentence encoder.
-        threshold: Cosine from which a reply counts as reached.
+        threshold: Cosine from which a reply counts as reached, above -1 and at most 1.
 
     Returns:
         user → `(items,)`, 1 or 0; the mean is the share.
-
-    Raises:
-        ValueError: If no cosine can reach the threshold, or all do.
     """
     if not -1 < threshold <= 1:
         raise ValueError(f"threshold is a cosine above -1 and at most 1, got {threshold}")
@@ -115,7 +103,7 @@ def _drawn(predictions: Sequence[Prediction], own: bool, num_draws: int, seed: i
         raise ValueError(f"num_draws must be at least 1, got {num_draws}")
     items = _in_order(predictions)
     users = np.array([p.user for p in items])
-    turns = [_partner_turn(p) for p in items]
+    turns = [next((text for role, text in reversed(p.context) if role == "partner"), "") for p in items]
     asks = np.array(["?" in turn or "\uff1f" in turn for turn in turns])  # the second is the full-width mark
     lengths = np.array([len(turn) for turn in turns])
     types = 2 * asks + (lengths > np.median(lengths))  # (items,)
@@ -128,8 +116,3 @@ def _drawn(predictions: Sequence[Prediction], own: bool, num_draws: int, seed: i
         pool = np.flatnonzero(alike if alike.any() else fitting)
         drawn.append([items[other].reference for other in random.permutation(pool)[:num_draws]])
     return drawn
-
-
-def _partner_turn(p: Prediction) -> str:
-    """What was answered: the partner's last turn, empty where the context has none."""
-    return next((text for role, text in reversed(p.context) if role == "partner"), "")

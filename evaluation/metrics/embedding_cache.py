@@ -1,7 +1,5 @@
 """Sentence embeddings on disk, so that a text that was encoded for one table is not encoded again for the next.
 
-In: texts, or texts with their embeddings. Out: the embeddings that are known.
-
 One SQLite file for each encoder (its name, and the fingerprint of its files): it survives a kill, and two tables at the
 same time. A text is known by its SHA-256, so no text of anybody is written. An embedding stands there as the encoder
 gave it, in 32 bits, with a checksum: a damaged file is set aside, and what was in it is encoded anew. A cache that
@@ -25,11 +23,7 @@ _PATIENCE = 30.0  # seconds to wait for another process that is writing
 
 
 class EmbeddingCache:
-    """The embeddings of one encoder.
-
-    Args:
-        path: of the file; made, with its directory, at the first embedding.
-    """
+    """The embeddings of one encoder, in a file that is made, with its directory, at the first embedding."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

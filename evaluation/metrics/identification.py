@@ -1,8 +1,5 @@
 """Is it this user? Whether a classifier that knows what every user wrote in training recognises a text.
 
-In: user → turns, of training and to be judged. Out: for every user an array with a row for each bundle of their turns
-and three columns (ranked first, among the first five, 1 / rank), so that the caller can draw users and bundles.
-
 The classifier is a linear support vector machine for each user against the others, on TF-IDF of runs of 1 to 4
 characters. It needs no words, so it serves Japanese too; case, punctuation and line ends count, for they are style. One
 turn says too little of its author: about `bundle` turns in a row are judged together, in training as well, so that
@@ -19,12 +16,7 @@ class UserClassifier:
     """Ranks the users by how much a bundle of turns sounds like each of them."""
 
     def __init__(self, training: Mapping[str, Sequence[str]], bundle: int = 10, seed: int = 0) -> None:
-        """Learns the users.
-
-        Args:
-            training: user → their training turns in order (`training_turns`).
-            bundle: Turns that are judged together.
-            seed: Of the solver.
+        """Learns the users from their training turns in order, of which `bundle` are judged together.
 
         Raises:
             ValueError: If there are fewer than 2 users, one without turns, or `bundle` is below 1.
@@ -47,10 +39,7 @@ class UserClassifier:
         self._model.fit([text for bundles in texts.values() for text in bundles], authors)
 
     def judge(self, turns: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:
-        """Judges turns that are meant to sound like a user.
-
-        Args:
-            turns: user → turns in order, generated or real; of n candidates take one for each context.
+        """Judges turns that are meant to sound like a user, in order; of n candidates take one for each context.
 
         Returns:
             user → `(bundles, 3)`: is the user ranked first, among the first five, and 1 / rank. Of users who are

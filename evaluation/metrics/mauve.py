@@ -1,6 +1,4 @@
-"""MAUVE: how near the distribution of generated replies is to that of real ones, at corpus level.
-
-In: generated and real replies, and a sentence encoder. Out: one number between 0 (about 0.004) and 1.
+"""MAUVE: how near the distribution of generated replies is to that of real ones, between 0 (about 0.004) and 1.
 
 Both sets of vectors are put into n / 10 clusters; MAUVE is the area under exp(-5 KL) of the two histograms from their
 mixtures (Pillutla et al. 2021, NeurIPS). It is computed by mauve-text, which is not installed with this project. The
@@ -18,16 +16,10 @@ MIN_TEXTS = 1000  # with fewer there are too few clusters, and the score depends
 
 
 def mauve(generated: Sequence[str], references: Sequence[str], encoder: TextEncoder, seed: int = 0) -> float:
-    """MAUVE of two corpora of replies.
+    """MAUVE of two corpora of replies, which need not be one for one.
 
     It depends on the number of replies, so it compares only between corpora of the same size: take one candidate a
     context.
-
-    Args:
-        generated: Generated replies.
-        references: Real replies; not one for one.
-        encoder: The sentence encoder.
-        seed: Of the clusters.
 
     Raises:
         ValueError: If a side has fewer than `MIN_TEXTS` replies, or mauve-text is not installed.

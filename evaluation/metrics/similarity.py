@@ -1,6 +1,5 @@
 """Similarity of a generated to a reference reply: cosine of their sentence embeddings.
 
-In: generated and reference texts. Out: one cosine per pair.
 The paper compares by SentenceBERT cosine (best reported: 0.57); which SentenceBERT is not stated in the paper, and
 cosines of different encoders do not compare, so a score never travels without the name of its encoder.
 Nothing here uses the network: an encoder is a directory, an installed package, or an already cached model.
@@ -72,16 +71,9 @@ class TextEncoder:
         return EmbeddingCache(cache / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', self.name)}-{fingerprint}.sqlite")
 
     def cosines(self, generated: Sequence[str], references: Sequence[str]) -> np.ndarray:
-        """Cosine of every generated text with its reference.
+        """Cosine of every generated text with its reference, `(pairs,)`, each between -1 and 1.
 
         An empty text (nothing but white space) has no direction: its cosine is 0, with whatever it is compared.
-
-        Args:
-            generated: The generated replies.
-            references: The reference replies, one for one.
-
-        Returns:
-            `(pairs,)`, in the order given, each between -1 and 1.
 
         Raises:
             ValueError: If the lists differ in length.

@@ -1,9 +1,10 @@
 """Scores that look at the generated text alone or next to its reference, without a model.
 
-In: lists of strings. Out: one number per corpus. The unit of text is always an explicit argument: "word" splits at
-white space and keeps case and punctuation as they are; "character" takes every character that is not white space, for
-Japanese and other scripts without spaces. The paper speaks of diversity; its measure and tokenisation are not stated
-in the paper.
+The unit of text is always an explicit argument: "word" splits at white space and keeps case and punctuation as they
+are; "character" takes every character that is not white space, for Japanese and other scripts without spaces. The
+paper speaks of diversity; its measure and tokenisation are not stated in the paper.
+
+Scores of replies and references raise ValueError where the two lists differ in length.
 """
 
 import math
@@ -33,11 +34,7 @@ class Sums(NamedTuple):
 
 
 def split(text: str, unit: Unit) -> list[str]:
-    """Splits text at white space into words, or into its characters without white space.
-
-    Raises:
-        ValueError: If `unit` is neither "word" nor "character".
-    """
+    """Splits text at white space into words, or into its characters without white space."""
     if unit == "word":
         return text.split()
     if unit == "character":
@@ -57,26 +54,14 @@ def distinct(replies: Sequence[str], n: int, unit: Unit) -> float:
     """Distinct-n: unique n-grams / n-grams, counted over the whole corpus of replies (Li et al. 2016, NAACL).
 
     N-grams do not cross from one reply into the next. The figure falls as a corpus grows, so it compares only
-    between corpora of about the same number of replies.
-
-    Args:
-        replies: The generated replies.
-        n: Length of the n-gram, in units.
-        unit: "word" or "character".
-
-    Returns:
-        A share between 0 and 1; 0 if no reply is as long as n units.
+    between corpora of about the same number of replies. It is 0 if no reply is as long as n units.
     """
     found = [ngram for reply in replies for ngram in ngrams(reply, n, unit)]
     return len(set(found)) / len(found) if found else 0.0
 
 
 def length_ratio(replies: Sequence[str], references: Sequence[str], unit: Unit) -> Sums:
-    """Sum of generated lengths / sum of reference lengths; 1 means as long-winded as the user.
-
-    Raises:
-        ValueError: If the lists differ in length or the references contain no text at all.
-    """
+    """Sum of generated lengths / sum of reference lengths; 1 means as long-winded as the user."""
     _check_lengths(replies, references)
     lengths = [(len(split(a, unit)), len(split(b, unit))) for a, b in zip(replies, references, strict=True)]
     if sum(reference for _, reference in lengths) == 0:
@@ -88,9 +73,6 @@ def chrf(replies: Sequence[str], references: Sequence[str]) -> Sums:
     """Corpus chrF2 in 0..100: F-score (beta 2) of character 1- to 6-grams without white space (Popovic 2015).
 
     Computed by sacrebleu with its defaults; needs no tokenizer, so it is fit for Japanese.
-
-    Raises:
-        ValueError: If the lists differ in length.
     """
     _check_lengths(replies, references)
     return Sums(_statistics(replies, references, None), chrf_of_sums)
@@ -99,15 +81,8 @@ def chrf(replies: Sequence[str], references: Sequence[str]) -> Sums:
 def sacrebleu(replies: Sequence[str], references: Sequence[str], unit: Unit) -> Sums:
     """Corpus BLEU-4 in 0..100 by sacrebleu: geometric mean of clipped 1- to 4-gram precisions x brevity penalty.
 
-    Precisions without a match are smoothed ("exp"), and a corpus with no reply of four units scores 0.
-
-    Args:
-        replies: The generated replies.
-        references: Their references, one for one.
-        unit: "word" tokenises by sacrebleu's 13a, which cuts off punctuation; "character" by its char, for Japanese.
-
-    Raises:
-        ValueError: If the lists differ in length.
+    Precisions without a match are smoothed ("exp"), and a corpus with no reply of four units scores 0. Words are
+    tokenised by sacrebleu's 13a, which cuts off punctuation; characters by its char, for Japanese.
     """
     _check_lengths(replies, references)
     return Sums(_statistics(replies, references, unit), bleu_of_sums)
@@ -140,10 +115,9 @@ def chrf_of_sums(sums: np.ndarray) -> np.ndarray:
 
 
 def bleu_of_sums(sums: np.ndarray) -> np.ndarray:
-    """sacrebleu's BLEU-4 with "exp" smoothing of many corpora at a time.
+    """sacrebleu's BLEU-4 with "exp" smoothing of many corpora at a time: (..., 10) to (...).
 
-    Args:
-        sums: (..., 10): length of the replies and of the references, then matches and n-grams of the four orders.
+    The sums are the lengths of the replies and of the references, then matches and n-grams of the four orders.
     """
     length, of_reference = sums[..., 0], sums[..., 1]
     common, total = sums[..., 2:6], sums[..., 6:]
@@ -165,9 +139,6 @@ def rouge_l(replies: Sequence[str], references: Sequence[str], unit: Unit) -> Su
 
     LCS is the length of the longest common subsequence of units. Nothing is lowercased, stemmed or deleted; the usual
     tokenizer keeps Latin letters and digits only, and scores all Japanese 0.
-
-    Raises:
-        ValueError: If the lists differ in length.
     """
     _check_lengths(replies, references)
     pairs = [(split(a, unit), split(b, unit)) for a, b in zip(replies, references, strict=True)]
@@ -198,15 +169,9 @@ def _common(left: Sequence[str], right: Sequence[str]) -> int:
 def self_bleu(candidates: Sequence[Sequence[str]], unit: Unit) -> Sums | None:
     """Self-BLEU in 0..100 (Zhu et al. 2018): how alike the candidates of one context are; lower is more diverse.
 
-    BLEU of every candidate with the others as its references, mean over candidates, then over contexts. Short
-    candidates are judged by the orders they have. An empty candidate scores 0, so look at the length ratio too.
-
-    Args:
-        candidates: The candidates of every context, which are the texts here; a single one has no weight.
-        unit: "word" or "character", tokenised as for `sacrebleu`.
-
-    Returns:
-        None where no context has two candidates.
+    BLEU of every candidate with the others as its references, mean over candidates, then over contexts, which are the
+    texts here; one with a single candidate has no weight. Short candidates are judged by the orders they have. An
+    empty candidate scores 0, so look at the length ratio too. None where no context has two candidates.
     """
     bleu = _bleu(unit, effective_order=True)
     scores = [

@@ -1,7 +1,4 @@
-"""What stands below a table of systems: data, users, turns, decoding, commit, and how to read the figures.
-
-In: the systems, and what the table was asked for. Out: Markdown, a line for each thing that a reader has to know.
-"""
+"""What stands below a table of systems: data, users, turns, decoding, commit, and how to read the figures."""
 
 from collections.abc import Iterable, Mapping
 
@@ -25,13 +22,7 @@ MANY_USERS = 20
 
 
 def caption_of(systems: Systems, users: Mapping[str, np.ndarray], options: Options) -> list[str]:
-    """The caption.
-
-    Args:
-        systems: Those that are scored, and those that failed.
-        users: From `items_of_users`.
-        options: What the table was asked for.
-    """
+    """The caption, a line for each thing that a reader has to know; `users` are from `items_of_users`."""
     num_turns = len(systems.predictions[systems.reference])
     facts = {"encoder": options.encoder_name, "unit": options.unit, "turns": num_turns}
     similarity = [SIMILARITY] if is_shown([SIMILARITY], options) and options.encoder else []

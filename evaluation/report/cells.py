@@ -1,7 +1,4 @@
-"""From scores to what a reader sees: cells with intervals and marks, rows of cells, Markdown, CSV.
-
-In: `Score` records. Out: text; the first row of a table is its heading.
-"""
+"""From scores to what a reader sees: cells with intervals and marks, Markdown, CSV."""
 
 import csv
 import io
@@ -17,13 +14,7 @@ LABEL_LENGTH = 8
 
 
 class Cells:
-    """The cells of a table.
-
-    Args:
-        scores: What is written in them.
-        standings: How the systems stand.
-        shown: Names of the figures that may have a column.
-    """
+    """The cells of a table; `shown` are the names of the figures that may have a column."""
 
     def __init__(self, scores: Iterable[Score], standings: Standings, shown: Collection[str]) -> None:
         self.scores = {(score.system, score.user, score.metric): score for score in scores}
@@ -80,9 +71,3 @@ def csv_lines(records: Iterable[Any], kind: type) -> str:
     writer.writerow(field.name for field in fields(kind))
     writer.writerows(map(astuple, records))
     return text.getvalue()
-
-
-def interval_cell(value: float, low: float | None, high: float | None, form: str = ".3f", scale: float = 1.0) -> str:
-    """A number with its interval, if it has one."""
-    text, *ends = (format(x * scale, form) for x in (value, low, high) if x is not None)
-    return f"{text} [{', '.join(ends)}]" if ends else text

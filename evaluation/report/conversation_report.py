@@ -1,7 +1,4 @@
-"""The table of long conversations: rows of cells, caption and picture.
-
-In: `ConversationScore` records. Out: text, and a matplotlib figure. No text of a turn is in them.
-"""
+"""The table of long conversations: rows of cells, caption and picture. No text of a turn is in them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,12 +6,12 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 
-from evaluation.report.cells import interval_cell
-from evaluation.report.plots import COLORS, REFERENCE_COLOR, headline
+from evaluation.report.plots import REFERENCE_COLOR, color_of, frame, headline
 from evaluation.results.cards import card_facts
 from evaluation.results.conversations import Part
 from evaluation.results.part_profiles import PartProfiles
 from evaluation.scores.conversation_scores import CHANCE, FIGURES, ConversationScore
+from evaluation.scores.figure import interval_cell
 from evaluation.statistics.bootstrap import MIN_UNITS, Bootstrap
 
 MAX_NAMED = 5  # blocks whose turns stand below a panel
@@ -91,8 +88,7 @@ def draw(lines: Sequence[ConversationScore], title: str) -> Picture:
         panel.set_xticks(named, [f"{first}-{last}" for first, last in (blocks[position] for position in named)])
         panel.set(title=name, xlabel="turns")
         panel.set_ylim(-0.03, 1.05)  # all are shares
-        panel.grid(color="#e5e7eb", linewidth=0.7)
-        panel.spines[["top", "right"]].set_visible(False)
+        frame(panel, "top", "right")
     entries = {}
     for panel in panels:
         entries |= {label: handle for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)}
@@ -108,7 +104,7 @@ def _draw_system(
         style = "--" if system == CHANCE else ":"
         panel.axhline(scores[None].value, color=REFERENCE_COLOR, linestyle=style, label=system)
         return
-    color = COLORS[number % len(COLORS)]
+    color = color_of(number)
     shift = 0.07 * (number - 1.5)  # side by side, so that intervals do not hide each other
     points = [(block + shift, scores[first]) for block, first in enumerate(blocks) if first in scores]
     if points:

@@ -1,7 +1,4 @@
-"""Which systems of a table make a line over a setting, and which have no such setting.
-
-In: systems and their figures. Out: the lines for `plots.draw_curves`.
-"""
+"""Which systems of a table make a line over a setting, and which have no such setting."""
 
 from __future__ import annotations
 
@@ -26,13 +23,13 @@ def curve_picture(
     """Draws perplexity over a setting: a line for all systems that differ in nothing else, the others across.
 
     Args:
-        systems: name -> its experiment files and the settings over them; none of a system that is only predictions.
-        values: name -> perplexity of those that were scored.
-        settings: dotted keys that systems override; of several, each gives lines of its own.
-        title: headline of the picture.
+        systems: Name → its experiment files and the settings over them; none of a system that is only predictions.
+        values: Name → perplexity of those that were scored.
+        settings: Dotted keys that systems override; of several, each gives lines of its own.
+        title: Headline of the picture.
 
     Raises:
-        ValueError: no system that was scored overrides such a setting, or one overrides two of them.
+        ValueError: No system that was scored overrides such a setting, or one overrides two of them.
     """
     lines, numbers = _lines(systems, values, settings)
     drawn = {

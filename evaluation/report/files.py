@@ -1,9 +1,7 @@
-"""The files of a table: Markdown, LaTeX, CSV and a picture, and the same figures at Weights & Biases.
-
-In: rows of cells, notes, figures. Out: `table.md`, `.tex`, `.csv`, `.png`.
-"""
+"""The files of a table: Markdown, LaTeX, CSV and a picture, and the same figures at Weights & Biases."""
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import astuple, fields
 from pathlib import Path
@@ -14,8 +12,13 @@ from matplotlib.figure import Figure as Picture
 from artefacts.commit import git_commit
 from artefacts.files import replacing
 from evaluation.report.cells import align, csv_lines
-from evaluation.report.latex import latex, latex_notes
 from evaluation.report.plots import save_png
+
+SPECIAL = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+}  # fmt: skip
+BOLD = re.compile(r"\*\*(.+?)\*\*")
 
 
 def write_tables(
@@ -28,16 +31,16 @@ def write_tables(
     picture: Picture | None,
     wandb_project: str | None,
 ) -> None:
-    """Prints the tables and writes table.md, .tex, .csv and .png.
+    """Prints the tables and writes table.md, .tex, .csv and .png over older ones.
 
     Args:
-        output: Directory, made if missing; older tables are replaced.
+        output: Directory, made if missing.
         title: Headline, and caption in LaTeX.
         tables: Rows of cells, the first row the heading.
         notes: What a reader has to know, a line each; the commit of this code is added.
-        records: table.csv, one line a figure.
-        kind: The dataclass of the records, whose attributes are the columns.
-        picture: table.png; None leaves none there.
+        records: The lines of table.csv.
+        kind: Their dataclass, whose attributes are the columns.
+        picture: None leaves none there.
         wandb_project: Also logs the records to this project of Weights & Biases.
     """
     commit = git_commit()
@@ -79,3 +82,23 @@ def _log_to_wandb(project: str, title: str, records: Sequence[Any], kind: type, 
     columns = [field.name for field in fields(kind)]
     with wandb.init(project=project, job_type="table", name=title, dir=output.absolute()) as run:
         run.log({"table": wandb.Table(columns=columns, data=[list(astuple(record)) for record in records])})
+
+
+def latex(rows: Sequence[Sequence[str]], caption: str) -> str:
+    """A `table` environment with the rules of the package booktabs; `**text**` becomes bold."""
+    heading, *body = [" & ".join(_escaped(cell) for cell in row) + r" \\" for row in rows]
+    columns = "l" + "r" * (len(rows[0]) - 1)
+    lines = [r"% needs \usepackage{booktabs}", r"\begin{table}", r"\centering", rf"\begin{{tabular}}{{{columns}}}"]
+    lines += [r"\toprule", heading, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"]
+    lines += [rf"\caption{{{_escaped(caption)}}}", r"\end{table}"]
+    return "\n".join(lines) + "\n"
+
+
+def latex_notes(lines: Sequence[str]) -> str:
+    """What a reader has to know, as a list below the tables."""
+    items = "".join(rf"\item {{}}{_escaped(line)}" + "\n" for line in lines)
+    return "{\\footnotesize\n\\begin{itemize}\n" + items + "\\end{itemize}}\n"
+
+
+def _escaped(text: str) -> str:
+    return BOLD.sub(r"\\textbf{\1}", "".join(SPECIAL.get(character, character) for character in text))

@@ -12,21 +12,7 @@ from evaluation.statistics.bootstrap import Bootstrap
 
 @dataclass(frozen=True)
 class Options:
-    """Settings of a table of systems.
-
-    Attributes:
-        title: Headline of the table and of the picture.
-        encoder: Of similarities; None for none.
-        bootstrap: Draws the intervals; its seed is that of all that is drawn.
-        unit: What n-grams and lengths count.
-        prepared: The prepared corpus, for the table with the persons; None for none.
-        scores: Names of the figures that get a column; None for all.
-        per_user: Are single users shown?
-        curve: Settings of which the picture is a curve.
-        paper: System → the similarity that the paper reports for it.
-        mauve: Is MAUVE computed?
-        wandb_project: Also logs the scores to this project of Weights & Biases; None for none.
-    """
+    """Settings of a table of systems, as `lightning table --help` describes them."""
 
     title: str
     encoder: TextEncoder | None

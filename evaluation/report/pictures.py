@@ -1,7 +1,4 @@
-"""What the picture of a table of systems shows: single users, all systems, or a curve.
-
-In: `Score` records. Out: the values for `plots.py`.
-"""
+"""What the picture of a table of systems shows: single users, all systems, or a curve."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -30,12 +27,7 @@ def picture_of(
 ) -> Picture | None:
     """Single users; or all systems; or perplexity over the setting of the curve.
 
-    Args:
-        scores: Of the table.
-        systems: All of the table; those without scores over all turns are not drawn.
-        experiments: Of the systems that have any, for the curve.
-        labels: Of the users.
-        options: What the table was asked for.
+    Systems without scores over all turns are not drawn; `experiments` are those of the systems that have any.
     """
     of_all_turns = [score for score in scores if score.user == MICRO]
     scored = [name for name in systems if any(score.system == name for score in of_all_turns)]

@@ -1,9 +1,8 @@
 """The picture of a table: what every single user gained, or all systems side by side; and the curves of a sweep.
 
-In: values that are already computed. Out: a matplotlib figure (no pyplot, no global state, any
-thread). Of users, left: perplexity of the reference system and of the others, joined by a line. Right: similarity, with
-intervals. Users are sorted by their gain in perplexity, best on top. Labels are made ASCII, because matplotlib ships
-no Japanese font.
+The functions give a matplotlib figure (no pyplot, no global state, any thread), which `save_png` writes. Of users,
+left: perplexity of the reference system and of the others, joined by a line. Right: similarity, with intervals. Users
+are sorted by their gain in perplexity, best on top. Labels are made ASCII, because matplotlib ships no Japanese font.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,21 +24,11 @@ MAX_TICKS = 10  # values of a curve that each get a tick
 
 @dataclass(frozen=True)
 class UserPanels:
-    """What the picture shows.
+    """What the picture of users shows."""
 
-    Attributes:
-        labels: One label per user.
-        perplexity: System -> `(users,)`; the first system is the reference.
-        similarity: System -> `(users, 3)`: value, low, high; low and high may be NaN. Changes against the reference,
-            or the values themselves if there is just one system.
-        perplexity_title: Overall result, over the left panel.
-        similarity_title: Overall result, over the right panel.
-        similarity_label: What the right axis shows.
-    """
-
-    labels: Sequence[str]
-    perplexity: dict[str, np.ndarray]
-    similarity: dict[str, np.ndarray]
+    labels: Sequence[str]  # one per user
+    perplexity: dict[str, np.ndarray]  # system → (users,); the first system is the reference
+    similarity: dict[str, np.ndarray]  # system → (users, 3): value or change, low, high; these may be NaN
     perplexity_title: str
     similarity_title: str
     similarity_label: str
@@ -55,22 +44,20 @@ def headline(figure: Picture, title: str) -> None:
     figure.suptitle(ascii_label(title), fontsize=13, fontweight="bold")
 
 
-def _grid(axis: Axes, *hidden: str) -> None:
+def color_of(index: int) -> str:
+    """The colour of a system, by its place among them."""
+    return COLORS[index % len(COLORS)]
+
+
+def frame(axis: Axes, *hidden: str) -> None:
+    """Draws a grid below everything and hides some sides of the box."""
     axis.grid(color="#e5e7eb", linewidth=0.7)
     axis.set_axisbelow(True)
     axis.spines[list(hidden)].set_visible(False)
 
 
 def draw_users(panels: UserPanels, title: str) -> Picture:
-    """Draws both panels, one row per user.
-
-    Args:
-        panels: The values.
-        title: Headline of the figure.
-
-    Returns:
-        The figure; `save_png` writes it.
-    """
+    """Draws both panels, one row per user."""
     order = _by_gain(panels.perplexity)
     num_users = len(order)
     height = 2.2 + 0.26 * min(num_users, MAX_NAMED_USERS)
@@ -85,7 +72,7 @@ def draw_users(panels: UserPanels, title: str) -> Picture:
         left.set_yticks([])
         left.set_ylabel(f"{num_users} users")
     for axis in (left, right):
-        _grid(axis, "top", "right", "left")
+        frame(axis, "top", "right", "left")
         axis.tick_params(axis="y", length=0)
     headline(figure, title)
     handles, names = left.get_legend_handles_labels()
@@ -97,12 +84,9 @@ def draw_systems(panels: Mapping[str, Mapping[str, np.ndarray]], title: str) -> 
     """Draws a panel for each figure, one row per system, the first on top.
 
     Args:
-        panels: What a panel shows, and which way is better -> system -> `(3,)`: value, low, high; low and high may be
+        panels: What a panel shows, and which way is better → system → `(3,)`: value, low, high; low and high may be
             NaN. All panels have the same systems; a value that is NaN is not drawn.
         title: Headline of the figure.
-
-    Returns:
-        The figure; `save_png` writes it.
     """
     names = list(next(iter(panels.values())))
     rows = np.arange(len(names))[::-1]
@@ -117,7 +101,7 @@ def draw_systems(panels: Mapping[str, Mapping[str, np.ndarray]], title: str) -> 
         axis.set_yticks(rows, [ascii_label(name) for name in names])
         axis.set_ylim(-0.7, len(names) - 0.3)
         axis.set_xlabel(ascii_label(label))
-        _grid(axis, "top", "right", "left")
+        frame(axis, "top", "right", "left")
         axis.tick_params(axis="y", length=0)
     headline(figure, title)
     return figure
@@ -134,15 +118,12 @@ def draw_curves(
     """Draws one figure of every run over the one number that varies; what runs have in common makes a line.
 
     Args:
-        lines: Name of a line -> x and y of its runs, each `(runs,)`, in any order.
+        lines: Name of a line → x and y of its runs, each `(runs,)`, in any order. A single line is not named.
         x_label: What the number is.
         y_label: What the figure is, and which way is better.
         best: Name of the line and index of the run in it that is marked; None marks none.
         title: Headline of the figure.
-        levels: Name -> figure of what has no such number, drawn across.
-
-    Returns:
-        The figure; `save_png` writes it. A single line is not named.
+        levels: Name → figure of what has no such number, drawn across.
     """
     figure = Picture(figsize=(7.0, 4.5), layout="constrained")
     axis = figure.subplots()
@@ -150,12 +131,12 @@ def draw_curves(
     _draw_lines(axis, lines, levels or {}, alone)
     if best is not None:
         x, y = (values[best[1]] for values in lines[best[0]])
-        color = COLORS[1] if alone else _color(list(lines).index(best[0]))
+        color = COLORS[1] if alone else color_of(list(lines).index(best[0]))
         axis.plot(x, y, "o", color=color, markersize=9 if alone else 11, label=f"best: {y:.6g} at {x:g}")
     _number_axis(axis, np.unique(np.concatenate([x for x, _ in lines.values()])))
     axis.set_xlabel(ascii_label(x_label))
     axis.set_ylabel(ascii_label(y_label))
-    _grid(axis, "top", "right")
+    frame(axis, "top", "right")
     if alone:
         axis.legend(frameon=False)
     else:
@@ -171,7 +152,7 @@ def _draw_lines(
         order = np.argsort(x, kind="stable")
         label = None if alone else ascii_label(name)
         style = ("o-", "s--", "^:")[index // len(COLORS) % 3]  # tells lines apart when colours run out
-        axis.plot(x[order], y[order], style, color=_color(index), markersize=6, label=label)
+        axis.plot(x[order], y[order], style, color=color_of(index), markersize=6, label=label)
     for index, (name, level) in enumerate(levels.items()):
         style = ("--", ":", "-.")[index % 3]
         axis.axhline(level, color=REFERENCE_COLOR, linestyle=style, linewidth=1.2, label=ascii_label(name))
@@ -180,12 +161,16 @@ def _draw_lines(
 def _number_axis(axis: Axes, x: np.ndarray) -> None:
     """Ticks at the values where they are few, in logarithms where they are far apart."""
     if x.min() > 0 and x.max() > LOG_ABOVE * x.min():
-        axis.set_xscale("log")
-        axis.xaxis.set_minor_formatter(NullFormatter())
-        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        _log_scale(axis)
     if len(x) <= MAX_TICKS:
         axis.set_xticks(x)
         axis.minorticks_off()
+
+
+def _log_scale(axis: Axes) -> None:
+    axis.set_xscale("log")
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def save_png(figure: Picture, path: Path, dpi: int = 150) -> None:
@@ -207,7 +192,7 @@ def _draw_perplexity(axis: Axes, panels: UserPanels, order: np.ndarray) -> None:
     rows = np.arange(len(order))
     (reference, base), *others = panels.perplexity.items()
     for index, ((name, values), offset) in enumerate(zip(others, _offsets(len(others)), strict=True)):
-        color = _color(index)
+        color = color_of(index)
         axis.hlines(rows + offset, base[order], values[order], color=color, alpha=0.35, linewidth=2.5)
         axis.plot(values[order], rows + offset, "o", color=color, markersize=6, label=ascii_label(name))
     axis.plot(
@@ -216,12 +201,10 @@ def _draw_perplexity(axis: Axes, panels: UserPanels, order: np.ndarray) -> None:
     )  # fmt: skip
     values = np.concatenate(list(panels.perplexity.values()))
     if np.nanmax(values) > LOG_ABOVE * np.nanmin(values):
-        axis.set_xscale("log")
+        _log_scale(axis)
         axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.xaxis.set_minor_formatter(NullFormatter())
-    axis.set_xlabel("perplexity (log scale, lower is better)" if axis.get_xscale() == "log" else
-                    "perplexity (lower is better)")  # fmt: skip
+    log_scale = "log scale, " if axis.get_xscale() == "log" else ""
+    axis.set_xlabel(f"perplexity ({log_scale}lower is better)")
     axis.set_title(ascii_label(panels.perplexity_title), fontsize=9.5, loc="left")
 
 
@@ -230,7 +213,7 @@ def _draw_similarity(axis: Axes, panels: UserPanels, order: np.ndarray) -> None:
     is_change = len(panels.perplexity) > 1
     offsets = _offsets(len(panels.similarity))
     for index, (table, offset) in enumerate(zip(panels.similarity.values(), offsets, strict=True)):
-        color = _color(index) if is_change else REFERENCE_COLOR
+        color = color_of(index) if is_change else REFERENCE_COLOR
         value, low, high = table[order].T
         axis.hlines(rows + offset, low, high, color=color, alpha=0.35, linewidth=2.5)
         axis.plot(value, rows + offset, "o", color=color, markersize=6)
@@ -239,7 +222,3 @@ def _draw_similarity(axis: Axes, panels: UserPanels, order: np.ndarray) -> None:
     axis.xaxis.set_major_locator(MaxNLocator(7))
     axis.set_xlabel(ascii_label(panels.similarity_label))
     axis.set_title(ascii_label(panels.similarity_title), fontsize=9.5, loc="left")
-
-
-def _color(index: int) -> str:
-    return COLORS[index % len(COLORS)]

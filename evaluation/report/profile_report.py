@@ -1,26 +1,18 @@
-"""The table of inferred profiles: Markdown and picture.
-
-In: `ProfileScore` records, and the judgements they are of. Out: text, and a matplotlib figure.
-"""
+"""The table of inferred profiles: rows of cells and picture."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure as Picture
 
-from evaluation.report.cells import interval_cell
-from evaluation.report.plots import COLORS, REFERENCE_COLOR, ascii_label, headline
+from evaluation.report.plots import REFERENCE_COLOR, ascii_label, color_of, frame, headline
 from evaluation.results.profile_judgements import Judgements
+from evaluation.scores.figure import interval_cell
 from evaluation.scores.profile_scores import COVERAGES, ProfileScore
 
 
 def profile_rows(scores: Sequence[ProfileScore], reference: str) -> list[list[str]]:
-    """The heading; of each attribute the most common value, then a row a system.
-
-    Args:
-        scores: attribute by attribute.
-        reference: the system that changes are against.
-    """
+    """The heading; of each attribute the most common value, then a row a system. Changes are from the reference."""
     heading = ["attribute", "system", "chunk", "user", f"change from {reference}", "ECE"]
     rows = [[*heading, *(f"at {share:.0%}" for share in COVERAGES)]]
     attribute = None
@@ -46,14 +38,11 @@ def draw_coverage(judged: dict[str, dict[str, Judgements]], title: str) -> Pictu
         for index, (name, judgements) in enumerate(systems.items()):
             share = np.arange(1, len(judgements.users) + 1) / len(judgements.users)
             shown = share >= 0.05  # below, a line is one or two people
-            color = COLORS[index % len(COLORS)]
-            panel.plot(
-                100 * share[shown], judgements.covered()[shown], color=color, label=ascii_label(name), linewidth=1.6
-            )
+            style = {"color": color_of(index), "linewidth": 1.6}
+            panel.plot(100 * share[shown], judgements.covered()[shown], label=ascii_label(name), **style)
         panel.axhline(judgements.majority, color=REFERENCE_COLOR, linestyle="--", linewidth=1, label="majority")
         panel.set(title=ascii_label(attribute), xlabel="users who get a value, %", ylim=(0, 1.02), xlim=(0, 100))
-        panel.grid(color="#e5e7eb", linewidth=0.7)
-        panel.spines[["top", "right"]].set_visible(False)
+        frame(panel, "top", "right")
     panels[0].set_ylabel("share of right values")
     figure.legend(*panels[-1].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
     headline(figure, title)

@@ -1,8 +1,4 @@
-"""The tables below one headline: of perplexity and similarity, of texts, of persons, of weights.
-
-In: `Score` records of systems, of the persons they speak for, and of their weights. Out: rows of cells, the first row
-the heading.
-"""
+"""The tables below one headline: of perplexity and similarity, of texts, of persons, of weights."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
@@ -49,7 +45,7 @@ def score_tables(
         failed: Those of them that failed; the first table says so where systems are its rows.
         labels: Of the users.
         standings: How the systems stand.
-        options: What the table is asked for: which scores get a column, and whether single users do.
+        options: Which scores get a column, and whether single users do.
 
     Raises:
         ValueError: There is no column at all.

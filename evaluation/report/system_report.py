@@ -1,7 +1,4 @@
-"""The report of a table of systems: scores, tables, caption and picture, from predictions to files.
-
-In: `Systems` and `Options`. Out: `table.md`, `.tex`, `.csv` and `.png`. No text of a reply or context is written.
-"""
+"""The report of a table of systems, from predictions to files. No text of a reply or context is written."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -1,7 +1,4 @@
-"""The cards beside predictions: what made them, and whether two systems may stand in one table.
-
-In: paths of predictions. Out: cards, phrases for captions, and refusals.
-"""
+"""The cards beside predictions: what made them, and whether two systems may stand in one table."""
 
 import json
 from collections.abc import Mapping
@@ -19,14 +16,9 @@ FACTS = (
 
 
 def read_card(path: Path) -> dict[str, Any]:
-    """Reads the card beside a predictions file: `predictions.card.json` for `predictions.jsonl`.
+    """The card beside a predictions file: `predictions.card.json` for `predictions.jsonl`; empty if there is none.
 
-    Args:
-        path: The predictions file (not the card).
-
-    Returns:
-        The card, with keys such as system, model, prompt, split, backbone, decoding, data, and from the cards of the
-        run, if it is in one, commit, fit_commit, corpus and tuned_from; empty if there is none.
+    From the cards of the run, if it is in one, come commit, fit_commit, corpus and tuned_from.
 
     Raises:
         ValueError: If the card is not a JSON object.
@@ -69,11 +61,7 @@ def card_facts(card: dict[str, Any]) -> list[str]:
 
 
 def check_same_split(name: str, ours: dict[str, Any], other_name: str, others: dict[str, Any]) -> None:
-    """Checks the cards of two systems: if both name the fingerprint of their test split, it must be one.
-
-    Raises:
-        ValueError: Names both fingerprints.
-    """
+    """Raises ValueError where the cards of two systems name different fingerprints of their test splits."""
     left, right = ours.get("split"), others.get("split")
     if left and right and left != right:
         raise ValueError(
@@ -87,9 +75,6 @@ def on_other_backbones(cards: Mapping[str, dict[str, Any]]) -> dict[str, str]:
 
     That is the one with the same prompt; a table may have several of those, if each tuned system is on one of them.
     Without one, the first tuned system with that prompt says which backbone it is.
-
-    Args:
-        cards: of each system.
     """
 
     def prompt(card: dict[str, Any]) -> dict[str, Any]:

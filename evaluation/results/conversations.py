@@ -1,7 +1,4 @@
-"""Long conversations, cut into what each speaker says in each block of turns.
-
-In: `conversations.jsonl`, whose lines are those of `artefacts/conversations.py`. Out: `Part`s.
-"""
+"""Long conversations (`artefacts/conversations.py`), cut into what each speaker says in each block of turns."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -12,25 +9,15 @@ from artefacts.conversations import Utterance, parse_utterance
 
 @dataclass(frozen=True)
 class Part:
-    """What one speaker says in one block of a conversation.
+    """What one speaker says in one block of a conversation."""
 
-    Attributes:
-        system: `own`, `base` or `real`.
-        conversation: its number within the system.
-        block: 0 for the first block.
-        speaker: who speaks.
-        partner: the other speaker; None where nobody else is one of the users.
-        turns: what they say, in order.
-        num_repeated: how many of these turns stood in the conversation before.
-    """
-
-    system: str
-    conversation: int
-    block: int
+    system: str  # `own`, `base` or `real`
+    conversation: int  # its number within the system
+    block: int  # 0 for the first
     speaker: str
-    partner: str | None
+    partner: str | None  # the other speaker; None where nobody else is one of the users
     turns: tuple[str, ...]
-    num_repeated: int
+    num_repeated: int  # how many of these turns stood in the conversation before
 
 
 def read_parts(path: Path, block_turns: int) -> list[Part]:

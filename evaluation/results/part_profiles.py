@@ -1,7 +1,6 @@
 """What a Markov logic network says of parts of conversations, and of the speakers' training posts.
 
-In: two `profiles.parquet`, one of the parts as `datamodules/conversation_posts.py` makes them, one of the users. Out:
-`PartProfiles`.
+Both are a `profiles.parquet`, that of the parts as `datamodules/conversation_posts.py` makes them.
 """
 
 from collections import defaultdict
@@ -22,18 +21,11 @@ Profile = Mapping[str, str]
 
 @dataclass(frozen=True)
 class PartProfiles:
-    """What a network says of parts of conversations, and of the speakers' training posts.
+    """What a network says of parts of conversations, and of the speakers' training posts."""
 
-    Attributes:
-        of_parts: name of a part, as `datamodules/conversation_posts.py` makes it → attribute → value.
-        of_users: user → attribute → value, from training posts.
-        conversations: fingerprint of the conversations.
-        block_turns: turns of a block.
-    """
-
-    of_parts: Mapping[str, Profile]
-    of_users: Mapping[str, Profile]
-    conversations: str
+    of_parts: Mapping[str, Profile]  # by name of a part (`datamodules/conversation_posts.py`)
+    of_users: Mapping[str, Profile]  # from training posts
+    conversations: str  # their fingerprint
     block_turns: int
 
     def prior(self, user: str) -> Profile:

@@ -1,7 +1,7 @@
 """Reading what a system said: its `predictions.jsonl`, whose lines are those of `artefacts/predictions.py`.
 
-In: paths. Out: lists of `Prediction`. A bad line stops the reading: it is never skipped, because a smaller test set is
-another test set. Messages name keys and pairs and never quote what people wrote.
+A bad line stops the reading: it is never skipped, because a smaller test set is another test set. Messages name keys
+and pairs and never quote what people wrote.
 """
 
 from collections.abc import Sequence
@@ -14,12 +14,6 @@ FIRST_FEW = 3
 
 def read_predictions(path: Path) -> list[Prediction]:
     """Reads all predictions of one system, in the order of the file.
-
-    Args:
-        path: A `predictions.jsonl`.
-
-    Returns:
-        One `Prediction` per line.
 
     Raises:
         FileNotFoundError: If the file is missing; says which command makes it.

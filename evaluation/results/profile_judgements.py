@@ -1,8 +1,4 @@
-"""What systems that infer profiles say of people who have declared theirs.
-
-In: a `judgements.parquet` per system (user, is_short, attribute, label, decision, value, posterior). Out: `Judgements`
-of each attribute.
-"""
+"""What systems that infer profiles say of people who have declared theirs: a `judgements.parquet` per system."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -19,21 +15,13 @@ COLUMNS = {"user", "is_short", "attribute", "label", "decision", "value", "poste
 
 @dataclass(frozen=True)
 class Judgements:
-    """What one system says about one attribute, a row a user, in the order of their names.
-
-    Attributes:
-        users: names.
-        labels: what they declare.
-        right: whether the value decided on is the label, (users,) bool.
-        posterior: how sure the system is of it, (users,).
-        chunks: share of the user's chunks with the right value, (users,).
-    """
+    """What one system says about one attribute, a row a user, in the order of their names."""
 
     users: list[str]
-    labels: list[str]
-    right: np.ndarray
-    posterior: np.ndarray
-    chunks: np.ndarray
+    labels: list[str]  # what they declare
+    right: np.ndarray  # whether the value decided on is the label, (users,) bool
+    posterior: np.ndarray  # how sure the system is of it, (users,)
+    chunks: np.ndarray  # share of the user's chunks with the right value, (users,)
 
     @property
     def majority(self) -> float:

@@ -1,7 +1,4 @@
-"""The systems of a table: their predictions and cards, as far as they can be compared with the first of them.
-
-In: paths of predictions. Out: `Systems`, and why others are missing.
-"""
+"""The systems of a table: their predictions and cards, as far as they can be compared with the first of them."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -16,19 +13,12 @@ from evaluation.results.training_turns import check_corpus
 
 @dataclass(frozen=True)
 class Systems:
-    """What is compared.
+    """What is compared."""
 
-    Attributes:
-        predictions: Of each system that is scored; the first is the reference.
-        cards: Beside them.
-        runs: The directories they are in.
-        failed: Other systems of the table, and the reason.
-    """
-
-    predictions: dict[str, list[Prediction]]
+    predictions: dict[str, list[Prediction]]  # of each system that is scored; the first is the reference
     cards: dict[str, dict[str, Any]]
-    runs: dict[str, Path]
-    failed: dict[str, str]
+    runs: dict[str, Path]  # the directories they are in
+    failed: dict[str, str]  # other systems of the table, and the reason
 
     @property
     def reference(self) -> str:

@@ -14,32 +14,22 @@ KINDS = ("own", "train", "general", "other")
 
 @dataclass(frozen=True)
 class TestSums:
-    """The sums of one run.
-
-    Attributes:
-        sums: kind → user → (nats, label tokens); kinds that were not tested are missing.
-        swaps: user → adapter's user → (nats, label tokens); None without the matrix.
-        num_train_turns: how many training turns of a user were looked at, at most.
-        num_general_pairs: how many pairs of other people.
-    """
+    """The sums of one run."""
 
     __test__ = False  # not a test of pytest's
 
-    sums: Mapping[str, Losses]
-    swaps: Mapping[str, Losses] | None
-    num_train_turns: int
-    num_general_pairs: int
+    sums: Mapping[str, Losses]  # kind → user → (nats, label tokens); kinds that were not tested are missing
+    swaps: Mapping[str, Losses] | None  # user → adapter's user → (nats, label tokens)
+    num_train_turns: int  # of a user, at most
+    num_general_pairs: int  # of other people
 
 
 def read_test(run: Path, predicted: Mapping[str, object]) -> TestSums | None:
     """The sums of a run; None where it was not tested.
 
-    Args:
-        run: run directory.
-        predicted: the card of its predictions.
-
     Raises:
-        ValueError: a file is damaged, or older than the weights, or of another backbone or split than the predictions.
+        ValueError: A file is damaged, or older than the weights, or of another backbone or split than the card of the
+            predictions says.
     """
     path, swaps = run / TEST_USERS, run / SWAPS
     if not path.is_file():

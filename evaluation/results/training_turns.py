@@ -1,8 +1,4 @@
-"""What every target user wrote in training, as text: for scores that ask whether a model repeats a person.
-
-In: the directory of a prepared corpus: `manifest.json`, `tokenizer/tokenizer.json`, `users/train/*.parquet`. Out:
-user → responses, decoded by the tokenizer that predictions are decoded by, so that equal turns are equal strings.
-"""
+"""What every target user wrote in training, as text: for scores that ask whether a model repeats a person."""
 
 from pathlib import Path
 from typing import Any
@@ -16,13 +12,9 @@ from artefacts.manifest import read_manifest, split_fingerprint
 
 
 def training_turns(prepared: Path) -> dict[str, list[str]]:
-    """Reads the responses of the users' training split.
+    """The training responses of every target user of a prepared corpus, users by name, responses in the order of time.
 
-    Args:
-        prepared: Directory of a prepared corpus.
-
-    Returns:
-        For every target user, sorted by name, their training responses in the order of time.
+    They are decoded by the tokenizer that predictions are decoded by, so that equal turns are equal strings.
 
     Raises:
         FileNotFoundError: If there is no prepared corpus, or a file of it is missing.
@@ -47,14 +39,7 @@ def training_turns(prepared: Path) -> dict[str, list[str]]:
 
 
 def check_corpus(name: str, card: dict[str, Any], prepared: Path) -> None:
-    """Checks that predictions are of this corpus: their card's `split` is the fingerprint of its test split.
-
-    A card that names no split passes.
-
-    Args:
-        name: Name of the system, for the message.
-        card: What lies beside its predictions, from `read_card`.
-        prepared: Directory of a prepared corpus.
+    """Checks that predictions are of this corpus: their card's `split`, if any, is the fingerprint of its test split.
 
     Raises:
         FileNotFoundError: If there is no prepared corpus.

@@ -1,7 +1,6 @@
 """Long conversations, part by part: is the speaker recognised, does their profile show, does the talk go in circles?
 
-In: parts of conversations, a classifier of the users' training turns, and what a network says of each part and of the
-users' training posts. Out: `ConversationScore` records: means over speakers of a speaker's mean over conversations.
+Scores are means over speakers of a speaker's mean over conversations.
 Intervals are 95 % BCa bootstrap over speakers, then over the conversations of each; that two speakers of one
 conversation hang together is left out of account.
 
@@ -42,15 +41,10 @@ Rows = dict[tuple[str, int], dict[str, np.ndarray]]
 def figures_of_parts(
     parts: Sequence[Part], classifier: UserClassifier, profiles: PartProfiles | None, unit: Unit, swapped: bool = False
 ) -> Rows:
-    """All figures of every part.
+    """All figures of every part; without profiles no agreement.
 
-    Args:
-        parts: What each speaker says in each block.
-        classifier: Of the users.
-        profiles: What a network says of the parts; None leaves agreement out.
-        unit: What bigrams count.
-        swapped: The floor: each part is held to be the partner's; parts without a partner among the users are left
-            out, and so are the figures that do not depend on whose part it is.
+    `swapped` is the floor: each part is held to be the partner's. Parts without a partner among the users are left out,
+    and so are the figures that do not depend on whose part it is.
     """
     rows: dict[tuple[str, int], dict[str, list[list[float]]]] = defaultdict(lambda: defaultdict(list))
     for part in parts:
@@ -109,11 +103,11 @@ def conversation_scores(
 
     Args:
         parts: What everybody says in each block.
-        training: user → training turns, of all speakers.
-        profiles: what a network says of them; None leaves agreement out.
-        block_turns: turns of a block, of both people together.
-        unit: what bigrams count.
-        bootstrap: draws the intervals; its seed is that of the classifier, too.
+        training: User → training turns, of all speakers.
+        profiles: What a network says of them; None leaves agreement out.
+        block_turns: Turns of a block, of both people together.
+        unit: What bigrams count.
+        bootstrap: Draws the intervals; its seed is that of the classifier, too.
     """
     speakers = sorted({part.speaker for part in parts})
     # As many turns together as a speaker has in a block, so that texts are of the kind that is judged.
@@ -145,11 +139,7 @@ def _of_systems(
 
 
 def _score(
-    system: str,
-    turns: tuple[int | None, int | None],
-    figure: str,
-    speakers: Sequence[np.ndarray],
-    bootstrap: Bootstrap,
+    system: str, turns: tuple[int | None, int | None], figure: str, speakers: Sequence[np.ndarray], bootstrap: Bootstrap
 ) -> list[ConversationScore]:
     """One figure from each speaker's values; nothing where nobody has any."""
     known = [values[~np.isnan(values)] for values in speakers]

@@ -1,7 +1,5 @@
 """Scores of the texts of a whole corpus, with intervals over users where a score is made from sums.
 
-In: predictions of several systems. Out: `Score` records.
-
 A draw takes users, then turns within them, with all candidates of a turn, and computes the score from
 the sums. Distinct-n is no sum: a draw would have turns twice and so fewer different n-grams. It has no interval.
 
@@ -45,11 +43,6 @@ def corpus_scores(predictions: Mapping[str, Sequence[Prediction]], unit: Unit, b
     """The scores of texts of every system over all its replies, and how alike the candidates of one context are.
 
     Those that are tested are there for every user, too.
-
-    Args:
-        predictions: Of every system.
-        unit: What n-grams and lengths count.
-        bootstrap: Draws the intervals.
     """
     scores = []
     for name, records in predictions.items():

@@ -1,9 +1,6 @@
 """How far a system speaks like the person, in figures that can be read: each stands between what chance and what the
 person themselves would get.
 
-In: predictions of several systems over the same reply pairs, the users' training turns, a sentence encoder. Out:
-`Score` records.
-
     others' replies    floor of similarity: real replies of other users to the same type of context
     own other replies  ceiling of similarity: real replies of the same user to other contexts of that type
     real replies       what the person really said: how well it is recognised, how much of it stands in training
@@ -56,19 +53,12 @@ OTHERS, OWN, REAL = "others' real replies (floor)", "own other replies (ceiling)
 
 @dataclass(frozen=True)
 class PersonTable:
-    """Compares systems with the persons they are to speak like.
+    """Compares systems with the persons they are to speak like."""
 
-    Attributes:
-        training: user → training turns.
-        encoder: sentence encoder of the similarities.
-        unit: what n-grams count.
-        bootstrap: draws the intervals; its seed is that of all that is drawn.
-    """
-
-    training: Mapping[str, Sequence[str]]
+    training: Mapping[str, Sequence[str]]  # user → training turns
     encoder: TextEncoder
     unit: Unit
-    bootstrap: Bootstrap
+    bootstrap: Bootstrap  # its seed is that of all that is drawn
 
     def scores(self, predictions: Mapping[str, Sequence[Prediction]]) -> list[Score]:
         """The figures of all systems and of the three to read them by, for every user and as means over users.
@@ -112,13 +102,7 @@ class PersonTable:
         return self._scored(name, RECOGNITION, _means(judged)) + self._scored(name, COPIES, counts)
 
     def _scored(self, name: str, figures: Sequence[Figure], users: Mapping[str, np.ndarray]) -> list[Score]:
-        """Each figure of every user, and its mean over users with its interval.
-
-        Args:
-            name: of the system.
-            figures: the figures, F of them.
-            users: user → (items, 2 F): what each item adds to the numerators, then to the denominators.
-        """
+        """Each figure of every user, and its mean over users; of each `(items, 2 F)`: numerators, then denominators."""
         all_items = list(users.values())
         totals = np.stack([items.sum(axis=0) for items in all_items])  # (users, 2 F)
         shares, means = _shares(totals), _over_users(totals)

@@ -1,7 +1,5 @@
 """Inferred profiles against what people declare; the paper gives none of these figures.
 
-In: `Judgements` of several systems. Out: a `ProfileScore` for each attribute and system.
-
     chunk       share of right values over a user's chunks, mean over users
     user        share of users whose value is right
     ECE         expected calibration error of the values decided on, in bins of equal width (Guo et al. 2017, eq. 3)
@@ -46,13 +44,7 @@ class ProfileScore:
 def profile_scores(
     systems: dict[str, dict[str, Judgements]], num_bins: int, bootstrap: Bootstrap
 ) -> list[ProfileScore]:
-    """The figures of all systems, attribute by attribute.
-
-    Args:
-        systems: name → attribute → judgements; changes are against the first.
-        num_bins: bins of the calibration error.
-        bootstrap: draws the intervals.
-    """
+    """The figures of all systems, attribute by attribute; changes are against the first."""
     reference = next(iter(systems.values()))
     return [
         _score(attribute, name, judgements[attribute], reference[attribute], num_bins, bootstrap)
@@ -63,11 +55,7 @@ def profile_scores(
 
 
 def attributes_of(systems: dict[str, dict[str, Judgements]]) -> list[str]:
-    """All attributes that were judged.
-
-    Raises:
-        ValueError: the first system has no judgements of one.
-    """
+    """All attributes that were judged; raises ValueError where the first system has no judgements of one."""
     attributes = list(dict.fromkeys(attribute for judgements in systems.values() for attribute in judgements))
     name, reference = next(iter(systems.items()))
     if alone := [attribute for attribute in attributes if attribute not in reference]:

@@ -16,14 +16,11 @@ FIGURES: dict[str, Figure] = {
 
 
 def require_scores(names: Collection[str], available: Mapping[str, bool]) -> None:
-    """Are these figures, and is there what they need?
+    """Raises ValueError where a figure is not known, or what it needs is missing.
 
     Args:
         names: What is to be shown.
         available: What figures may need (`Figure.needs`), and whether it is there.
-
-    Raises:
-        ValueError: One is not known, or cannot be had; says what it needs.
     """
     for name in names:
         if name not in FIGURES:

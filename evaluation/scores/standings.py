@@ -1,7 +1,4 @@
-"""How the systems of a table stand in every figure that is tested.
-
-In: `Score` records. Out: a `Standing` for each row and figure, by `statistics/significance.py`.
-"""
+"""How the systems of a table stand in every figure that is tested."""
 
 from collections.abc import Mapping, Sequence
 
@@ -17,15 +14,11 @@ Standings = Mapping[tuple[str, str], Standing]
 
 
 def standings_of(scores: Sequence[Score], systems: Sequence[str]) -> Standings:
-    """How systems stand in every figure of a table that is tested; Holm over the table.
+    """How systems stand in every figure of a table that is tested, the first system the reference; Holm over the table.
 
     (micro) and (macro) test the same figures, those of users, which counts once; but each has the best of its own
     overall figure. A figure that some user lacks is left out. Perplexities take part that are over the label tokens of
     the first system, which is what a ratio to it says.
-
-    Args:
-        scores: Of users and overall.
-        systems: Those that are compared; the first is the reference.
     """
     values = {(s.system, s.user, s.metric): s.value for s in scores}
     users = list(dict.fromkeys(s.user for s in scores if s.user not in OVERALL))

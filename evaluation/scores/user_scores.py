@@ -1,11 +1,14 @@
 """Perplexity and similarity, per user and overall, each with its interval.
 
-In: predictions of several systems over the same reply pairs. Out: `Score` records. Figures, per user and overall
-(micro: all turns pooled; macro: mean over users of the per-user figure):
+Figures, per user and overall (micro: all turns pooled; macro: mean over users of the per-user figure):
 
-- perplexity = exp(sum nll / sum tokens);
+- perplexity = exp(sum nll / sum tokens): one division, one exponential; the mean of batch or reply means is something
+  else;
 - similarity = mean over turns of the turn's mean cosine over its candidates;
 - ratio = perplexity / perplexity of the reference system; change = similarity - similarity of the reference system.
+
+Perplexities compare only over the same label tokens, hence the same tokenizer. The paper reports perplexity; whether
+per token over all users (micro) or averaged over users (macro) is not stated in the paper, so both are given.
 
 Shapes: B resamples, S systems, 4 sums (nll, tokens, cosine, turns), 4 figures (`USER_FIGURES`).
 """
@@ -13,9 +16,9 @@ Shapes: B resamples, S systems, 4 sums (nll, tokens, cosine, turns), 4 figures (
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from artefacts.predictions import Prediction
-from evaluation.metrics.perplexity import perplexity
 from evaluation.metrics.similarity import TextEncoder
 from evaluation.results.predictions import by_user, reply_pairs
 from evaluation.scores.figure import ENCODER, MACRO, MICRO, Score, UserFigure
@@ -74,13 +77,7 @@ USER_FIGURES = (PERPLEXITY, SIMILARITY, PERPLEXITY_RATIO, SIMILARITY_CHANGE)
 
 
 def user_scores(systems: Sequence[str], users: Mapping[str, np.ndarray], bootstrap: Bootstrap) -> list[Score]:
-    """Scores of every user, then the two overall rows.
-
-    Args:
-        systems: Names; the first is the reference the others are compared to.
-        users: What every turn adds to the sums, from `items_of_users`.
-        bootstrap: Draws the intervals.
-    """
+    """Scores of every user, then the two overall rows; `users` are from `items_of_users`."""
     scores = []
     comparable = same_tokens(users)
 
@@ -126,6 +123,12 @@ def same_tokens(users: Mapping[str, np.ndarray]) -> np.ndarray:
     """Per system: do its label token counts equal those of the reference system, turn by turn?"""
     tokens = np.concatenate(list(users.values()))[:, :, 1]  # (turns, S)
     return (tokens == tokens[:, :1]).all(axis=0)
+
+
+def perplexity(nll: ArrayLike, tokens: ArrayLike) -> np.ndarray:
+    """exp(nll / tokens) of summed nats, elementwise; infinite where the exponential overflows."""
+    with np.errstate(over="ignore"):
+        return np.exp(np.asarray(nll, dtype=np.float64) / np.asarray(tokens, dtype=np.float64))
 
 
 def _figures(sums: np.ndarray) -> np.ndarray:

@@ -1,7 +1,5 @@
 """What a run's weights do beyond the replies: how much they memorise, what they do to other people's dialogues, and
-whether a user's own adapter is the right one for that user.
-
-In: the sums that `lightning test` leaves beside the predictions (`results/test_sums.py`). Out: `Score` records.
+whether a user's own adapter is the right one for that user; from the sums that `lightning test` leaves.
 
     gap          nats per token of held-out turns - nats per token of the user's own training turns, mean over users
     general      exp(sum nll / sum tokens) over other people's held-out pairs, the same pairs under every user's weights

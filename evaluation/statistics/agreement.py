@@ -1,6 +1,4 @@
-"""Krippendorff's alpha: how far annotators agree beyond what chance would give.
-
-In: the values that each item was given. Out: one number, 1 for perfect agreement and 0 for none.
+"""Krippendorff's alpha: how far annotators agree beyond what chance would give; 1 for perfect agreement and 0 for none.
 
     alpha = 1 - D_o / D_e,    D_o = sum_ck o_ck d_ck,    D_e = sum_ck n_c n_k d_ck / (n - 1)
 

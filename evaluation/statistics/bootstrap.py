@@ -1,8 +1,7 @@
 """95 % bootstrap intervals for figures that are made from sums over reply pairs.
 
-In: for every user an array of items, `(items, ...)`, whose columns are what a figure needs summed (nll, tokens,
-cosine, 1, ... of one or of several systems); and a function from sums to figures. Out: resampled figures, jackknifed
-figures, and the two ends of an interval.
+Every user has an array of items, `(items, ...)`, whose columns are what a figure needs summed (nll, tokens, cosine, 1,
+... of one or of several systems); a statistic makes figures from sums.
 
 - A user's own figure: that user's items are drawn with replacement, as many as there are.
 - An overall figure: first users are drawn with replacement, then items within every drawn user (a user who is drawn
@@ -44,12 +43,7 @@ Statistic = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """How the intervals of a table are drawn.
-
-    Attributes:
-        num_resamples: Resamples of each interval.
-        seed: Same seed, same intervals.
-    """
+    """How the intervals of a table are drawn: same seed, same intervals."""
 
     num_resamples: int
     seed: int
@@ -142,8 +136,9 @@ def resample_items(items: np.ndarray, statistic: Statistic, num_resamples: int, 
     """
     if len(items) < MIN_UNITS:
         return None
-    blocks = _blocks(num_resamples, len(items))
-    return np.concatenate([statistic(_sums(items, times)) for times in _item_draws(len(items), blocks, seed)])
+    random = np.random.default_rng(seed)
+    draws = (_times(len(items), size, random) for size in _blocks(num_resamples, len(items)))
+    return np.concatenate([statistic(_sums(items, times)) for times in draws])
 
 
 def resample_users(
@@ -190,13 +185,6 @@ def _user_draws(
 def _kept_user_draws(*arguments: Any) -> list[tuple[np.ndarray, list[np.ndarray]]]:
     """The same for all systems and scores of a table, which have the same items; a byte for an item of a resample."""
     return list(_user_draws(*arguments))
-
-
-def _item_draws(num_items: int, blocks: tuple[int, ...], seed: int) -> Iterator[np.ndarray]:
-    """Of every block how often one user's items come in each draw."""
-    random = np.random.default_rng(seed)
-    for size in blocks:
-        yield _times(num_items, size, random)
 
 
 def _times(num_items: int, num_resamples: int, random: np.random.Generator) -> np.ndarray:

@@ -1,10 +1,7 @@
 """Which system is best, and which others are not significantly worse.
 
-In: of every system one figure per user, the users in the same order (paired). Out: p-values, win rates, and a
-`Standing` per figure.
-
-The unit is the user. Systems are compared by Wilcoxon's signed rank test over the users' own figures against the best;
-Holm's step-down keeps the chance of one false claim among all of them at 5 %. Things to know:
+The unit is the user. Systems are compared by Wilcoxon's signed rank test over the users' own figures, paired, against
+the best; Holm's step-down keeps the chance of one false claim among all of them at 5 %. Things to know:
 
 - The best is chosen by the same figures that are tested, so a system that only just came out on top is flattered.
   Hence two-sided p-values, as nobody said beforehand which would be best.
@@ -33,52 +30,31 @@ _DECIMALS = 6  # users' figures that differ by less are tied: the same replies e
 
 @dataclass(frozen=True)
 class Column:
-    """One figure of all systems.
+    """One figure of all systems."""
 
-    Attributes:
-        users: System -> the figure of every user.
-        lower_is_better: True for perplexity.
-        overall: System -> the overall figure by which the best is chosen; None: the mean over users.
-        figure: What is tested, where two columns test the same; it counts once.
-    """
-
-    users: Mapping[str, ArrayLike]
+    users: Mapping[str, ArrayLike]  # system → the figure of every user, in the same order
     lower_is_better: bool
-    overall: Mapping[str, float] | None = None
-    figure: str | None = None
+    overall: Mapping[str, float] | None = None  # the best is chosen by it; None: by the mean over users
+    figure: str | None = None  # what is tested, where two columns test the same; it counts once
 
 
 @dataclass(frozen=True)
 class Standing:
-    """How the systems stand in one figure.
+    """How the systems stand in one figure."""
 
-    Attributes:
-        best: The best system; the first of equals.
-        p_values: That it is worse than the best, of every other system, adjusted by Holm; None if not tested.
-        not_worse: The other systems that were tested, and are not shown to be worse (adjusted p at least 0.05).
-    """
-
-    best: str
-    p_values: dict[str, float | None]
-    not_worse: tuple[str, ...]
+    best: str  # the first of equals
+    p_values: dict[str, float | None]  # that a system is worse than the best, by Holm; None if not tested
+    not_worse: tuple[str, ...]  # the others that were tested, and have an adjusted p of at least 0.05
 
 
 def signed_rank(
     ours: ArrayLike, theirs: ArrayLike, alternative: Literal["two-sided", "less", "greater"] = "two-sided"
 ) -> float | None:
-    """p-value of Wilcoxon's signed rank test over users.
+    """p-value of Wilcoxon's signed rank test over users, in one order; None with fewer than `MIN_UNITS` of them.
 
     Users without a difference speak for neither side and are left out (Wilcoxon's own way); without any difference p
     is 1. What is left is tested exactly up to 50 users, among whom ties in size up to 13 (all signs enumerated), and
-    by the normal approximation, corrected for ties, beyond.
-
-    Args:
-        ours: One figure per user.
-        theirs: Another system's, same users in the same order.
-        alternative: What is to be shown: ours differ from theirs, are less, or greater.
-
-    Returns:
-        None with fewer than `MIN_UNITS` users.
+    by the normal approximation, corrected for ties, beyond. The alternative is said of ours: less than theirs, greater.
     """
     differences = _differences(ours, theirs)
     if len(differences) < MIN_UNITS:
@@ -112,8 +88,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 def against_best(columns: Mapping[K, Column]) -> dict[K, Standing]:
     """Finds the best system of every figure and tests the others against it; Holm over all figures together.
 
-    Args:
-        columns: Name of a figure -> its column. Those of fewer than two systems are left out: nothing to compare.
+    Figures of fewer than two systems are left out: nothing to compare.
     """
     best: dict[K, str] = {}
     tests: dict[tuple[Any, str, str], float | None] = {}  # figure, system, the best one -> p
@@ -138,11 +113,7 @@ def against_best(columns: Mapping[K, Column]) -> dict[K, Standing]:
 
 
 def _differences(ours: ArrayLike, theirs: ArrayLike) -> np.ndarray:
-    """Ours minus theirs per user, exactly 0 for ties.
-
-    Raises:
-        ValueError: not the same users, or one without a figure.
-    """
+    """Ours minus theirs per user, exactly 0 for ties; raises ValueError for other users, or one without a figure."""
     one, two = np.asarray(ours, dtype=np.float64), np.asarray(theirs, dtype=np.float64)
     if one.ndim != 1 or one.shape != two.shape:
         raise ValueError(f"expected one figure per user of both systems, got shapes {one.shape} and {two.shape}")

@@ -25,8 +25,6 @@ from lightning_modules.backbones.t5 import load_model
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-EXAMPLE_PROFILE = {"age": "20s", "residence": "Tokyo"}
-
 
 @dataclass(frozen=True)
 class Backbone:
@@ -39,11 +37,7 @@ class Backbone:
 
 
 def save_backbone(
-    model: PreTrainedModel,
-    tokenizer_directory: Path,
-    prompt: PromptTemplate,
-    directory: Path,
-    **provenance: Any,
+    model: PreTrainedModel, tokenizer_directory: Path, prompt: PromptTemplate, directory: Path, **provenance: Any
 ) -> str:
     """Writes a backbone and returns its fingerprint.
 
@@ -77,7 +71,7 @@ def load_backbone(directory: Path) -> Backbone:
     """Loads a backbone for training or generation, in fp32.
 
     Raises:
-        FileNotFoundError: there is none; the message names the command that makes it.
+        FileNotFoundError: there is none; names the command that makes it.
         ValueError: its files are not those that its manifest describes.
     """
     manifest, fingerprint = manifest_of(directory), _fingerprint(directory)
@@ -103,7 +97,7 @@ def _example_profile(prompt: PromptTemplate) -> dict[str, str]:
     if prompt.style == "user":
         return {"user": "0"}
     if prompt.wording is None:
-        return EXAMPLE_PROFILE
+        return {"age": "20s", "residence": "Tokyo"}
     return {name: next(iter(attribute["values"])) for name, attribute in prompt.wording.items()}
 
 

@@ -40,13 +40,7 @@ def reply_states(model: T5ForConditionalGeneration, batch: Seq2SeqBatch) -> Tens
 
 
 def summed_nll(model: T5ForConditionalGeneration, states: Tensor, labels: Tensor) -> Tensor:
-    """Negative log-likelihood in nats, summed over all label tokens; for training.
-
-    Args:
-        model: gives the vocabulary projection.
-        states: (b, t, d), from `reply_states`.
-        labels: (b, t).
-    """
+    """Negative log-likelihood in nats of labels, (b, t), summed; for training, with the states of `reply_states`."""
     known = labels != IGNORED
     dtype = torch.get_autocast_dtype(states.device.type) if torch.is_autocast_enabled(states.device.type) else None
     hidden, weight = states[known], model.lm_head.weight  # (n, d), (v, d)

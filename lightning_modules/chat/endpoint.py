@@ -25,9 +25,6 @@ from artefacts.fingerprints import sha256_of_content
 
 from .models import ChatDecoding, ChatModel, Message
 
-FIRST_WAIT, LONGEST_WAIT = 0.5, 8.0
-"""Seconds before an empty answer is asked for again; as the client waits for a busy server."""
-
 
 @dataclass(frozen=True)
 class Answer:
@@ -120,20 +117,13 @@ class ChatEndpoint(ChatModel):
         )
 
     def replies(self, prompts: Sequence[Sequence[Message]], decoding: ChatDecoding) -> list[list[str]]:
-        bodies = [
-            self._body(prompt, decoding, self.seed + number)
-            for prompt in prompts
-            for number in range(decoding.num_candidates)
-        ]
-        keys = [self._key(body) for body in bodies]
-        distinct = dict(zip(keys, bodies, strict=True))  # nobody pays twice for the same question
         size = decoding.num_candidates
-        with ThreadPoolExecutor(self.concurrency) as pool:
-            try:
-                answers = list(pool.map(lambda key: self._answer(key, distinct[key], size), distinct))
-            except BaseException:
-                pool.shutdown(cancel_futures=True)  # requests that have not started are dropped
-                raise
+        bodies = [self._body(prompt, decoding, self.seed + number) for prompt in prompts for number in range(size)]
+        # A key names the cached answer: the same only for the same question, settings, model and endpoint.
+        keys = [sha256_of_content(json.dumps([self.base_url, body], sort_keys=True)) for body in bodies]
+        distinct = dict(zip(keys, bodies, strict=True))  # nobody pays twice for the same question
+        with ThreadPoolExecutor(self.concurrency) as pool:  # when one fails, those that have not started are dropped
+            answers = list(pool.map(lambda key: self._answer(key, distinct[key], size), distinct))
         for answer, is_cached in answers:
             self._count(answer, is_cached)
         texts = {key: answer.text for key, (answer, _) in zip(distinct, answers, strict=True)}
@@ -147,12 +137,8 @@ class ChatEndpoint(ChatModel):
             "seed": seed,
             **self.request,
         }
-        given = {name: value for name, value in fields.items() if value is not None}
-        return {"model": self.model, "messages": list(prompt), **given}
-
-    def _key(self, body: dict[str, Any]) -> str:
-        """Names the cached answer: the same only for the same question, settings, model and endpoint."""
-        return sha256_of_content(json.dumps([self.base_url, body], sort_keys=True))
+        fields = {name: value for name, value in fields.items() if value is not None}
+        return {"model": self.model, "messages": list(prompt), **fields}
 
     def _answer(self, key: str, body: dict[str, Any], next_seed: int) -> tuple[Answer, bool]:
         """The answer, and whether it was cached."""
@@ -168,7 +154,7 @@ class ChatEndpoint(ChatModel):
         prompt_tokens = completion_tokens = 0
         for attempt in range(self.max_retries + 1):
             if attempt:
-                time.sleep(min(LONGEST_WAIT, FIRST_WAIT * 2 ** (attempt - 1)))
+                time.sleep(min(8.0, 0.5 * 2 ** (attempt - 1)))  # s, as the client waits for a busy server
             completion = self._complete(body)
             if completion.usage is not None:
                 prompt_tokens += completion.usage.prompt_tokens
@@ -187,10 +173,10 @@ class ChatEndpoint(ChatModel):
         """One request, with the client's own retries; what goes wrong becomes one message that quotes nobody."""
         import openai
 
-        model, messages, fields = body["model"], body["messages"], {**body}
-        del fields["model"], fields["messages"]
         try:
-            completion = self.client.chat.completions.create(model=model, messages=messages, extra_body=fields)
+            completion = self.client.chat.completions.create(
+                model=self.model, messages=body["messages"], extra_body=body
+            )
         except openai.APIConnectionError as error:  # a timeout is one
             raise ValueError(
                 f"no answer from {self.base_url} after {self.max_retries + 1} attempts ({type(error).__name__}): is "
@@ -206,8 +192,7 @@ class ChatEndpoint(ChatModel):
         choices = getattr(completion, "choices", None)
         if not choices or choices[0].message is None:
             raise ValueError(
-                f"what answers at {self.base_url} is no OpenAI-compatible API; model.chat_model.base_url usually ends "
-                "in /v1"
+                f"{self.base_url} is no OpenAI-compatible API; model.chat_model.base_url usually ends in /v1"
             )
         return completion
 

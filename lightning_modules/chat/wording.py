@@ -1,4 +1,4 @@
-"""What a chat model reads: one message of text. No torch.
+"""What a chat model reads: one message of text.
 
 One message, because not every chat template has a system role, or lets a dialogue begin with the assistant. What is the
 same for all of a user's contexts comes first, so that endpoints can cache the beginnings of prompts.
@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-Turns = Sequence[tuple[str, str]]
-"""(`speaker` or `partner`, text), oldest first."""
+from datamodules.prompts.rendering import Turns
 
 
 @dataclass(frozen=True)
@@ -40,13 +39,7 @@ class ChatWording:
     partner: str = "B"
 
     def message(self, profile: str, examples: Sequence[tuple[Turns, str]], context: Turns) -> str:
-        """The whole message, up to where the reply begins; what is empty is left out with its heading.
-
-        Args:
-            profile: what is known of the speaker.
-            examples: contexts, and what the speaker replied.
-            context: the turns to reply to.
-        """
+        """The whole message, up to where the reply begins; an empty part is dropped with its heading."""
         parts = [self.task]
         if profile:
             parts.append(f"{self.profile} {profile}")

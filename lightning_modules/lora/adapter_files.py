@@ -76,13 +76,7 @@ def retrieved_settings(data: Replies) -> dict[str, Any]:
 
 
 def trained_weights(parent: Path, user: str, backbone_fingerprint: str, retrieved: Mapping[str, Any]) -> Path:
-    """The directory of a user's finished weights.
-
-    Args:
-        parent: the directory with one sub-directory per user.
-        user: whose.
-        backbone_fingerprint: of the backbone that they are for.
-        retrieved: the `retrieved_settings` of the data that they are for.
+    """The directory of a user's finished weights, for a backbone and the `retrieved_settings` of some data.
 
     Raises:
         FileNotFoundError: there are none.

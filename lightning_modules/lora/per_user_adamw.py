@@ -15,12 +15,7 @@ from torch.optim import Optimizer
 
 
 class PerUserAdamW(Optimizer):
-    """Decoupled weight decay (Loshchilov and Hutter 2019), row by row.
-
-    Args:
-        rows: the one matrix, (slots, numbers of an adapter).
-        weight_decay: share of a weight taken off per step, times the learning rate.
-    """
+    """Decoupled weight decay (Loshchilov and Hutter 2019) of a matrix, (slots, numbers of an adapter), row by row."""
 
     def __init__(self, rows: Tensor, weight_decay: float = 0.0) -> None:
         # Lightning wants to see a learning rate; each user's own comes with each step.
@@ -39,12 +34,7 @@ class PerUserAdamW(Optimizer):
 
     @torch.no_grad()
     def step(
-        self,
-        closure: Callable[[], Any] | None = None,
-        *,
-        slots: Tensor,
-        gradient: Tensor,
-        learning_rates: Tensor,
+        self, closure: Callable[[], Any] | None = None, *, slots: Tensor, gradient: Tensor, learning_rates: Tensor
     ) -> Any:
         """Moves the rows at `slots` (u,) by their gradient (u, p), each with its own learning rate (u,)."""
         result = closure() if closure is not None else None

@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -28,12 +27,7 @@ PEFT_PREFIX = "base_model.model."
 
 
 class GroupedLoraLinear(nn.Module):
-    """A frozen linear layer with one low-rank update for each user of the batch.
-
-    Args:
-        base: the layer that is adapted; it keeps its weights.
-        scaling: factor s of the update.
-    """
+    """A frozen linear layer with one low-rank update for each user of the batch."""
 
     def __init__(self, base: nn.Linear, scaling: float) -> None:
         super().__init__()
@@ -57,23 +51,8 @@ class GroupedLoraLinear(nn.Module):
         return torch.baddbmm(grouped, low, self.b.mT, alpha=self.scaling).view_as(y)
 
 
-@dataclass(frozen=True)
-class Site:
-    """One adapted matrix and its name in the model."""
-
-    name: str
-    layer: GroupedLoraLinear
-    d_in: int
-    d_out: int
-
-
 class StackedLora(nn.Module):
-    """Adapters of up to `num_slots` users on one model.
-
-    Args:
-        model: is frozen, and its target layers are replaced in place.
-        config: PEFT's own; rank, alpha, rsLoRA and target modules are used.
-        num_slots: adapters held at the same time.
+    """Adapters of up to `num_slots` users on one model, which is frozen, and its target layers replaced in place.
 
     Raises:
         ValueError: rank below 1, an option this module does not have, or an entry of `target_modules` that
@@ -86,61 +65,53 @@ class StackedLora(nn.Module):
         self.rank = config.r
         self.scaling = config.lora_alpha / (math.sqrt(config.r) if config.use_rslora else config.r)
         model.requires_grad_(False)
-        self.sites = []
+        self.layers: list[GroupedLoraLinear] = []
+        self.shapes: dict[str, tuple[int, int]] = {}  # of PEFT's tensors by name, in the order of a row
         for name in target_names(model, config.target_modules):
             base = model.get_submodule(name)
-            layer = GroupedLoraLinear(base, self.scaling)
-            parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, layer)
-            self.sites.append(Site(name, layer, base.in_features, base.out_features))
-        self.sizes = [self.rank * size for site in self.sites for size in (site.d_in, site.d_out)]
+            self.layers.append(GroupedLoraLinear(base, self.scaling))
+            model.set_submodule(name, self.layers[-1])
+            self.shapes[f"{PEFT_PREFIX}{name}.lora_A.weight"] = (self.rank, base.in_features)
+            self.shapes[f"{PEFT_PREFIX}{name}.lora_B.weight"] = (base.out_features, self.rank)
+        self.sizes = [math.prod(shape) for shape in self.shapes.values()]
         self.rows = nn.Parameter(torch.zeros(num_slots, sum(self.sizes)))  # (k, p)
 
     def initial_row(self, seed: int) -> Tensor:
         """A new adapter: A as PEFT initialises it (Kaiming uniform), B zero, from this seed alone; (p,)."""
         random = torch.Generator().manual_seed(seed)
         pieces = []
-        for site in self.sites:
-            a = torch.empty(self.rank, site.d_in, dtype=torch.float32)  # the same numbers at any precision
+        for layer in self.layers:
+            a = torch.empty(self.rank, layer.base.in_features, dtype=torch.float32)  # the same at any precision
             nn.init.kaiming_uniform_(a, a=math.sqrt(5), generator=random)
-            pieces += [a.flatten(), torch.zeros(site.d_out * self.rank)]
+            pieces += [a.flatten(), torch.zeros(layer.base.out_features * self.rank)]
         return torch.cat(pieces)
 
     def activate(self, rows: Tensor | None) -> None:
         """Applies these adapters, (u, p), to batches with the same users in the same order; None: the bare model."""
         if rows is None:
-            for site in self.sites:
-                site.layer.a = site.layer.b = None
+            for layer in self.layers:
+                layer.a = layer.b = None
             return
         device = rows.device.type
         if torch.is_autocast_enabled(device):  # one cast instead of one for every matrix
             rows = rows.to(torch.get_autocast_dtype(device))
-        pieces = iter(rows.split(self.sizes, dim=1))
-        for site in self.sites:
-            site.layer.a = next(pieces).view(-1, self.rank, site.d_in)
-            site.layer.b = next(pieces).view(-1, site.d_out, self.rank)
-
-    def shapes(self) -> dict[str, tuple[int, int]]:
-        """PEFT's name of every tensor of an adapter → its shape, in the order of a row."""
-        shapes = {}
-        for site in self.sites:
-            shapes[f"{PEFT_PREFIX}{site.name}.lora_A.weight"] = (self.rank, site.d_in)
-            shapes[f"{PEFT_PREFIX}{site.name}.lora_B.weight"] = (site.d_out, self.rank)
-        return shapes
+        pieces = zip(rows.split(self.sizes, dim=1), self.shapes.values(), strict=True)
+        matrices = (piece.view(-1, *shape) for piece, shape in pieces)
+        for layer in self.layers:
+            layer.a, layer.b = next(matrices), next(matrices)
 
     def to_peft(self, row: Tensor) -> dict[str, Tensor]:
         """One adapter, (p,), as the state dict that PEFT keeps in `adapter_model.safetensors`."""
-        pieces = zip(self.shapes().items(), row.detach().cpu().split(self.sizes), strict=True)
+        pieces = zip(self.shapes.items(), row.detach().cpu().split(self.sizes), strict=True)
         return {name: piece.view(shape).clone() for (name, shape), piece in pieces}
 
     def from_peft(self, state: Mapping[str, Tensor]) -> Tensor:
         """The row, (p,), of an adapter in PEFT's format; ValueError if it was made for other matrices."""
-        expected, found = self.shapes(), {name: tuple(value.shape) for name, value in state.items()}
+        expected, found = self.shapes, {name: tuple(value.shape) for name, value in state.items()}
         if found != expected:
-            differing = sorted(name for name in found | expected if found.get(name) != expected.get(name))
-            name = differing[0]
+            name, *others = sorted(name for name in found | expected if found.get(name) != expected.get(name))
             raise ValueError(
-                f"the adapter does not fit: {len(differing)} tensors differ, such as {name}: "
+                f"the adapter does not fit: {1 + len(others)} tensors differ, such as {name}: "
                 f"found {found.get(name, 'nothing')}, expected {expected.get(name, 'nothing')}; "
                 "set rank and target_modules to those it was trained with"
             )

@@ -8,8 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from datamodules.protocol import UserReplies
-
 
 @dataclass
 class UserProgress:
@@ -25,11 +23,9 @@ class UserProgress:
     epochs_without_gain: int = 0
 
     def end_epoch(self, loss: float | None) -> bool:
-        """Counts an epoch, and says whether its weights are the best so far.
+        """Counts an epoch with this validation loss, nats per token, and says whether its weights are the best so far.
 
-        Args:
-            loss: validation loss in nats per token. None for a user without validation turns, who is trained for
-                all epochs and whose last weights count.
+        None is for a user without validation turns, who is trained for all epochs and whose last weights count.
         """
         self.epoch += 1
         if loss is not None and not math.isfinite(loss):
@@ -45,12 +41,7 @@ class UserProgress:
 
 
 class UserRounds:
-    """Slots with one user in training each, and a queue of those who wait.
-
-    Args:
-        waiting: users in the order in which they get a slot.
-        num_slots: users in training at the same time.
-    """
+    """Slots with one user in training each, and a queue of those who wait."""
 
     def __init__(self, waiting: Sequence[str], num_slots: int) -> None:
         self.waiting = list(waiting)
@@ -61,11 +52,6 @@ class UserRounds:
     def active(self) -> dict[int, UserProgress]:
         """Slot → progress of the user in it."""
         return {slot: progress for slot, progress in enumerate(self.slots) if progress is not None}
-
-    @property
-    def num_unfinished(self) -> int:
-        """Users in training or waiting."""
-        return len(self.waiting) + len(self.active)
 
     def slots_of(self, users: Sequence[str]) -> list[int]:
         """The slots of users in training."""
@@ -101,11 +87,6 @@ class UserRounds:
         self.slots = [UserProgress(**progress) if progress is not None else None for progress in state["slots"]]
         self.waiting = list(state["waiting"])
         self.best_losses = dict(state["best_losses"])
-
-
-def history_settings(data: UserReplies) -> dict[str, Any]:
-    """What a card says of `data.history`: nothing where a user has all of their turns as they are."""
-    return {} if data.history is None else {"history": asdict(data.history)}
 
 
 def seed_of(seed: int, user: str) -> int:

@@ -8,8 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-SMALLEST = 1e-12
-
 
 @dataclass(frozen=True)
 class Decision:
@@ -29,13 +27,9 @@ class Decision:
     min_posterior: float = 0.0
 
     def decide(self, chunks: np.ndarray) -> tuple[int, float]:
-        """The most likely value and its posterior, which for `vote` is the mean over the chunks.
-
-        Args:
-            chunks: posteriors, (chunks, values).
-        """
+        """The most likely value by posteriors of (chunks, values), and its own: for `vote` the mean over the chunks."""
         if self.rule == "product":
-            logarithms = np.log(np.maximum(chunks, SMALLEST)).mean(axis=0)
+            logarithms = np.log(np.maximum(chunks, 1e-12)).mean(axis=0)
             posterior = np.exp(logarithms - logarithms.max())
             posterior /= posterior.sum()
             best = int(posterior.argmax())
@@ -56,18 +50,12 @@ class Decision:
         is_short: bool,
         known: tuple[int, str] | None = None,
     ) -> dict[str, Any] | None:
-        """One attribute of a user as a row of `profiles.parquet`, or None where nothing is said.
+        """One attribute of a user as a row of `profiles.parquet`; None if it is less sure than `min_posterior`.
 
-        Args:
-            user: their name.
-            attribute: its name.
-            values: of the attribute.
-            chunks: posteriors, (chunks, values).
-            is_short: whether the user has less than one whole chunk.
-            known: place among `values` and origin of a label that stands there instead of what is inferred.
+        `known` is the position among `values`, and the origin, of a label that replaces what is inferred.
         """
         best, posterior = self.decide(chunks) if known is None else (known[0], 1.0)
-        if self.abstains(posterior):
+        if posterior < self.min_posterior:
             return None
         return {
             "user": user,
@@ -80,14 +68,6 @@ class Decision:
         }
 
     def judgements(self, chunks: np.ndarray) -> list[tuple[str, int, float]]:
-        """(`chunk`, `vote` or `product`, value, posterior): every chunk for itself, and both rules over all of them.
-
-        Args:
-            chunks: posteriors, (chunks, values).
-        """
+        """(`chunk`, `vote` or `product`, value, posterior): every chunk for itself, and both rules over all of them."""
         alone = [("chunk", int(chunk.argmax()), float(chunk.max())) for chunk in chunks]
         return alone + [(rule, *replace(self, rule=rule).decide(chunks)) for rule in ("vote", "product")]
-
-    def abstains(self, posterior: float) -> bool:
-        """Whether a value this sure is left out."""
-        return posterior < self.min_posterior

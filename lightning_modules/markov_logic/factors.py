@@ -36,27 +36,16 @@ MAX_TABLE = 30_000_000
 
 @dataclass(frozen=True)
 class Factor:
-    """One term of one formula.
+    """One term of one formula."""
 
-    Args:
-        formula: its place in the program.
-        scope: the attributes it is about.
-        evidence: atoms that must hold together; none for a prior.
-        units: the formula's variables for users, first and second.
-        columns: the variables whose values choose a row of the table.
-        sizes: number of values of each of `columns`.
-        equation: how the table comes from weights and coefficients, for `torch.einsum`.
-        coefficients: c_S, over the label variables and the states of the scope.
-    """
-
-    formula: int
+    formula: int  # its index in the program
     scope: tuple[Axis, ...]
-    evidence: tuple[Atom, ...]
-    units: tuple[str, ...]
-    columns: tuple[str, ...]
-    sizes: tuple[int, ...]
-    equation: str
-    coefficients: Tensor
+    evidence: tuple[Atom, ...]  # atoms that must hold together; none for a prior
+    units: tuple[str, ...]  # the formula's variables for users, first and second
+    columns: tuple[str, ...]  # the variables whose values choose a row of the table
+    sizes: tuple[int, ...]  # number of values of each of `columns`
+    equation: str  # table from weights and coefficients, for `torch.einsum`
+    coefficients: Tensor  # c_S, over the label variables and the states of the scope
 
     @property
     def is_relational(self) -> bool:
@@ -69,21 +58,13 @@ class Factor:
         return table.reshape(-1, *table.shape[len(self.columns) :])
 
 
-def compile_formula(program: Program, number: int, domains: Domains) -> list[Factor]:
-    """The factors of one formula.
-
-    Args:
-        program: a formula file.
-        number: which formula.
-        domains: type → values, for every type that formulas use.
+class Compiler:
+    """Compiles one formula of a program.
 
     Raises:
         ValueError: the formula says nothing about what is inferred, or is about users who are not related.
     """
-    return list(_Compiler(program, number, domains).factors())
 
-
-class _Compiler:
     def __init__(self, program: Program, number: int, domains: Domains) -> None:
         self.program = program
         self.number = number
@@ -127,32 +108,30 @@ class _Compiler:
         shape = [self.size(name) for name in self.labels] + [self.states(axis) for axis in self.scope]
         if np.prod(shape, dtype=float) > MAX_TABLE:
             raise self.error(f"needs a table of {shape} numbers; take fewer attributes or values into one formula")
-        truths = {true: self.truth(set(true), shape) for true in _subsets(self.evidence)}
+        truths = {
+            true: np.broadcast_to(self.evaluate(self.formula.expression, set(true)), shape).astype(np.float64)
+            for true in _subsets(self.evidence)
+        }
         states = tuple(range(len(self.labels), len(shape)))
         for subset in truths:
             coefficients = sum((-1.0) ** (len(subset) - len(true)) * truths[true] for true in _subsets(subset))
             if (coefficients == coefficients.max(axis=states, keepdims=True)).all():
                 continue  # the same in every world
-            self.require_related(subset)
+            related = any(set(self.units) <= {term.name for term in atom.terms} for atom in subset)
+            if len(self.units) == 2 and not related:  # otherwise it would be about every two users
+                raise self.error(
+                    f"is about {' and '.join(self.units)}, whoever they are; let it hold for those who are related "
+                    f"only, as in Knows({', '.join(self.units)}) ^ ... => ... with evidence *Knows"
+                )
             yield self.factor(subset, torch.from_numpy(coefficients.astype(np.float32)))
-
-    def require_related(self, evidence: Sequence[Atom]) -> None:
-        """Raises ValueError where users meet who need not be related: that would be every two of them."""
-        together = any(set(self.units) <= {term.name for term in atom.terms} for atom in evidence)
-        if len(self.units) == 2 and not together:
-            raise self.error(
-                f"is about {' and '.join(self.units)}, whoever they are; let it hold for those who are related only, "
-                f"as in Knows({', '.join(self.units)}) ^ ... => ... with evidence *Knows"
-            )
 
     def factor(self, evidence: Sequence[Atom], coefficients: Tensor) -> Factor:
         formula = self.formula
         fixed = dict.fromkeys(term.name for atom in evidence for term in atom.terms if term.is_variable)
         columns = tuple(name for name in fixed if name in formula.weighted or name in self.labels)
         # Evidence variables that this term leaves open: each value adds a grounding.
-        open_ones = [name for name in formula.types if name not in {*fixed, *self.labels, *self.units}]
-        for name in open_ones:
-            if name not in formula.weighted:
+        for name in formula.types:
+            if name not in {*fixed, *self.labels, *self.units, *formula.weighted}:
                 coefficients = coefficients * self.size(name)
         letters = self.letters
         weights, terms, rows, states = (
@@ -171,9 +150,6 @@ class _Compiler:
         )
 
     # ---- truth tables, over (*labels, *scope)
-
-    def truth(self, true: set[Atom], shape: Sequence[int]) -> np.ndarray:
-        return np.broadcast_to(self.evaluate(self.formula.expression, true), shape).astype(np.float64)
 
     def evaluate(self, expression: Expression, true: set[Atom]) -> np.ndarray:
         match expression:

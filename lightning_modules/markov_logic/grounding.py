@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -20,19 +20,12 @@ from .syntax import Atom
 
 @dataclass(frozen=True)
 class Grounding:
-    """The groundings of a factor in which its evidence holds, by those they are about.
+    """The groundings of a factor in which its evidence holds, by those they are about."""
 
-    Args:
-        units: (rows, users of the formula) int64, each row one user or two.
-        columns: (groundings,) int64, rows of the factor's table; those of a row stand together.
-        offsets: (rows,) int64, where the groundings of each row begin.
-        degrees: (groundings,) float, how true the evidence is; 1 for plain facts.
-    """
-
-    units: Tensor
-    columns: Tensor
-    offsets: Tensor
-    degrees: Tensor
+    units: Tensor  # (rows, users of the formula) int64, each row one user or two
+    columns: Tensor  # (groundings,) int64, rows of the factor's table; those of a row stand together
+    offsets: Tensor  # (rows,) int64, where the groundings of each row begin
+    degrees: Tensor  # (groundings,) float, how true the evidence is; 1 for plain facts
 
     @property
     def counts(self) -> Tensor:
@@ -75,14 +68,7 @@ def weighted_sums(table: Tensor, rows: Tensor, offsets: Tensor, degrees: Tensor)
 
 
 def ground(factor: Factor, facts: Mapping[str, Facts], num_units: int, domains: Domains) -> Grounding:
-    """Joins the facts that a factor's evidence asks for.
-
-    Args:
-        factor: a term of a formula.
-        facts: predicate → what is true; a predicate without facts is false everywhere.
-        num_units: users in the batch.
-        domains: type → values.
-    """
+    """Joins the facts that a factor's evidence asks for; a predicate without facts is false everywhere."""
     bound, degrees = {factor.units[0]: torch.arange(num_units)}, torch.ones(num_units)
     if factor.evidence:
         bound, degrees = bindings(factor.evidence[0], facts, domains)
@@ -131,7 +117,12 @@ def _join(
 ) -> tuple[dict[str, Tensor], Tensor]:
     """All combinations of two sets of bindings that agree on the variables they share."""
     shared = [name for name in right if name in left]
-    left_key, right_key = _keys([left[name] for name in shared], [right[name] for name in shared], left_degrees)
+    if not shared:
+        raise ValueError("evidence atoms of one formula must share a variable")
+    keys = torch.zeros(len(left_degrees) + len(right_degrees), dtype=torch.int64)
+    for column in (torch.cat([left[name], right[name]]) for name in shared):
+        keys = keys * (int(column.max()) + 1 if len(column) else 1) + column  # one for each combination of values
+    left_key, right_key = keys.split([len(left_degrees), len(right_degrees)])
     order = right_key.argsort(stable=True)
     ordered = right_key[order]
     first = torch.searchsorted(ordered, left_key)
@@ -142,14 +133,3 @@ def _join(
     joined = {name: column[from_left] for name, column in left.items()}
     joined |= {name: column[from_right] for name, column in right.items() if name not in left}
     return joined, left_degrees[from_left] * right_degrees[from_right]
-
-
-def _keys(left: Sequence[Tensor], right: Sequence[Tensor], like: Tensor) -> tuple[Tensor, Tensor]:
-    """One number for each combination of values, the same number on both sides."""
-    if not left:
-        raise ValueError("evidence atoms of one formula must share a variable")
-    both = [torch.cat(columns) for columns in zip(left, right, strict=True)]
-    numbers = both[0]
-    for column in both[1:]:
-        numbers = numbers * (int(column.max()) + 1 if len(column) else 1) + column
-    return numbers[: len(like)], numbers[len(like) :]

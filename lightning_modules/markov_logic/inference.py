@@ -82,10 +82,9 @@ class ProfileInference(ProfileSource):
         if missing := [name for name in COLUMNS if name not in posts.column_names]:
             raise ValueError(f"the posts lack the columns {missing}; they have {posts.column_names}")
         learned = self._load()
-        rows: list[dict[str, Any]] = []
         with one_thread():
-            for people in batches(self._people(posts, learned), CHUNKS_PER_BATCH):
-                rows += self._profiles(people, learned)
+            groups = batches(self._people(posts, learned), CHUNKS_PER_BATCH)
+            rows = [row for people in groups for row in self._profiles(people, learned)]
         return pa.Table.from_pylist(rows, PROFILES)
 
     def _content(self) -> list[str]:
@@ -118,13 +117,12 @@ class ProfileInference(ProfileSource):
             for start in range(0, len(chunks), CHUNKS_PER_BATCH)
         ]
         posteriors = {name: np.concatenate([part[name] for part in parts]) for name in sorted(parts[0])}
-        end = 0
-        for person in people:
-            start, end = end, end + len(person.chunks)
+        ends = np.cumsum([len(person.chunks) for person in people])
+        for person, end in zip(people, ends, strict=True):
             for name, marginals in posteriors.items():
-                values = learned.values[name]
-                row = self.decision.row(person.user, name, values, marginals[start:end], person.is_short)
-                if row is not None:
+                values = list(learned.facts.language.attributes[name].values)
+                own = marginals[end - len(person.chunks) : end]
+                if (row := self.decision.row(person.user, name, values, own, person.is_short)) is not None:
                     yield row
 
 
@@ -168,24 +166,12 @@ def batches(people: Iterable[Person], num_chunks: int) -> Iterator[list[Person]]
 
 @dataclass(frozen=True)
 class LearnedNetwork:
-    """A loaded network, with what it needs to see posts.
+    """A loaded network, with what it needs to see posts."""
 
-    Args:
-        facts: the evidence that it knows.
-        network: its weights.
-        folds: user → the learner that has not seen them.
-        hidden: attributes with the patterns whose posts are no evidence.
-    """
-
-    facts: ChunkFacts
+    facts: ChunkFacts  # the evidence that it knows
     network: MarkovLogicNetwork
-    folds: Mapping[str, int]
-    hidden: list[Attribute]
-
-    @property
-    def values(self) -> dict[str, list[str]]:
-        """Attribute → values."""
-        return {attribute.name: list(attribute.values) for attribute in self.facts.language.attributes.values()}
+    folds: Mapping[str, int]  # user → the learner that has not seen them
+    hidden: list[Attribute]  # attributes with the patterns whose posts are no evidence
 
     def posteriors(self, chunks: Sequence[Chunk], places: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
         """Attribute → posteriors of the chunks, (chunks, values) float64."""
@@ -219,7 +205,8 @@ def load(network: Path, language: Path, label_patterns: tuple[str, ...], content
         ValueError: it has another language or was learned with other label patterns, or links people.
     """
     from datamodules.evidence.facts import ChunkFacts, read_vocabulary
-    from lightning_modules.markov_logic.network_files import load_network
+    from lightning_modules.markov_logic.network import MarkovLogicNetwork
+    from lightning_modules.markov_logic.network_files import FORMULAS, load_weights, read_formulas
 
     spoken = load_language(language)
     vocabulary = read_vocabulary(network, spoken, language)
@@ -230,17 +217,16 @@ def load(network: Path, language: Path, label_patterns: tuple[str, ...], content
             f"{list(label_patterns)}; set them to the same"
         )
     facts = ChunkFacts.learnt(spoken, vocabulary)
-    model = load_network(network, facts.predicates, facts.domains, vocabulary["num_folds"] + 1)
-    for factor in model.factors:
-        if len(factor.units) > 1:
-            raise ValueError(
-                f"{network} has a formula about two people, '{model.program.formulas[factor.formula].text}': who is "
-                "related to whom would depend on who comes in the same part of the work; learn a network without such "
-                "formulas"
-            )
-    return LearnedNetwork(
-        facts, model, vocabulary["folds"], label_attributes(spoken, label_patterns) if label_patterns else []
-    )
+    program = read_formulas([network / FORMULAS], facts.predicates)
+    model = MarkovLogicNetwork(program, facts.domains, vocabulary["num_folds"] + 1)
+    load_weights(model, network)
+    if linking := [factor.formula for factor in model.factors if len(factor.units) > 1]:
+        raise ValueError(
+            f"{network} has a formula about two people, '{program.formulas[linking[0]].text}': who is related to "
+            "whom would depend on who comes in the same part of the work; learn a network without such formulas"
+        )
+    states = label_attributes(spoken, label_patterns) if label_patterns else []
+    return LearnedNetwork(facts, model, vocabulary["folds"], states)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from datamodules.batches import EvidenceBatch
 
-from .factors import Domains, Factor, compile_formula
+from .factors import Compiler, Domains, Factor
 from .grounding import Grounding, ground
 from .potentials import Link, Potentials, Side, absorb, expand, log_sum, marginal, merge, receive
 from .syntax import Program
@@ -64,7 +64,7 @@ class MarkovLogicNetwork(nn.Module):
         for number, formula in enumerate(program.formulas):
             shape = [len(self.domains[formula.types[name]]) for name in formula.weighted]
             self.weights.append(torch.full([num_learners, *shape], formula.weight))
-            self.factors += compile_formula(program, number, self.domains)
+            self.factors += Compiler(program, number, self.domains).factors()
         self.components = self._components()
         self.positions = {
             attribute: (number, axis)
@@ -92,8 +92,6 @@ class MarkovLogicNetwork(nn.Module):
                 group |= dict.fromkeys(together, together)
         # In the order of declaration, each group once.
         return list(dict.fromkeys(tuple(name for name in self.attributes if name in group[a]) for a in self.attributes))
-
-    # ---- potentials
 
     def ground(self, batch: EvidenceBatch) -> list[Grounding]:
         """What in the batch each factor applies to; does not depend on weights."""
@@ -150,9 +148,7 @@ class MarkovLogicNetwork(nn.Module):
     def curvatures(self, groundings: Sequence[Grounding], weights: Tensor) -> list[Tensor]:
         """How much evidence each weight has: an estimate of the curvature of the loss along it, up to a factor.
 
-        Args:
-            groundings: of a batch.
-            weights: (n,) how much each user counts.
+        `weights`, (n,), are how much each user of the batch counts.
         """
         curvatures = [torch.zeros_like(weight) for weight in self.weights]
         for factor, grounding in zip(self.factors, groundings, strict=True):
@@ -166,17 +162,12 @@ class MarkovLogicNetwork(nn.Module):
             curvatures[factor.formula] += torch.autograd.grad((spread * evidence).sum(), probe)[0]
         return curvatures
 
-    # ---- likelihoods
-
     def log_likelihood(self, potentials: Potentials, labels: Tensor) -> Tensor:
         """Log probability of what is known of each user, (n,), unknown attributes summed out.
 
         Exact where no formula links users; otherwise the log pseudo-likelihood, in which each user's neighbours have
-        their known values, and a link to a user whose value is not known is dropped.
-
-        Args:
-            potentials: of a batch.
-            labels: (n, attributes) int64, -1 where it is not known.
+        their known values, and a link to a user whose value is not known is dropped. Labels are (n, attributes) int64,
+        -1 where unknown.
         """
         joints = list(potentials.joints)
         for link in chain.from_iterable((link, link.mirrored) for link in potentials.links):
@@ -205,8 +196,6 @@ class MarkovLogicNetwork(nn.Module):
             state = state * len(self.values[attribute]) + label.clamp(min=0)
             known &= label >= 0
         return state, known
-
-    # ---- inference
 
     def marginals(self, beliefs: Sequence[Tensor]) -> dict[str, Tensor]:
         """Attribute → probabilities, (n, values), from log potentials or beliefs of the components."""

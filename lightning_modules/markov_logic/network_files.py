@@ -25,21 +25,13 @@ from .propagation import BeliefPropagation
 from .syntax import Program
 
 FORMULAS = "formulas.mln"
-READABLE_WEIGHTS = "weights.tsv"
 
 Posteriors = dict[str, Tensor]
 """What is believed of the chunks of a batch: attribute → (chunks, values)."""
 
 
 def save_network(network: MarkovLogicNetwork, formulas: Sequence[Path], vocabulary: str, directory: Path) -> None:
-    """Writes a learned network; an earlier one is replaced.
-
-    Args:
-        network: learned.
-        formulas: the files that it was compiled from.
-        vocabulary: content of `vocabulary.json`.
-        directory: where to.
-    """
+    """Writes a learned network with the formula files it was compiled from; an earlier one is replaced."""
     from safetensors.torch import save_file
 
     weights = [network.used_weights(number).detach().contiguous() for number in range(len(network.weights))]
@@ -48,7 +40,7 @@ def save_network(network: MarkovLogicNetwork, formulas: Sequence[Path], vocabula
         (partial / FORMULAS).write_text("\n".join(texts), encoding="utf-8")
         save_file({str(number): weight for number, weight in enumerate(weights)}, partial / NETWORK_WEIGHTS)
         (partial / VOCABULARY).write_text(vocabulary, encoding="utf-8")
-        (partial / READABLE_WEIGHTS).write_text("".join(_readable(network, weights)), encoding="utf-8")
+        (partial / "weights.tsv").write_text("".join(_readable(network, weights)), encoding="utf-8")
 
 
 def _readable(network: MarkovLogicNetwork, weights: Sequence[Tensor]) -> Iterator[str]:
@@ -62,29 +54,26 @@ def _readable(network: MarkovLogicNetwork, weights: Sequence[Tensor]) -> Iterato
             yield "\t".join([f"{float(last[tuple(index)]):.4f}", formula.text, *chosen]) + "\n"
 
 
-def load_network(
-    directory: Path,
-    predicates: Mapping[str, tuple[str, ...]],
-    domains: Mapping[str, Sequence[str]],
-    num_learners: int,
-) -> MarkovLogicNetwork:
-    """A learned network with its weights.
-
-    Args:
-        directory: of the network.
-        predicates: what the data offer: name → types of its arguments.
-        domains: type → values, as when it was learned.
-        num_learners: sets of weights: one more than folds.
+def read_formulas(paths: Sequence[Path], predicates: Mapping[str, tuple[str, ...]]) -> Program:
+    """Formula files, one after the other, as one program over the data's predicates: name → types of its arguments.
 
     Raises:
-        FileNotFoundError: there are no formulas.
-        ValueError: formulas or weights do not fit the data.
+        FileNotFoundError: one is missing.
+        ValueError: there is none, it is wrong, or it declares a predicate that the data do not have.
     """
-    program = read_formulas([directory / FORMULAS])
-    require_predicates(program, predicates)
-    network = MarkovLogicNetwork(program, domains, num_learners)
-    load_weights(network, directory)
-    return network
+    program = None
+    for path in paths:
+        if not path.is_file():
+            raise FileNotFoundError(f"no formula file {path}")
+        program = parse(path.read_text(encoding="utf-8"), str(path), program)
+    if program is None:
+        raise ValueError("model.formulas is empty: name a formula file, such as experiments/profiles/ja.mln")
+    for predicate in program.predicates.values():
+        if predicates.get(predicate.name) != predicate.types:
+            declared = f"{predicate.name}({', '.join(predicate.types)})"
+            known = "; ".join(f"{name}({', '.join(types)})" for name, types in predicates.items())
+            raise ValueError(f"{program.source}: the data have no {declared}; they have {known}")
+    return program
 
 
 def load_weights(network: MarkovLogicNetwork, directory: Path) -> None:
@@ -104,44 +93,14 @@ def load_weights(network: MarkovLogicNetwork, directory: Path) -> None:
 
 
 def posteriors(
-    network: MarkovLogicNetwork,
-    batch: EvidenceBatch,
-    propagation: BeliefPropagation,
-    names: Mapping[str, str],
+    network: MarkovLogicNetwork, batch: EvidenceBatch, propagation: BeliefPropagation, names: Mapping[str, str]
 ) -> Posteriors:
-    """Beliefs about every chunk, by the learner that has not seen its user.
+    """Beliefs about every chunk, by the learner that has not seen its user; `names` are predicate → attribute.
 
     Where no formula links users, the result for a chunk is the same to the last digit whatever else is in the batch.
-
-    Args:
-        network: learned.
-        batch: evidence.
-        propagation: how messages pass between users, where formulas link them.
-        names: predicate → attribute.
     """
     potentials = network.potentials(network.ground(batch), len(batch.labels))
     beliefs = propagation.beliefs(potentials)
     rows = torch.arange(len(batch.labels)) * network.num_learners + batch.learner
     marginals = network.marginals([joint[rows] for joint in beliefs])
     return {names[own]: marginals[own] for own in network.attributes}
-
-
-def read_formulas(paths: list[Path]) -> Program:
-    """Formula files as one program; FileNotFoundError names a missing one."""
-    program = None
-    for path in paths:
-        if not path.is_file():
-            raise FileNotFoundError(f"no formula file {path}")
-        program = parse(path.read_text(encoding="utf-8"), str(path), program)
-    if program is None:
-        raise ValueError("model.formulas is empty: name a formula file, such as experiments/profiles/ja.mln")
-    return program
-
-
-def require_predicates(program: Program, offered: Mapping[str, tuple[str, ...]]) -> None:
-    """Raises ValueError if a formula file declares a predicate that the data do not have."""
-    for predicate in program.predicates.values():
-        if offered.get(predicate.name) != predicate.types:
-            declared = f"{predicate.name}({', '.join(predicate.types)})"
-            known = "; ".join(f"{name}({', '.join(types)})" for name, types in offered.items())
-            raise ValueError(f"{program.source}: the data have no {declared}; they have {known}")

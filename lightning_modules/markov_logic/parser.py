@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 from .syntax import And, Atom, Equal, Expression, Formula, Not, Or, Predicate, Program, Term
 from .tokens import FormulaError, Token, statements
 
+CONNECTIVES: list[tuple[str, Callable[[Expression, Expression], Expression]]] = [
+    ("<=>", lambda left, right: And(Or(Not(left), right), Or(Not(right), left))),
+    ("=>", lambda left, right: Or(Not(left), right)),
+    ("v", Or),
+    ("^", And),
+]
 RESERVED = {"v", "EXIST", "Exist", "exist", "FORALL", "Forall", "forall"}
 
 
 def parse(text: str, source: str = "formulas", before: Program | None = None) -> Program:
-    """Reads a formula file.
-
-    Args:
-        text: its content.
-        source: what error messages call it.
-        before: an earlier file that this one continues; its declarations and formulas come first.
+    """Reads the text of a formula file, which `source` names in messages; it continues the file `before`.
 
     Raises:
         FormulaError: a mistake, with line and column.
@@ -43,19 +46,26 @@ class _Parser:
         self.weighted: dict[str, None] = {}
         self.terms: dict[str, Token] = {}
 
-    # ---- tokens
-
     def peek(self, ahead: int = 0) -> Token | None:
         position = self.position + ahead
         return self.tokens[position] if position < len(self.tokens) else None
 
-    def is_next(self, *texts: str) -> bool:
+    def is_next(self, text: str) -> bool:
         token = self.peek()
-        return token is not None and token.text in texts and token.kind in ("symbol", "name")
+        return token is not None and token.text == text and token.kind in ("symbol", "name")
 
     def accept(self, text: str) -> Token | None:
         """Takes the next token if it is this text."""
         return self.take(text) if self.is_next(text) else None
+
+    def listed(self, item: Callable[[], Any], opening: str, closing: str) -> list[Any]:
+        """Items between brackets, with commas between them."""
+        self.take(opening)
+        items = [item()]
+        while self.accept(","):
+            items.append(item())
+        self.take(closing)
+        return items
 
     def take(self, *texts: str) -> Token:
         """The next token, which must be one of these texts or kinds."""
@@ -69,8 +79,6 @@ class _Parser:
 
     def error(self, message: str, token: Token) -> FormulaError:
         return FormulaError(message, self.program.source, token.line, token.column)
-
-    # ---- statements
 
     def statement(self) -> None:
         first, second = self.peek(), self.peek(1)
@@ -87,14 +95,10 @@ class _Parser:
 
     def is_declaration(self) -> bool:
         """A single atom of a name that is not known yet."""
-        first, last = self.tokens[0], self.tokens[-1]
-        is_atom = first.kind == "name" and len(self.tokens) > 1 and self.tokens[1].text == "(" and last.text == ")"
-        return (
-            is_atom
-            and first.text not in self.program.predicates
-            and [token.text for token in self.tokens].count("(") == 1
-            and not any(token.text in ("+", "^", "v", "=>", "<=>") for token in self.tokens)
-        )
+        texts = [token.text for token in self.tokens]
+        is_atom = self.tokens[0].kind == "name" and texts[1:2] == ["("] and texts[-1] == ")" and texts.count("(") == 1
+        is_known = texts[0] in self.program.predicates
+        return is_atom and not is_known and {"+", "^", "v", "=>", "<=>"}.isdisjoint(texts)
 
     def declaration(self, is_evidence: bool) -> None:
         name = self.take("name")
@@ -102,14 +106,9 @@ class _Parser:
             raise self.error(f"{name.text!r} is reserved", name)
         if name.text in self.program.predicates:
             raise self.error(f"{name.text} is declared twice", name)
-        self.take("(")
-        types, exactly_one = [], None
-        while True:
-            types.append(self.take("name"))
-            exactly_one = self.accept("!") or exactly_one
-            if not self.accept(","):
-                break
-        self.take(")")
+        arguments = self.listed(lambda: (self.take("name"), self.accept("!")), "(", ")")
+        types = [type for type, _ in arguments]
+        exactly_one = next((mark for _, mark in arguments if mark), None)
         unit = self.program.unit if self.program.predicates else types[0].text
         if types[0].text != unit:
             raise self.error(f"all predicates are about a {unit}, the first argument; got {types[0].text!r}", types[0])
@@ -132,16 +131,11 @@ class _Parser:
         if name.text in self.program.domains:
             raise self.error(f"the values of {name.text} are given twice", name)
         self.take("=")
-        self.take("{")
-        values: list[str] = []
-        while True:
-            value = self.take("name", "text", "number")
-            if _constant(value) in values:
-                raise self.error(f"the value {value.text} is there twice", value)
-            values.append(_constant(value))
-            if not self.accept(","):
-                break
-        self.take("}")
+        tokens = self.listed(lambda: self.take("name", "text", "number"), "{", "}")
+        values = [_constant(token) for token in tokens]
+        for number, token in enumerate(tokens):
+            if values[number] in values[:number]:
+                raise self.error(f"the value {token.text} is there twice", token)
         self.program.domains[name.text] = tuple(values)
 
     def formula(self) -> None:
@@ -151,10 +145,11 @@ class _Parser:
             if self.peek() is None:
                 raise self.error("a weight without a formula", self.tokens[0])
         start = self.position
-        expression = self.equivalence()
+        expression = self.expression()
         if self.is_next("."):
             raise self.error("formulas that must hold ('.') are not supported; give a large weight", self.peek())
-        written = self.text[self.tokens[start].start : self.tokens[self.position - 1].end]
+        last = self.tokens[self.position - 1]
+        written = self.text[self.tokens[start].start : last.start + len(last.text)]
         text = " ".join(re.sub(r"//[^\n]*", "", written).split())
         if any(formula.text == text for formula in self.program.formulas):
             raise self.error("this formula is there twice", self.tokens[start])
@@ -165,38 +160,21 @@ class _Parser:
             Formula(expression, text, weight, self.types, tuple(self.weighted), self.tokens[0].line)
         )
 
-    # ---- expressions, the loosest connective first
-
-    def equivalence(self) -> Expression:
-        left = self.implication()
-        while self.accept("<=>"):
-            right = self.implication()
-            left = And(Or(Not(left), right), Or(Not(right), left))
-        return left
-
-    def implication(self) -> Expression:
-        left = self.disjunction()
-        if not self.accept("=>"):
-            return left
-        return Or(Not(left), self.implication())  # to the right: a => b => c is a => (b => c)
-
-    def disjunction(self) -> Expression:
-        left = self.conjunction()
-        while self.accept("v"):
-            left = Or(left, self.conjunction())
-        return left
-
-    def conjunction(self) -> Expression:
-        left = self.negation()
-        while self.accept("^"):
-            left = And(left, self.negation())
+    def expression(self, level: int = 0) -> Expression:
+        """An expression of connectives from this level on, the loosest first."""
+        if level == len(CONNECTIVES):
+            return self.negation()
+        symbol, combine = CONNECTIVES[level]
+        left = self.expression(level + 1)
+        while self.accept(symbol):  # to the right: a => b => c is a => (b => c)
+            left = combine(left, self.expression(level if symbol == "=>" else level + 1))
         return left
 
     def negation(self) -> Expression:
         if self.accept("!"):
             return Not(self.negation())
         if self.accept("("):
-            inner = self.equivalence()
+            inner = self.expression()
             self.take(")")
             return inner
         return self.atom()
@@ -216,11 +194,7 @@ class _Parser:
                 f"infer it or *{name.text}(user, ...) for evidence",
                 name,
             )
-        self.take("(")
-        terms = [self.term()]
-        while self.accept(","):
-            terms.append(self.term())
-        self.take(")")
+        terms = self.listed(self.term, "(", ")")
         if len(terms) != len(predicate.types):
             raise self.error(
                 f"{name.text} has {len(predicate.types)} arguments ({', '.join(predicate.types)}), got {len(terms)}",

@@ -9,21 +9,14 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-GROWTH = 1.2
-"""Factor of the step size after a move."""
-
 
 class ProximalGradient(Optimizer):
     """FISTA with backtracking (Beck and Teboulle 2009) and restarts by the gradient (O'Donoghue and Candès 2015).
 
     One step is one accepted move; the step size halves until the loss bends no more than it allows, and
-    grows a little after each move. A parameter group may have its own `l1`, and a `metric`: for each of its parameters
-    a positive tensor of that shape, how strongly the loss bends along each coordinate. Steps are divided by it, so
-    that what occurs seldom moves as fast as what occurs everywhere.
-
-    Args:
-        params: parameters, or groups of them.
-        l1: weight of the sum of absolute values.
+    grows a little after each move. A parameter group may have its own `l1`, the weight of its sum of absolute values,
+    and a `metric`: for each of its parameters a positive tensor of that shape, how strongly the loss bends along each
+    coordinate. Steps are divided by it, so that what occurs seldom moves as fast as what occurs everywhere.
     """
 
     def __init__(self, params: Iterable[Any], l1: float = 0.0) -> None:
@@ -31,11 +24,7 @@ class ProximalGradient(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor]) -> Tensor:
-        """One move; returns the smooth loss before it.
-
-        Args:
-            closure: clears gradients, computes the smooth loss, calls backward and returns the loss.
-        """
+        """One move; returns the smooth loss before it, from a closure that also leaves its gradients."""
         closure = torch.enable_grad()(closure)
         parameters = [parameter for group in self.param_groups for parameter in group["params"]]
         penalties = [group["l1"] for group in self.param_groups for _ in group["params"]]
@@ -63,7 +52,7 @@ class ProximalGradient(Optimizer):
                 break
             self._scale_rate(0.5)
         self._extrapolate(parameters, moves, metrics)
-        self._scale_rate(GROWTH)
+        self._scale_rate(1.2)
         return loss
 
     def _scale_rate(self, factor: float) -> None:

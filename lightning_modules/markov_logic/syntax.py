@@ -26,19 +26,12 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Predicate:
-    """A declared predicate.
-
-    Args:
-        name: as in the file.
-        types: of the arguments; the first is whom it is about.
-        is_evidence: given with the data, false where it is not given.
-        has_one_value: exactly one value of the last argument is true.
-    """
+    """A declared predicate."""
 
     name: str
-    types: tuple[str, ...]
-    is_evidence: bool = False
-    has_one_value: bool = False
+    types: tuple[str, ...]  # of the arguments; the first is whom it is about
+    is_evidence: bool  # given with the data, false where it is not given
+    has_one_value: bool  # exactly one value of the last argument is true
 
 
 @dataclass(frozen=True)
@@ -94,22 +87,13 @@ Expression = Atom | Equal | Not | And | Or
 
 @dataclass(frozen=True)
 class Formula:
-    """One formula; `a => b` is read as `!a v b`, `a <=> b` as both implications.
-
-    Args:
-        expression: what holds or does not hold.
-        text: as written, without weight and comment; names the formula in tables and in files of weights.
-        weight: the weight it begins with.
-        types: variable → type.
-        weighted: variables with +, in the order in which they occur.
-        line: where it stands.
-    """
+    """One formula; `a => b` is read as `!a v b`, `a <=> b` as both implications."""
 
     expression: Expression
-    text: str
-    weight: float
-    types: dict[str, str]
-    weighted: tuple[str, ...]
+    text: str  # as written, without weight and comment; names the formula in tables and in files of weights
+    weight: float  # the one it begins with
+    types: dict[str, str]  # variable → type
+    weighted: tuple[str, ...]  # variables with +, in the order in which they occur
     line: int
 
 

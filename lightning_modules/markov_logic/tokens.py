@@ -36,10 +36,6 @@ class Token:
     column: int
     start: int  # in the whole text
 
-    @property
-    def end(self) -> int:
-        return self.start + len(self.text)
-
 
 def statements(text: str, source: str) -> Iterator[list[Token]]:
     """The tokens of every statement; it continues over line ends inside brackets and after a connective."""

@@ -28,25 +28,10 @@ OUTPUTS = Predictions(
     nll=torch.tensor([2.5, 0.75, 0.0]),
     tokens=torch.tensor([3, 2, 0]),
 )
-LINES = [
-    {
-        "user": "ben",
-        "pair_id": 7000000000000000001,
-        "context": [["partner", "hi tea"], ["speaker", "yes"]],
-        "reference": "tea yes",
-        "candidates": ["tea", "yes yes"],
-        "nll": 2.5,
-        "tokens": 3,
-    },
-    {
-        "user": "あん",
-        "pair_id": 5,
-        "context": [["partner", "coffee"]],
-        "reference": "no",
-        "candidates": ["", "no"],
-        "nll": 0.75,
-        "tokens": 2,
-    },
+FIELDS = ("user", "pair_id", "context", "reference", "candidates", "nll", "tokens")
+ROWS = [
+    ("ben", 7000000000000000001, [["partner", "hi tea"], ["speaker", "yes"]], "tea yes", ["tea", "yes yes"], 2.5, 3),
+    ("あん", 5, [["partner", "coffee"]], "no", ["", "no"], 0.75, 2),
 ]
 
 
@@ -80,7 +65,7 @@ def test_the_file_is_what_it_should_be(trainer, module, tmp_path):
     assert not (tmp_path / "run" / "predictions.jsonl").exists()
     writer.on_predict_end(trainer, module)
     text = (tmp_path / "run" / "predictions.jsonl").read_text(encoding="utf-8")
-    assert [json.loads(line) for line in text.splitlines()] == LINES
+    assert [json.loads(line) for line in text.splitlines()] == [dict(zip(FIELDS, row, strict=True)) for row in ROWS]
     assert "あん" in text
     first, second = read_predictions(tmp_path / "run" / "predictions.jsonl")
     assert (first.user, first.context[0], second.candidates) == ("ben", ("partner", "hi tea"), ("", "no"))

@@ -35,10 +35,29 @@ def commands(monkeypatch, tmp_path):
 ROOT = Path(__file__).parents[2]
 PRELOADED = [
     "commands.training.trainer_cli",
+    "commands.table",
     "callbacks",
     "lightning_modules.user_lora",
     "lightning_modules.user_tuning",
 ]
+
+
+@pytest.fixture
+def fork(monkeypatch):
+    """Starts a function in a process that is forked from a server.
+
+    The server has imported everything, which takes longer than all else that a command does in these tests.
+    """
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+
+    def start(function, *arguments):
+        process = context.Process(target=function, args=arguments)
+        process.start()
+        return process
+
+    return start
 
 
 def run_command(arguments, directory):
@@ -51,18 +70,6 @@ def run_command(arguments, directory):
 
 
 @pytest.fixture
-def start_command(project, monkeypatch):
-    """Starts `lightning ...` in the project, as a process to be killed.
-
-    It is forked from a server that has imported everything, which takes longer than all else that the command does.
-    """
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-
-    def start(*arguments):
-        process = context.Process(target=run_command, args=(list(arguments), project))
-        process.start()
-        return process
-
-    return start
+def start_command(project, fork):
+    """Starts `lightning ...` in the project, as a process to be killed."""
+    return lambda *arguments: fork(run_command, arguments, project)

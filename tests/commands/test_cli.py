@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
+from stopping import Killed
 
 from commands.cli import main
 from commands.experiments.child_process import finished
@@ -47,6 +47,21 @@ def card(run, stage="fit"):
     return json.loads(Path("runs", run, f"{stage}.card.json").read_text())
 
 
+def lines_of(run, name="predictions.jsonl"):
+    return [json.loads(line) for line in Path("runs", run, name).read_text().splitlines()]
+
+
+def with_profiles(value):
+    """The flags of a pre-training with profiles, of which two people have one."""
+    people = [{"user": name, "attribute": "age", "value": value} for name in ("ada", "ben")]
+    pq.write_table(pa.Table.from_pylist(people), "people.parquet")
+    Path("experiments/psp.yaml").write_text(
+        "data: {init_args: {prompt: {style: psp}, profiles: people.parquet}}\n"
+        "trainer: {max_epochs: 1, callbacks: [callbacks.BackboneExport, callbacks.PredictionWriter]}\n"
+    )
+    return ["--config", "experiments/pretrain_tiny.yaml", "--config", "experiments/psp.yaml"]
+
+
 @pytest.mark.parametrize(
     ("flags", "name"),
     [
@@ -65,21 +80,16 @@ def test_a_run_is_named_after_what_makes_it_another_one(project, flags, name):
     assert card(name)["status"] == "finished"
 
 
-def test_names_of_two_files(project):
-    Path("experiments/quick.yaml").write_text("model: {init_args: {max_epochs: 1}}\n")
-    main([*LORA, "--config", "experiments/quick.yaml", "--model.rank=2"])
-    assert "lora_tiny+quick,rank=2" in runs(project)
-    assert card("lora_tiny+quick,rank=2")["config"]["model"]["init_args"]["max_epochs"] == 1
-
-
-def test_a_variable_of_the_environment_in_a_file(project, monkeypatch):
+def test_two_files_with_a_variable_of_the_environment(project, monkeypatch):
     """Resolving it drops `config` from what jsonargparse has parsed."""
     path = Path("experiments/lora_tiny.yaml")
     path.write_text(path.read_text().replace("runs/pretrain_tiny/backbone", "${oc.env:BACKBONE}"))
     monkeypatch.setenv("BACKBONE", "runs/pretrain_tiny/backbone")
-    main([*LORA, "--model.rank=2"])
-    assert runs(project) == ["lora_tiny,rank=2", "pretrain_tiny"]
-    assert card("lora_tiny,rank=2")["config"]["model"]["init_args"]["init_from"] == "runs/pretrain_tiny/backbone"
+    Path("experiments/quick.yaml").write_text("model: {init_args: {max_epochs: 1}}\n")
+    main([*LORA, "--config", "experiments/quick.yaml", "--model.rank=2"])
+    assert runs(project) == ["lora_tiny+quick,rank=2", "pretrain_tiny"]
+    settings = card("lora_tiny+quick,rank=2")["config"]["model"]["init_args"]
+    assert (settings["max_epochs"], settings["init_from"]) == (1, "runs/pretrain_tiny/backbone")
 
 
 def test_fit_test_and_predict_meet_in_one_run(project, capsys):
@@ -89,9 +99,8 @@ def test_fit_test_and_predict_meet_in_one_run(project, capsys):
     assert runs(project) == ["lora_tiny", "pretrain_tiny"]
     names = {path.name for path in Path("runs/lora_tiny").iterdir()}
     assert names >= {"adapters", "logs", "fit.card.json", "test.card.json", "predict.card.json", "predictions.jsonl"}
-    lines = [json.loads(line) for line in Path("runs/lora_tiny/predictions.jsonl").read_text().splitlines()]
-    assert {line["user"] for line in lines} == {"ada", "ben", "cleo", "dan"}
-    assert {len(line["candidates"]) for line in lines} == {2}
+    assert {line["user"] for line in lines_of("lora_tiny")} == {"ada", "ben", "cleo", "dan"}
+    assert {len(line["candidates"]) for line in lines_of("lora_tiny")} == {2}
     weights = Path("runs/lora_tiny/adapters/ada/adapter_model.safetensors")
     before = weights.stat().st_mtime_ns
     assert "runs/lora_tiny is finished already and is used as it is" in already_done(LORA, capsys)
@@ -99,24 +108,25 @@ def test_fit_test_and_predict_meet_in_one_run(project, capsys):
 
 
 def test_a_backbone_with_profiles_is_tested_by_the_run_that_trained_it(project, capsys):
-    people = [{"user": name, "attribute": "age", "value": str(place)} for place, name in enumerate(("ada", "ben"))]
-    pq.write_table(pa.Table.from_pylist(people), "people.parquet")
-    Path("experiments/psp.yaml").write_text(
-        "data: {init_args: {prompt: {style: psp}, profiles: people.parquet}}\n"
-        "trainer: {max_epochs: 1, callbacks: [callbacks.BackboneExport, callbacks.PredictionWriter]}\n"
-    )
-    arguments = ["--config", "experiments/pretrain_tiny.yaml", "--config", "experiments/psp.yaml"]
+    arguments = with_profiles("old")
     assert "this run has trained no backbone" in said(["predict", *arguments], capsys)
     main(["fit", *arguments])
     main(["test", *arguments])
-    main(["predict", *arguments, "--model.decoding.max_new_tokens=3"])
+    predict = ["predict", *arguments, "--model.decoding.max_new_tokens=3"]
+    main(predict)
     run = Path("runs/pretrain_tiny+psp")
-    lines = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
+    lines = lines_of("pretrain_tiny+psp")
     assert {line["user"] for line in lines} == {"ada", "ben", "cleo", "dan"}
     fingerprint = json.loads((run / "backbone/manifest.json").read_text())["fingerprint"]
     assert json.loads((run / "predictions.card.json").read_text())["backbone"] == fingerprint
     perplexity = math.exp(sum(line["nll"] for line in lines) / sum(line["tokens"] for line in lines))
     assert card("pretrain_tiny+psp", "test")["metrics"]["test/perplexity"] == pytest.approx(perplexity, rel=1e-5)
+    for finished_one in (["fit", *arguments], ["test", *arguments], predict):
+        already_done(finished_one, capsys)
+    with_profiles("young")  # in the same file
+    main(["test", *arguments])
+    assert card("pretrain_tiny+psp", "test")["profiles"] != card("pretrain_tiny+psp")["profiles"]
+    assert "was trained with other profiles than are in the file now" in said(["fit", *arguments], capsys)
 
 
 @pytest.mark.parametrize(("supported", "precision"), [(True, "bf16-mixed"), (False, "32-true")])
@@ -151,7 +161,7 @@ def test_a_run_of_an_earlier_version_is_found_when_what_is_new_has_its_default(p
     assert "data.init_args.long_gone was 3, now None" in said(PRETRAIN, capsys)
 
 
-def test_what_is_finished_is_found_without_running_it(project, monkeypatch):
+def test_what_is_finished_is_found_without_running_it(project, monkeypatch, capsys):
     """In a process of its own; what cannot be read, or has another backbone by now, is not finished."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     main([*LORA, "--model.max_epochs=1"])
@@ -165,6 +175,7 @@ def test_what_is_finished_is_found_without_running_it(project, monkeypatch):
     manifest = Path("runs/pretrain_tiny/backbone/manifest.json")
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"fingerprint": "other"}))
     assert finished(questions) == {}
+    assert "but model.init_from is backbone other now; give another --run" in said(questions[0], capsys)
 
 
 def test_a_second_process_of_the_same_run_waits_and_finds_it_finished(project, monkeypatch, capsys):
@@ -210,10 +221,6 @@ def stop_at(step):
     return on_train_batch_end
 
 
-class Killed(Exception):
-    """Stands for the end of the process."""
-
-
 def test_a_run_that_failed_before_its_first_checkpoint_may_be_changed(project, capsys):
     said([*LORA, "--run=r", "--model.target_modules=[nothing]"], capsys)
     main([*LORA, "--run=r", "--model.max_epochs=1"])
@@ -222,8 +229,7 @@ def test_a_run_that_failed_before_its_first_checkpoint_may_be_changed(project, c
 
 def test_a_missing_backbone_is_one_line_with_the_command(project, capsys):
     shutil.rmtree("runs/pretrain_tiny")
-    text = said(LORA, capsys)
-    assert text == (
+    assert said(LORA, capsys) == (
         "error: no backbone in runs/pretrain_tiny/backbone; "
         "make it with: lightning fit --config experiments/pretrain_tiny.yaml"
     )
@@ -280,37 +286,15 @@ def test_wandb_offline_by_flags_gets_the_whole_configuration(project, monkeypatc
     wandb.finish()
 
 
-def test_the_command_line_of_a_sweep_agent_trains(project):
-    from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args  # wandb's own
-
-    sweep = yaml.safe_load((Path(__file__).parents[2] / "experiments" / "sweeps" / "lora_rank.yaml").read_text())
-    (name,) = sweep["parameters"]
-    given = create_sweep_command_args({"args": {name: {"value": 2}, "model.init_args.max_epochs": {"value": 1}}})
-    command = create_sweep_command(sweep["command"])
-    flags = [flag for part in command for flag in (given["args"] if part == "${args}" else [part])]
-    assert flags[:4] == ["lightning", "fit", "--config", "experiments/lora_r12.yaml"]
-    shutil.copy("experiments/lora_tiny.yaml", "experiments/lora_r12.yaml")
-    main(flags[1:])
-    run = card("lora_r12,max_epochs=1,rank=2")
-    assert (run["status"], run["config"]["model"]["init_args"]["rank"]) == ("finished", 2)
-    import wandb
-
-    wandb.finish()
-
-
-def test_prepare_and_table_are_subcommands(project, capsys):
+def test_tools_are_subcommands(project, capsys):
     main(["prepare", "--config", "experiments/corpora/invented.yaml"])
     assert "data/invented is prepared already: 4 target users" in capsys.readouterr().out
     main(["prepare", "--config", "experiments/corpora/invented.yaml", "--preview", "2", "--prompt.style=user"])
     shown = capsys.readouterr().out
     assert "row 2 of pretrain/train" in shown and "row 3" not in shown and "label ids: " in shown
     assert "no such predictions file" in said(["table", "--systems.a=no.jsonl", "--output=t"], capsys)
-
-
-def test_a_tool_of_two_words(project, capsys):
-    assert "no such predictions file" in said(
-        ["human-eval", "export", "--systems.a=no.jsonl", "--output=h", "--num_users=1"], capsys
-    )
+    export = ["human-eval", "export", "--systems.a=no.jsonl", "--output=h", "--num_users=1"]
+    assert "no such predictions file" in said(export, capsys)
     assert "key.json: no such file" in said(["human-eval", "score", "--key=key.json", "--annotations=[a.json]"], capsys)
 
 
@@ -347,8 +331,7 @@ def test_all_weights_of_many_users_meet_in_one_run(project, capsys):
     run = Path("runs/tuning_tiny")
     assert {path.name for path in (run / "models").iterdir()} == {"ada", "ben", "cleo", "dan"}
     main(["predict", *tuning])
-    lines = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
-    assert {line["user"] for line in lines} == {"ada", "ben", "cleo", "dan"}
+    assert {line["user"] for line in lines_of("tuning_tiny")} == {"ada", "ben", "cleo", "dan"}
     for command, message in (("fit", "is finished already"), ("predict", "is done already")):
         assert message in already_done([command, *tuning], capsys)
     (run / "models" / "ada" / "card.json").touch()  # somebody's weights are others
@@ -370,48 +353,6 @@ def test_a_run_that_was_killed_between_users_goes_on_with_the_same_settings_only
     assert not [name for name in weights if not torch.equal(weights[name], again[name])]
 
 
-def test_a_prediction_of_what_was_tuned_is_left_alone(project, capsys):
-    Path("experiments/joint.yaml").write_text(
-        "model: {class_path: lightning_modules.JointTuning, init_args: {init_from: runs/pretrain_tiny/backbone}}\n"
-        "data: {init_args: {train_split: users/train, validation_split: users/validation}}\n"
-        "trainer: {max_epochs: 1, callbacks: [{class_path: callbacks.BackboneExport, init_args: {best: true}}, "
-        "callbacks.PredictionWriter]}\n"
-    )
-    joint = ["--config", "experiments/pretrain_tiny.yaml", "--config", "experiments/joint.yaml", "--run=joint"]
-    short = [*joint, "--model.decoding.max_new_tokens=3"]
-    assert "this run has trained no backbone" in said(["predict", *short], capsys)
-    main(["fit", *joint])
-    main(["predict", *short])
-    assert "is done already" in already_done(["predict", *short], capsys)
-
-
-def test_a_run_on_a_backbone_that_is_another_one_now_is_refused(project, capsys):
-    main(LORA)
-    manifest = Path("runs/pretrain_tiny/backbone/manifest.json")
-    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "fingerprint": "f00"}))
-    assert "but model.init_from is backbone f00 now; give another --run" in said(LORA, capsys)
-
-
-def test_other_profiles_in_the_same_file_are_noticed(project, capsys):
-    def write(value):
-        rows = [{"user": name, "attribute": "age", "value": value} for name in ("ada", "ben")]
-        pq.write_table(pa.Table.from_pylist(rows), "people.parquet")
-
-    write("old")
-    Path("experiments/psp.yaml").write_text(
-        "data: {init_args: {prompt: {style: psp}, profiles: people.parquet}}\n"
-        "trainer: {max_epochs: 1, callbacks: [callbacks.BackboneExport]}\n"
-    )
-    arguments = ["--config", "experiments/pretrain_tiny.yaml", "--config", "experiments/psp.yaml"]
-    main(["fit", *arguments])
-    main(["test", *arguments])
-    already_done(["test", *arguments], capsys)
-    write("young")
-    main(["test", *arguments])
-    assert card("pretrain_tiny+psp", "test")["profiles"] != card("pretrain_tiny+psp")["profiles"]
-    assert "was trained with other profiles than are in the file now" in said(["fit", *arguments], capsys)
-
-
 def test_conversations_are_left_alone_until_an_adapter_is_another_one(project, capsys):
     Path("experiments/conversations.yaml").write_text(
         "model:\n  class_path: lightning_modules.Conversations\n"
@@ -420,10 +361,10 @@ def test_conversations_are_left_alone_until_an_adapter_is_another_one(project, c
         "trainer: {accelerator: cpu, enable_progress_bar: false, callbacks: [callbacks.ConversationWriter]}\n"
     )
     talk = ["predict", "--config", "experiments/conversations.yaml"]
-    assert "train it with: lightning fit --config experiments/lora_tiny.yaml" in said(talk, capsys)
+    assert "train them with: lightning fit --config experiments/lora_tiny.yaml" in said(talk, capsys)
     main(LORA)
     main(talk)
-    lines = [json.loads(line) for line in Path("runs/conversations/conversations.jsonl").read_text().splitlines()]
+    lines = lines_of("conversations", "conversations.jsonl")
     assert {line["speaker"] for line in lines} == {None, "ada", "ben", "cleo", "dan"}
     assert card("conversations", "predict")["backbone"] == card("conversations", "conversations")["backbone"]
     assert "is done already" in already_done(talk, capsys)

@@ -115,9 +115,8 @@ def test_figures_by_hand(written):
 def test_distinct_bigrams_of_a_part(tmp_path):
     path = tmp_path / "c.jsonl"
     texts = ["a b a b", "c", "a b", "c d"]
-    path.write_text(
-        "".join(json.dumps(said("own", 0, turn + 1, "xy"[turn % 2], text)) + "\n" for turn, text in enumerate(texts))
-    )
+    turns = [said("own", 0, turn + 1, "xy"[turn % 2], text) for turn, text in enumerate(texts)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in turns))
     x, y = read_parts(path, block_turns=4)
     assert (x.turns, y.turns, x.partner) == (("a b a b", "a b"), ("c", "c d"), "y")
     classifier = UserClassifier({"x": ["a b"], "y": ["c d"]})

@@ -205,16 +205,8 @@ def test_runs_without_the_person(here):
     assert [path.name for path in (runs / "lora/wandb").iterdir()] == ["offline-run-2"]
     turns = [json.loads(line) for line in (runs / "talks/conversations.jsonl").read_text().split("\n") if line]
     assert [(turn["system"], turn["conversation"]) for turn in turns] == [("own", 1)] * 2 + [("real", 3)] * 2
-    for gone in (
-        "alone",
-        ".cache/embeddings",
-        ".answers",
-        "human/page.html",
-        "human/key.json",
-        "lora/predictions.partial",
-        "lora/predictions.jsonl.partial",
-    ):
-        assert not (runs / gone).exists()
+    gone = "alone .cache/embeddings .answers human/page.html human/key.json lora/predictions.partial"
+    assert not any((runs / name).exists() for name in [*gone.split(), "lora/predictions.jsonl.partial"])
 
 
 def test_no_trace(here, capsys):
@@ -281,13 +273,10 @@ def test_an_id_without_a_letter(here):
         Forget(" \n").run()
 
 
-def test_no_opt_out(here):
-    Forget(ZORA, no_opt_out=True).run()
-    assert not (here / "data/opt_out.txt").exists()
-
-
-def test_opt_out_is_added_to(here):
+def test_the_opt_out_file_is_added_to_unless_told_otherwise(here):
     (here / "data/opt_out.txt").write_text("somebody")
+    Forget("ben", no_opt_out=True).run()
+    assert (here / "data/opt_out.txt").read_text() == "somebody"
     Forget(ZORA).run()
     assert (here / "data/opt_out.txt").read_text() == f"somebody\n{ZORA}\n"
 
@@ -416,17 +405,14 @@ def preparation_of(corpus, split_rule, output, opt_out, **settings):
 
 def test_who_opted_out_is_left_out(tmp_path, invented_corpus, split_rule, capsys):
     (tmp_path / "out.txt").write_text(f"\ufeff{ZORA} \n\nnobody\n", encoding="utf-8")
-    manifest = prepare(
-        preparation_of(invented_corpus, split_rule, tmp_path / "a", tmp_path / "out.txt", max_dropped=0.0)
-    )  # 10 of 70 dialogues would be too many
+    paths = (tmp_path / "a", tmp_path / "out.txt")
+    manifest = prepare(preparation_of(invented_corpus, split_rule, *paths, max_dropped=0.0))  # 10 of 70 are too many
     assert manifest["num_dialogues"] == 60
     assert manifest["dropped"] == {"opted out": 10}
     assert manifest["profiles"] == 2
-    people = {
-        row[name] for split in SPLITS for row in rows_of(tmp_path / "a", split) for name in ("speaker", "partner")
-    }
-    assert ZORA not in people
-    assert "ben" in people
+    rows = [row for split in SPLITS for row in rows_of(tmp_path / "a", split)]
+    people = {row[name] for row in rows for name in ("speaker", "partner")}
+    assert ZORA not in people and "ben" in people
     assert ZORA not in capsys.readouterr().out
     assert ZORA not in (tmp_path / "a/manifest.json").read_text()
 
@@ -436,9 +422,7 @@ def test_a_list_that_grows_after_preparation(tmp_path, invented_corpus, split_ru
     made = preparation_of(invented_corpus, split_rule, tmp_path / "data/a", tmp_path / "out.txt")
     manifest = prepare(made)
     (tmp_path / "out.txt").write_text(f"{ZORA}\nnobody\n")
-    with pytest.raises(
-        ValueError, match=r"1 of the people in .*out.txt are in .*: take each out with `lightning forget"
-    ):
+    with pytest.raises(ValueError, match=r"1 of the people in .*out.txt are in .*: take each out with `lightning"):
         prepare(made)
     Forget(ZORA, tmp_path / "data", tmp_path / "runs").run()
     assert prepare(made)["forgotten"] == 1

@@ -24,13 +24,8 @@ def write(path, rights, posteriors, labels=LABELS, decision="vote"):
     rows = []
     for user, (label, right, posterior) in enumerate(zip(labels, rights, posteriors, strict=True)):
         wrong = "Chess" if label == "Ball" else "Ball"
-        common = {
-            "user": f"user {user}",
-            "is_short": user >= 6,
-            "attribute": "sport",
-            "label": label,
-            "posterior": posterior,
-        }
+        common = {"user": f"user {user}", "is_short": user >= 6, "attribute": "sport"}
+        common |= {"label": label, "posterior": posterior}
         rows.append({**common, "decision": decision, "value": label if right else wrong})
         rows += [{**common, "decision": "chunk", "value": value} for value in (label, wrong)]
     pq.write_table(pa.Table.from_pylist(rows), path)
@@ -45,10 +40,14 @@ def systems(tmp_path):
     }
 
 
+def lines_of_table(systems, output, *flags):
+    named = [f"--systems.{name}={path}" for name, path in systems.items()]
+    main(["profile_table", *named, f"--output={output}", *flags])
+    return list(csv.DictReader((output / "table.csv").open()))
+
+
 def test_figures_by_hand(systems, tmp_path, capsys):
-    flags = [f"--systems.{name}={path}" for name, path in systems.items()]
-    main(["profile_table", *flags, f"--output={tmp_path / 'out'}"])
-    words, network = csv.DictReader((tmp_path / "out" / "table.csv").open())
+    words, network = lines_of_table(systems, tmp_path / "out")
     assert (words["system"], words["num_users"], float(words["majority"])) == ("words", "8", 0.625)
     assert [float(words[name]) for name in ("chunk", "user", "change")] == [0.5, 0.75, 0.0]
     # One person in each bin: (0.05 + 0.15 + ... + 0.55 + 0.35 + 0.25) / 8.
@@ -65,9 +64,7 @@ def test_figures_by_hand(systems, tmp_path, capsys):
 
 
 def test_only_users_with_a_whole_chunk(systems, tmp_path, capsys):
-    flags = [f"--systems.{name}={path}" for name, path in systems.items()]
-    main(["profile_table", *flags, f"--output={tmp_path / 'out'}", "--whole_chunk_only=true"])
-    words, _ = csv.DictReader((tmp_path / "out" / "table.csv").open())
+    words, _ = lines_of_table(systems, tmp_path / "out", "--whole_chunk_only=true")
     # Without users 6 and 7 there are five who play Ball and one who plays Chess, and the first system is right for all.
     assert (words["num_users"], float(words["majority"]), float(words["user"])) == ("6", pytest.approx(5 / 6), 1.0)
     assert "fewer posts than one chunk are left out" in capsys.readouterr().out
@@ -83,8 +80,7 @@ def test_coverage_ties_and_order(tmp_path):
 def test_an_interval_covers_what_the_binomial_says(tmp_path):
     rights = [number % 4 != 0 for number in range(200)]
     path = write(tmp_path / "many.parquet", rights, [0.75] * 200, ["Ball", "Chess"] * 100)
-    ProfileTable({"one": path}, tmp_path / "out", num_resamples=4000).run()
-    (row,) = csv.DictReader((tmp_path / "out" / "table.csv").open())
+    (row,) = lines_of_table({"one": path}, tmp_path / "out", "--num_resamples=4000")
     error = 1.96 * np.sqrt(0.75 * 0.25 / 200)
     assert float(row["user_low"]) == pytest.approx(0.75 - error, abs=0.015)
     assert float(row["user_high"]) == pytest.approx(0.75 + error, abs=0.015)

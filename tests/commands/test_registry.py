@@ -32,6 +32,15 @@ def test_a_command_has_help(name, capsys):
     assert "--config" in capsys.readouterr().out
 
 
+def test_a_run_has_all_metrics_and_help_has_not(monkeypatch):
+    calls = []
+    monkeypatch.setattr("commands.cli.import_torchmetrics_for_help", lambda: calls.append("hidden"))
+    monkeypatch.setattr("commands.training.trainer_cli.run_trainer", lambda arguments, _: calls.append(arguments[-1]))
+    main(["fit", "--config=x"])
+    main(["fit", "--help"])
+    assert calls == ["--config=x", "hidden", "--help"]
+
+
 def test_the_version(capsys, monkeypatch):
     monkeypatch.setattr("commands.cli.version", {"user-dialogue": "1.2"}.get)
     main(["--version"])

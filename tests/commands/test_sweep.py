@@ -149,13 +149,8 @@ CSV = """rank,seed,val/x,best,seconds,run,error
 
 
 def test_the_table_in_full(invented, capsys):
-    results = [
-        {"val/x": 30.5, "z": 1},
-        {"val/x": 20.25},
-        "disk | full",
-        {"val/y": 1.0, "a": 2.0},
-        {"val/x": float("nan")},
-    ]
+    other, nan = {"val/y": 1.0, "a": 2.0}, {"val/x": float("nan")}
+    results = [{"val/x": 30.5, "z": 1}, {"val/x": 20.25}, "disk | full", other, nan]
     parameters = {"rank": {"values": [1, 2, 4, 8, 16]}, "seed": {"value": 0}}
     invented(parameters, results).run()
     assert (OUTPUT / "sweep.md").read_text() == TABLE

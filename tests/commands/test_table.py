@@ -14,25 +14,15 @@ import math
 import re
 import sys
 
-import numpy as np
 import pytest
+from jsonargparse import ArgumentParser
 
 from artefacts.predictions import Prediction
 from commands.table import Table
 from evaluation.results.predictions import by_user, read_predictions
+from tests.evaluation.encoders import INSTRUMENTS, Directions
 
 BASE, LORA = (2, 4, 8, 16, 32), (1, 2, 4, 8, 64)
-
-
-class FakeEncoder:
-    """Three words with known directions."""
-
-    name = "fake-encoder"
-
-    def encode(self, sentences):
-        """Looks up the vectors."""
-        vectors = {"guitar": (1.0, 0.0), "violin": (0.0, 1.0), "drums": (3.0, 4.0)}
-        return np.array([vectors[s] for s in sentences])
 
 
 def write_system(folder, perplexities, candidates, tokens=2, turns=5, card=None, user="{0}{0}{0}{0}-long-name"):
@@ -48,6 +38,12 @@ def write_system(folder, perplexities, candidates, tokens=2, turns=5, card=None,
     if card:
         (folder / "predictions.card.json").write_text(json.dumps(card))
     return folder / "predictions.jsonl"
+
+
+def without_likelihoods(path):
+    lines = [json.loads(line) | {"nll": None, "tokens": None} for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
 
 
 @pytest.fixture
@@ -72,7 +68,7 @@ def without_interval(cell):
 def run(systems, output, **settings):
     """Runs the table with the fake encoder."""
     settings = {"num_resamples": 2000, **settings}
-    Table(systems, output, encoder=FakeEncoder(), **settings).run()
+    Table(systems, output, encoder=Directions(INSTRUMENTS, "fake-encoder"), **settings).run()
     return (output / "table.md").read_text(encoding="utf-8")
 
 
@@ -125,14 +121,18 @@ def test_what_is_not_installed_shows_before_anything_is_run(systems, tmp_path, m
         run(systems, tmp_path / "out", mauve=True)
 
 
-def test_latex_says_what_the_caption_says(systems, tmp_path):
-    run(systems, tmp_path / "out")
-    text = (tmp_path / "out" / "table.tex").read_text(encoding="utf-8")
-    assert text.count(r"\begin{table}") == 2
-    assert r"\item {}5 users, 25 test turns." in text
-    assert r"\item {}[low, high]: 95 \% BCa" in text  # brackets behind \item would be its label
-    assert r"\item {}base: 50 label tokens; commit abc; split s1." in text
-    assert text.endswith("\\end{itemize}}\n")
+def test_caption_and_latex_name_what_the_figures_depend_on(systems, tmp_path):
+    """Encoder, users, turns, tokens, cards, resamples."""
+    markdown = run(systems, tmp_path / "out")
+    words = ("encoder fake-encoder", "95 % BCa bootstrap, 2,000 resamples, seed 0", "count words")
+    assert not [word for word in words if word not in markdown]
+    assert '- LoRA: 50 label tokens; decoding {"top_p": 0.9}.' in markdown
+    latex = (tmp_path / "out" / "table.tex").read_text(encoding="utf-8")
+    assert latex.count(r"\begin{table}") == 2
+    for line in ("5 users, 25 test turns.", "base: 50 label tokens; commit abc; split s1."):
+        assert f"- {line}" in markdown and rf"\item {{}}{line}" in latex
+    assert r"\item {}[low, high]: 95 \% BCa" in latex  # brackets behind \item would be its label
+    assert latex.endswith("\\end{itemize}}\n")
 
 
 def test_without_an_encoder_there_is_no_similarity(systems, tmp_path):
@@ -155,29 +155,12 @@ def test_a_table_says_what_code_made_it(systems, tmp_path, monkeypatch, commit, 
 
 def test_without_anything_to_compare_there_is_a_table_and_no_picture(systems, tmp_path):
     """No likelihoods, no encoder: texts are left. Then one system with likelihoods behind one without."""
-    lines = [json.loads(line) | {"nll": None, "tokens": None} for line in systems["LoRA"].read_text().splitlines()]
-    silent = tmp_path / "silent" / "predictions.jsonl"
-    silent.parent.mkdir()
-    silent.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    silent = without_likelihoods(systems["LoRA"])
     settings = {"encoder": None, "per_user": False, "num_resamples": 200}
     for name, found in (("neither", {"silent": silent}), ("second", {"silent": silent, "base": systems["base"]})):
         Table(found, tmp_path / name, **settings).run()
         assert "chrF" in (tmp_path / name / "table.md").read_text(encoding="utf-8")
         assert (tmp_path / name / "table.png").exists() == (name == "second")
-
-
-def test_caption_names_what_the_figures_depend_on(systems, tmp_path):
-    """Encoder, users, turns, tokens, cards, resamples."""
-    markdown = run(systems, tmp_path / "out")
-    for words in (
-        "5 users, 25 test turns",
-        "encoder fake-encoder",
-        "95 % BCa bootstrap, 2,000 resamples, seed 0",
-        "count words",
-    ):
-        assert words in markdown
-    assert "- base: 50 label tokens; commit abc; split s1." in markdown
-    assert '- LoRA: 50 label tokens; decoding {"top_p": 0.9}.' in markdown
 
 
 def test_csv_is_tidy_and_its_perplexities_are_those_of_the_sums(systems, tmp_path):
@@ -206,12 +189,8 @@ def test_csv_is_tidy_and_its_perplexities_are_those_of_the_sums(systems, tmp_pat
 def test_no_text_of_people_and_no_leftovers(systems, tmp_path):
     """Neither replies nor contexts reach the outputs; the picture is a PNG; temporary names are gone."""
     run(systems, tmp_path / "out")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "table.csv",
-        "table.md",
-        "table.png",
-        "table.tex",
-    ]
+    names = [f"table.{suffix}" for suffix in ("csv", "md", "png", "tex")]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
     written = (tmp_path / "out" / "table.md").read_text() + (tmp_path / "out" / "table.csv").read_text()
     assert not any(word in written for word in ("guitar", "violin", "drums", "secret", str(tmp_path)))
     assert (tmp_path / "out" / "table.png").read_bytes().startswith(b"\x89PNG")
@@ -284,8 +263,7 @@ def test_systems_that_do_not_compare_are_refused(systems, tmp_path):
 
 def test_signature_is_the_schema(systems, tmp_path):
     """A YAML file is parsed into the arguments, and the docstring is the help."""
-    jsonargparse = pytest.importorskip("jsonargparse")
-    parser = jsonargparse.ArgumentParser()
+    parser = ArgumentParser()
     parser.add_class_arguments(Table, None)
     config = tmp_path / "table.yaml"
     config.write_text(f"systems:\n  base: {systems['base']}\noutput: {tmp_path / 'out'}\nseed: 3\n")
@@ -308,9 +286,7 @@ def test_what_is_significantly_worse_has_no_mark(tmp_path):
 
 
 def test_a_system_without_likelihoods_is_scored_by_its_texts(systems, tmp_path):
-    path = systems["LoRA"]
-    lines = [json.loads(line) | {"nll": None, "tokens": None} for line in path.read_text().splitlines()]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    without_likelihoods(systems["LoRA"])
     markdown = run(systems, tmp_path / "out")
     # base perplexity 8 and similarity 0.5; no perplexity, so no ratio, but similarity 0.48 and change -0.02.
     micro = cells(markdown, "**micro**")

@@ -3,20 +3,15 @@
 All people and texts are invented.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
 
 import pytest
 import torch
 
 from datamodules import ProfilePosts
-from datamodules.batches import EvidenceBatch
 from datamodules.corpora import Jsonl
 from datamodules.evidence.facts import cut, rarity
 from datamodules.preparation.settings import Preparation
@@ -38,10 +33,9 @@ forms: {laugh: '(?:ha){2,}'}
 """
 PLACES = "Osaka: [Osaka]\nKyoto: [Kyoto]\n"
 EVERYBODY = SplitRule(num_target_users=0, pretrain_validation_share=0)
-Talk = list[tuple[str, str] | tuple[str, str, str]]
 
 # Users in order, with their posts: ann 5, bob 2, cat 3, dan 2, eve 1. With two posts a chunk, ann has two chunks.
-FIVE: dict[str, Talk] = {
+FIVE = {
     "d0": [("ann", "tea tea milk"), ("bob", "haha tea"), ("ann", "i'm a woman"), ("bob", "i live in Osaka")],
     "d1": [("cat", "where do you live?"), ("dan", "osaka"), ("cat", "i'm a woman"), ("dan", "haha haha")],
     "d2": [("ann", "i'm a man?"), ("cat", "tea 🍵"), ("ann", "i'm a woman i'm a woman")],
@@ -52,14 +46,7 @@ GENDERS = {"ann": FEMALE, "bob": MALE, "cat": FEMALE, "dan": MALE}
 SMALL = {"posts_per_chunk": 2, "min_posts": 1, "num_folds": 2, "min_users": 1, "gram_sizes": ()}
 
 
-def data_of(
-    root: Path,
-    talks: Mapping[str, Talk] = FIVE,
-    profiles: Mapping[str, Mapping[str, str]] | Iterable[Mapping[str, Any]] = GENDERS,
-    rule: SplitRule = EVERYBODY,
-    stage: str = "fit",
-    **settings: Any,
-) -> ProfilePosts:
+def data_of(root, talks=FIVE, profiles=GENDERS, rule=EVERYBODY, stage="fit", **settings):
     """The module set up on these dialogues, which are (speaker, text) or (speaker, text, time)."""
     keys = ("speaker", "text", "time")
     rows = [{"id": id, "turns": [dict(zip(keys, turn, strict=False)) for turn in turns]} for id, turns in talks.items()]
@@ -75,16 +62,16 @@ def data_of(
     return data
 
 
-def texts(data: ProfilePosts) -> dict[str, list[list[str]]]:
+def texts(data):
     """User → chunks → texts."""
-    found: dict[str, list[list[str]]] = {user: [] for user in data.users}
+    found = {user: [] for user in data.users}
     for chunk in data.chunks:
         assert {post.author for post in chunk.posts} == {chunk.user}
         found[chunk.user].append([post.text for post in chunk.posts])
     return found
 
 
-def facts(data: ProfilePosts, batch: EvidenceBatch, predicate: str) -> dict[tuple, float]:
+def facts(data, batch, predicate):
     """Facts with the names of their arguments, and degrees; rows of the batch stay numbers."""
     domains = {"user": range(99), **data.domains}
     arguments, degrees = (part.tolist() for part in batch.facts[predicate])
@@ -97,7 +84,7 @@ def facts(data: ProfilePosts, batch: EvidenceBatch, predicate: str) -> dict[tupl
 # ---- whose posts, and in which order
 
 
-def test_posts_are_cut_into_chunks_and_keep_what_they_answer(tmp_path: Path) -> None:
+def test_posts_are_cut_into_chunks_and_keep_what_they_answer(tmp_path):
     data = data_of(tmp_path)
     assert data.users == ["ann", "bob", "cat", "dan", "eve"]
     assert texts(data) == {
@@ -121,22 +108,20 @@ def test_posts_are_cut_into_chunks_and_keep_what_they_answer(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("number", "size", "lengths"), [(7, 3, [3, 4]), (6, 3, [3, 3]), (5, 3, [5]), (2, 3, [2]), (3, 1, [1, 1, 1])]
 )
-def test_what_is_left_over_joins_the_last_chunk(number: int, size: int, lengths: list[int]) -> None:
+def test_what_is_left_over_joins_the_last_chunk(number, size, lengths):
     chunks = cut(list(range(number)), size)
     assert [len(chunk) for chunk in chunks] == lengths
     assert [post for chunk in chunks for post in chunk] == list(range(number))
 
 
-def test_users_with_few_posts_are_left_out_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_users_with_few_posts_are_left_out_and_counted(tmp_path, capsys):
     data = data_of(tmp_path, min_posts=2)
     assert data.users == ["ann", "bob", "cat", "dan"]
     assert capsys.readouterr().out == "4 users; 1 more have fewer than 2 posts and are left out\n"
-    with pytest.raises(ValueError, match=r"nobody has 6 posts; lower data\.min_posts"):
-        data_of(tmp_path, min_posts=6)
 
 
 @pytest.mark.parametrize(("with_times", "order"), [(3, ["c", "a", "b"]), (2, ["a", "b", "c"]), (0, ["a", "b", "c"])])
-def test_posts_are_sorted_where_all_have_times(tmp_path: Path, with_times: int, order: list[str]) -> None:
+def test_posts_are_sorted_where_all_have_times(tmp_path, with_times, order):
     times = ["2024-01-02T00:30:00+09:00", "2024-01-01T15:40:00Z", "2024-01-01T07:00:00Z"][:with_times]  # a: 15:30 UTC
     turns = zip("abc", times + [None] * (3 - with_times), strict=True)
     talks = {text: [("ann", text, time), ("bob", "tea", time)] for text, time in turns}
@@ -146,8 +131,8 @@ def test_posts_are_sorted_where_all_have_times(tmp_path: Path, with_times: int, 
     assert posts == [{}, {}, {(0, "15"): 0.75}, {(0, "15"): 0.75, (0, "7"): 0.5}][with_times]
 
 
-def test_only_training_dialogues_count(tmp_path: Path) -> None:
-    talks: dict[str, Talk] = {}
+def test_only_training_dialogues_count(tmp_path):
+    talks = {}
     for number in range(10):  # ann is the target user; the last two of her dialogues are held out
         guest = f"guest {number}"
         talks[f"t{number}"] = [("ann", f"ann t{number}"), (guest, f"{guest} t{number}")]
@@ -165,8 +150,8 @@ def test_only_training_dialogues_count(tmp_path: Path) -> None:
     assert guests - {"guest 0 extra"} == {f"guest {number} d{number}" for number in (0, 4, 5, 8, 9)}
 
 
-def test_a_dialogue_may_be_for_training_of_one_target_user_only(tmp_path: Path) -> None:
-    talks: dict[str, Talk] = {f"b{n}": [("ben", f"ben {n}"), (f"guest {n}", "tea")] for n in range(9)}
+def test_a_dialogue_may_be_for_training_of_one_target_user_only(tmp_path):
+    talks = {f"b{n}": [("ben", f"ben {n}"), (f"guest {n}", "tea")] for n in range(9)}
     talks["both"] = [("ann", "ann both"), ("ben", "ben both")]  # the first of ann's and the last of ben's
     talks |= {f"a{n}": [("ann", f"ann {n}"), (f"guest {n}", "tea")] for n in range(9)}
     rule = SplitRule(num_target_users=2, min_turns=10, min_dialogues=10, pretrain_validation_share=0)
@@ -180,31 +165,20 @@ def test_a_dialogue_may_be_for_training_of_one_target_user_only(tmp_path: Path) 
 # ---- labels
 
 
-def test_declared_labels(tmp_path: Path) -> None:
+def test_declared_labels(tmp_path):
     profiles = {**GENDERS, "dan": {"gender": "male", "home": "Kyoto", "shoe_size": "23"}, "cat": {"home": "Osaka"}}
     data = data_of(tmp_path, profiles={**profiles, "nobody": MALE})
     assert data.labels.tolist() == [[0, -1], [1, -1], [-1, 0], [1, 1], [-1, -1]]
     assert set(data.folds) == {"ann", "bob", "cat", "dan"}
 
 
-def test_what_is_inferred_is_not_declared(tmp_path: Path) -> None:
+def test_what_is_inferred_is_not_declared(tmp_path):
     lines = [{"user": user, "attributes": attributes} for user, attributes in GENDERS.items()]
     lines += [{"user": "ann", "attributes": MALE, "origin": "inferred"}]
     assert data_of(tmp_path, profiles=lines).labels[:, 0].tolist() == [0, 1, 0, 1, -1]
 
 
-def test_a_value_that_the_language_does_not_have_is_told(tmp_path: Path) -> None:
-    profiles = {**GENDERS, "bob": {"gender": "robot"}, "dan": {"gender": "robot"}}
-    with pytest.raises(ValueError, match=r"english\.yaml does not have these values, .*: gender='robot' \(2 users\)"):
-        data_of(tmp_path, profiles=profiles)
-
-
-def test_labels_of_one_kind_only_are_told(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="all 2 labels of gender are the same: there is nothing to learn"):
-        data_of(tmp_path, profiles={"ann": FEMALE, "cat": FEMALE})
-
-
-DISTANT: dict[str, Talk] = {
+DISTANT = {
     "d0": [
         ("ann", "i'm a woman zebra"),
         ("bob", "i'm a man yak"),
@@ -217,7 +191,7 @@ DISTANT: dict[str, Talk] = {
 }
 
 
-def test_distant_labels_are_what_most_statements_say_and_those_are_no_evidence(tmp_path: Path) -> None:
+def test_distant_labels_are_what_most_statements_say_and_those_are_no_evidence(tmp_path):
     data = data_of(tmp_path, DISTANT, GENDERS, labels="distant")
     assert data.users == ["ann", "bob", "dan"]
     assert data.labels[:, 0].tolist() == [0, -1, 1]  # bob says one thing as often as the other
@@ -228,13 +202,13 @@ def test_distant_labels_are_what_most_statements_say_and_those_are_no_evidence(t
     assert (data.is_short, data.labels_from) == ([False, True, False], "distant")
 
 
-def test_who_only_states_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_who_only_states_is_left_out(tmp_path, capsys):
     talks = {**DISTANT, "d3": [("cat", "i'm a woman"), ("dan", "tea")]}
     assert data_of(tmp_path, talks, labels="distant").users == ["ann", "bob", "dan"]
     assert capsys.readouterr().out.startswith("3 users; 1 more have fewer than 1 posts")
 
 
-def test_distant_labels_of_places_are_no_evidence(tmp_path: Path) -> None:
+def test_distant_labels_of_places_are_no_evidence(tmp_path):
     data = data_of(tmp_path, labels="distant", label_patterns=("lives",))
     assert data.labels.tolist() == [[-1, 1], [-1, 0], [-1, -1], [-1, -1], [-1, -1]]
     batch = data.batch(range(len(data.chunks)))
@@ -242,25 +216,18 @@ def test_distant_labels_of_places_are_no_evidence(tmp_path: Path) -> None:
     assert "kyoto" not in data.domains["word"]
 
 
-def test_an_unknown_pattern_for_labels_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"data\.label_patterns: no pattern is called 'live'; there are \['states',"):
-        data_of(tmp_path, labels="distant", label_patterns=("lives", "live"))
-
-
 # ---- folds and vocabulary
 
 
-def test_every_labelled_user_is_in_one_fold(tmp_path: Path) -> None:
+def test_every_labelled_user_is_in_one_fold(tmp_path):
     data = data_of(tmp_path, num_folds=3)
     assert sorted(data.folds) == ["ann", "bob", "cat", "dan"]  # nothing is known of eve
     assert sorted(data.folds.values()) == [0, 0, 1, 2]
     assert data_of(tmp_path, num_folds=3).folds == data.folds
     assert any(data_of(tmp_path, num_folds=3, seed=seed).folds != data.folds for seed in range(1, 9))
-    with pytest.raises(ValueError, match="4 users with labels are too few for 5 folds"):
-        data_of(tmp_path, num_folds=5)
 
 
-def test_a_learner_has_only_words_of_its_own_users(tmp_path: Path) -> None:
+def test_a_learner_has_only_words_of_its_own_users(tmp_path):
     names = ["ann", "bob", "cat", "dan", "eve", "fay"]  # each has a word of their own, and nothing is known of eve
     talks = {
         one: [(one, f"tea {one}"), (other, f"milk {other}")]
@@ -280,7 +247,7 @@ def test_a_learner_has_only_words_of_its_own_users(tmp_path: Path) -> None:
     assert {word for _, word in facts(data, data.batch([row]), "HasWord")} == {"tea", "milk", "fay"}
 
 
-def test_there_may_be_neither_words_nor_grams(tmp_path: Path) -> None:
+def test_there_may_be_neither_words_nor_grams(tmp_path):
     data = data_of(tmp_path, max_words=0, max_grams=0, gram_sizes=(2,))
     batch = data.batch([0, 1])
     assert facts(data, batch, "HasWord") == facts(data, batch, "HasGram") == {}
@@ -289,7 +256,7 @@ def test_there_may_be_neither_words_nor_grams(tmp_path: Path) -> None:
 # ---- facts
 
 
-def test_facts_of_a_batch(tmp_path: Path) -> None:
+def test_facts_of_a_batch(tmp_path):
     data = data_of(tmp_path)
     batch = data.batch(range(6))  # ann twice, bob, cat, dan, eve
     assert set(batch.facts) == {"HasWord", "HasGram", "SaysGender", "SaysHome", "Uses", "Posts", "Replies"}
@@ -319,7 +286,7 @@ def test_facts_of_a_batch(tmp_path: Path) -> None:
     assert batch.index.tolist() == [0, 1, 2, 3, 4, 5]
 
 
-def test_degrees_of_words_have_length_one_in_each_chunk(tmp_path: Path) -> None:
+def test_degrees_of_words_have_length_one_in_each_chunk(tmp_path):
     data = data_of(tmp_path)
     words = facts(data, data.batch([5, 0]), "HasWord")
     # eve: tea (hello is of nobody who is learnt from); ann: tea twice, milk, i'm, a, woman
@@ -329,7 +296,7 @@ def test_degrees_of_words_have_length_one_in_each_chunk(tmp_path: Path) -> None:
     assert words == pytest.approx({(0, "tea"): 1, (1, "tea"): often / length, **rest})
 
 
-def test_grams_are_facts_too(tmp_path: Path) -> None:
+def test_grams_are_facts_too(tmp_path):
     data = data_of(tmp_path, gram_sizes=(2,), min_users=2)
     grams = facts(data, data.batch([4]), "HasGram")  # dan: osaka, which bob says too; haha haha
     counts = {"os": 1, "sa": 1, "ak": 1, "ka": 1, "ha": 4, "ah": 2, "a ": 1}  # ` h` is of dan only
@@ -338,7 +305,7 @@ def test_grams_are_facts_too(tmp_path: Path) -> None:
     assert grams == pytest.approx({(0, gram): degree / length for gram, degree in degrees.items()})
 
 
-def test_chunks_of_one_user_do_not_reply_to_each_other(tmp_path: Path) -> None:
+def test_chunks_of_one_user_do_not_reply_to_each_other(tmp_path):
     data = data_of(tmp_path, {"d0": FIVE["d0"], "d1": FIVE["d1"]}, posts_per_chunk=1)
     # One post a chunk: ann 0 and 1, bob 2 and 3, cat 4 and 5, dan 6 and 7.
     batch = data.batch([3, 0, 1, 4])
@@ -348,7 +315,7 @@ def test_chunks_of_one_user_do_not_reply_to_each_other(tmp_path: Path) -> None:
 # ---- loaders, and a network that is taken over
 
 
-def test_learning_sees_all_chunks_of_labelled_users_at_once(tmp_path: Path) -> None:
+def test_learning_sees_all_chunks_of_labelled_users_at_once(tmp_path):
     data = data_of(tmp_path, chunks_per_batch=2)
     (batch,) = data.train_dataloader()
     assert batch.index.tolist() == [0, 1, 2, 3, 4]
@@ -356,7 +323,7 @@ def test_learning_sees_all_chunks_of_labelled_users_at_once(tmp_path: Path) -> N
 
 
 @pytest.fixture
-def network(tmp_path: Path) -> Path:
+def network(tmp_path):
     """The directory of a network that was learnt on the five, with n-grams."""
     directory = tmp_path / "network"
     directory.mkdir()
@@ -365,9 +332,7 @@ def network(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("size", "test", "predict"), [(0, [5], [6]), (2, [2, 2, 1], [2, 2, 2]), (4, [4, 1], [4, 2])])
-def test_tests_are_of_labelled_users_and_predictions_of_all(
-    tmp_path: Path, network: Path, size: int, test: list[int], predict: list[int]
-) -> None:
+def test_tests_are_of_labelled_users_and_predictions_of_all(tmp_path, network, size, test, predict):
     data = data_of(tmp_path, stage="test", network=network, chunks_per_batch=size)
     for loader, lengths in ((data.test_dataloader(), test), (data.predict_dataloader(), predict)):
         rows = [batch.index.tolist() for batch in loader]
@@ -376,7 +341,7 @@ def test_tests_are_of_labelled_users_and_predictions_of_all(
         assert [row for batch in rows for row in batch] == list(range(sum(lengths)))  # eve's is the last one
 
 
-def test_vocabulary_and_folds_are_taken_over(tmp_path: Path, network: Path) -> None:
+def test_vocabulary_and_folds_are_taken_over(tmp_path, network):
     learnt = data_of(tmp_path, gram_sizes=(2, 3))
     assert any("🍵" in gram for gram in learnt.domains["gram"])
     other = data_of(tmp_path, stage="predict", network=network, gram_sizes=(2, 3), num_folds=4, min_users=9, seed=7)
@@ -389,7 +354,7 @@ def test_vocabulary_and_folds_are_taken_over(tmp_path: Path, network: Path) -> N
         assert torch.equal(degrees, theirs.facts[name].degrees)
 
 
-def test_new_people_get_the_network_that_has_seen_everybody(tmp_path: Path, network: Path) -> None:
+def test_new_people_get_the_network_that_has_seen_everybody(tmp_path, network):
     data = data_of(tmp_path, {"d9": [("ann", "tea"), ("gil", "zebra tea")]}, {}, stage="predict", network=network)
     (batch,) = data.predict_dataloader()
     assert batch.learner.tolist() == [data.folds["ann"], 2]
@@ -398,26 +363,45 @@ def test_new_people_get_the_network_that_has_seen_everybody(tmp_path: Path, netw
         data.test_dataloader()
 
 
-def test_labels_of_one_kind_can_be_predicted(tmp_path: Path, network: Path) -> None:
+def test_labels_of_one_kind_can_be_predicted(tmp_path, network):
     data = data_of(tmp_path, profiles={"ann": FEMALE}, stage="predict", network=network)
     assert data.labels[:, 0].tolist() == [0, -1, -1, -1, -1]
 
 
 @pytest.mark.parametrize("stage", ["test", "predict"])
-def test_without_a_network_the_command_that_learns_it_is_told(tmp_path: Path, stage: str) -> None:
+def test_without_a_network_the_command_that_learns_it_is_told(tmp_path, stage):
     with pytest.raises(FileNotFoundError, match=r"no learnt network in .*/network; learn it with: lightning fit --co"):
         data_of(tmp_path, stage=stage, network=tmp_path / "network")
 
 
-@pytest.mark.parametrize("wrong", [{"num_folds": 1}, {"posts_per_chunk": 0}])
-def test_numbers_that_leave_nothing_are_refused(tmp_path: Path, wrong: dict[str, int]) -> None:
-    ((name, value),) = wrong.items()
-    with pytest.raises(ValueError, match=f"{name} must be . or more, got {value}"):
-        data_of(tmp_path, **wrong)
-
-
-def test_a_place_that_few_name_is_rare() -> None:
+def test_a_place_that_few_name_is_rare():
     osaka, kyoto = ("lives", "Osaka"), ("lives", "Kyoto")
     named = [Counter({osaka: 7}), Counter({osaka: 1, kyoto: 1}), Counter({osaka: 1}), Counter({osaka: 2})]
     assert rarity(named) == {osaka: 0.0, kyoto: pytest.approx(1 - math.log(2) / math.log(4))}
     assert rarity([]) == {}
+
+
+ROBOTS = {**GENDERS, "bob": {"gender": "robot"}, "dan": {"gender": "robot"}}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_folds": 1}, "num_folds must be 2 or more, got 1"),
+        ({"posts_per_chunk": 0}, "posts_per_chunk must be 1 or more, got 0"),
+        ({"num_folds": 5}, "4 users with labels are too few for 5 folds"),
+        ({"min_posts": 6}, r"nobody has 6 posts; lower data\.min_posts"),
+        ({"profiles": ROBOTS}, r"english\.yaml does not have these values, .*: gender='robot' \(2 users\)"),
+        (
+            {"profiles": {"ann": FEMALE, "cat": FEMALE}},
+            "all 2 labels of gender are the same: there is nothing to learn",
+        ),
+        (
+            {"labels": "distant", "label_patterns": ("lives", "live")},
+            r"data\.label_patterns: no pattern is called 'live'; there are \['states',",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said(tmp_path, settings, message):
+    with pytest.raises(ValueError, match=message):
+        data_of(tmp_path, **settings)

@@ -1,7 +1,5 @@
 """What is asked of data modules: nothing that a protocol does not declare, and every data module has its part."""
 
-from __future__ import annotations
-
 import ast
 import inspect
 import textwrap
@@ -41,18 +39,18 @@ ASKED = {
 FILES = sorted(path for room in ("lightning_modules", "callbacks") for path in (ROOT / room).rglob("*.py"))
 
 
-def members(asked: type) -> set[str]:
+def members(asked):
     """Names that a protocol declares."""
     bases = [base for base in asked.__mro__ if base.__module__ == protocol.__name__]
     names = {name for base in bases for name in [*vars(base), *base.__annotations__]}
     return {name for name in names if not name.startswith("_")}
 
 
-def is_data(node: ast.AST) -> bool:
+def is_data(node):
     return isinstance(node, ast.Attribute) and node.attr == "datamodule"
 
 
-def asked_in(function: ast.FunctionDef) -> set[str]:
+def asked_in(function):
     """Attributes of `trainer.datamodule`, of names for it, and of arguments that are declared as data modules."""
     names = {
         argument.arg
@@ -71,32 +69,32 @@ def asked_in(function: ast.FunctionDef) -> set[str]:
     }
 
 
-def asked_by(path: Path) -> set[str]:
+def asked_by(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return {name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) for name in asked_in(node)}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_only_what_is_declared_is_asked_for(path: Path) -> None:
+def test_only_what_is_declared_is_asked_for(path):
     anything = set().union(*map(members, (UserReplies, Talks, Evidence)))
     declared = members(ASKED[path.stem]) if path.stem in ASKED else anything
     assert asked_by(path) - declared == set()
     assert "getattr(data" not in path.read_text(encoding="utf-8")
 
 
-def test_what_is_declared_is_asked_for_somewhere() -> None:
+def test_what_is_declared_is_asked_for_somewhere():
     anything = set().union(*map(members, (UserReplies, Talks, Evidence)))
     assert anything - set().union(*map(asked_by, FILES)) == set()
 
 
-def pairs_of_experiments() -> list[tuple[str, str]]:
+def pairs_of_experiments():
     """LightningModules and the data modules that our experiments give them."""
     files = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in (ROOT / "experiments").glob("*.yaml")]
     paths = [[content[part]["class_path"] for part in ("model", "data")] for content in files if "model" in content]
     return sorted({tuple(path.rpartition(".")[-1] for path in pair) for pair in paths})
 
 
-def attributes_of(cls: type) -> set[str]:
+def attributes_of(cls):
     """Attributes of a data module: those of its class, and those that its methods give it."""
     names = set(dir(cls))
     for base in cls.__mro__:
@@ -109,7 +107,7 @@ def attributes_of(cls: type) -> set[str]:
 
 
 @pytest.mark.parametrize(("module", "data"), pairs_of_experiments())
-def test_a_data_module_has_what_its_module_asks_for(module: str, data: str) -> None:
+def test_a_data_module_has_what_its_module_asks_for(module, data):
     asked = ASKED[getattr(lightning_modules, module).__module__.rpartition(".")[-1]]
     cls = getattr(datamodules, data)
     assert members(asked) - attributes_of(cls) == set()
@@ -120,12 +118,12 @@ def test_a_data_module_has_what_its_module_asks_for(module: str, data: str) -> N
             assert list(inspect.signature(declared).parameters) == list(inspect.signature(own).parameters)
 
 
-def test_every_data_module_is_in_an_experiment() -> None:
+def test_every_data_module_is_in_an_experiment():
     assert {data for _, data in pairs_of_experiments()} == set(datamodules.__all__)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_pre_training_goes_on_user_sets_too(preparation, tmp_path: Path) -> None:
+def test_pre_training_goes_on_user_sets_too(preparation, tmp_path):
     """Two steps; a loss is per label token of a batch, as the mean over the round says."""
     from torch.optim import SGD
 

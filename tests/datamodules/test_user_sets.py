@@ -1,45 +1,33 @@
 """User sets: equal shares in every batch, everything once a round, and nobody changes anybody's batches."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from stopping import QUIET, WARNINGS, KillAt, Killed
 
 from datamodules import UserSets
-from datamodules.batches import IGNORED, Seq2SeqBatch
-from datamodules.preparation.settings import Preparation
+from datamodules.batches import IGNORED
 from datamodules.prompts.template import PromptTemplate
 from datamodules.users import rounds
 
 USERS = ["ada", "ben", "cleo", "dan"]
-Ids = list[int]
 
 
-def data_of(preparation: Preparation, **settings: Any) -> UserSets:
+def data_of(preparation, **settings):
     data = UserSets(preparation, **settings)
     data.setup("fit")
     return data
 
 
-@pytest.fixture(params=["one row group", "many row groups"])
-def corpus(request: pytest.FixtureRequest) -> Preparation:
-    return request.getfixturevalue("preparation" if request.param == "one row group" else "in_small_groups")
-
-
 @pytest.fixture
-def uneven(preparation: Preparation, tmp_path: Path) -> Preparation:
+def uneven(preparation, tmp_path):
     """Users with 48, 30, 21 and 9 training pairs, and dan without any for validation."""
     copy = shutil.copytree(preparation.output, tmp_path / "uneven")
     manifest = json.loads((copy / "manifest.json").read_text())
@@ -58,19 +46,19 @@ def uneven(preparation: Preparation, tmp_path: Path) -> Preparation:
     return replace(preparation, output=copy)
 
 
-def pairs_of(preparation: Preparation, split: str) -> dict[str, set[int]]:
+def pairs_of(preparation, split):
     table = pq.read_table(preparation.output / "users" / split)
-    pairs: dict[str, set[int]] = {user: set() for user in USERS}
+    pairs = {user: set() for user in USERS}
     for user, id in zip(table["speaker"].to_pylist(), table["pair_id"].to_pylist(), strict=True):
         pairs[user].add(id)
     return pairs
 
 
-def by_user(batches: Iterable[Seq2SeqBatch], users: list[str], filled: bool = False) -> dict[str, list[Ids]]:
+def by_user(batches, users, filled=False):
     """Each user's own batches as pair ids, in their order; with `filled`, also the -1 of rows that fill up."""
-    own: dict[str, list[Ids]] = {}
+    own = {}
     for batch in batches:
-        rows: dict[str, Ids] = {}
+        rows = {}
         for index, id in zip(batch.user_index.tolist(), batch.pair_id.tolist(), strict=True):
             rows.setdefault(users[index], []).extend([id] if filled or id >= 0 else [])
         for user, ids in rows.items():
@@ -81,7 +69,7 @@ def by_user(batches: Iterable[Seq2SeqBatch], users: list[str], filled: bool = Fa
 # ---- a round
 
 
-def test_each_user_has_equally_many_rows_in_a_batch_and_they_stand_together(uneven: Preparation) -> None:
+def test_each_user_has_equally_many_rows_in_a_batch_and_they_stand_together(uneven):
     data = data_of(uneven, min_train_turns=1, rows_per_user=4, users_per_batch=3)
     for batch in data.train_dataloader():
         people, counts = batch.user_index.unique_consecutive(return_counts=True)
@@ -89,7 +77,7 @@ def test_each_user_has_equally_many_rows_in_a_batch_and_they_stand_together(unev
         assert set(counts.tolist()) == {4}
 
 
-def test_each_pair_once_in_a_round(corpus: Preparation) -> None:
+def test_each_pair_once_in_a_round(corpus):
     data = data_of(corpus, rows_per_user=5, users_per_batch=3)
     for epoch in range(2):
         data.next_round(dict.fromkeys(USERS, epoch))
@@ -105,14 +93,14 @@ def test_each_pair_once_in_a_round(corpus: Preparation) -> None:
 
 @pytest.mark.parametrize("users_per_batch", [1, 2, 3, 8])
 @pytest.mark.parametrize("rows_per_user", [1, 4, 7, 100])
-def test_the_length_of_a_round_is_known_before(uneven: Preparation, rows_per_user: int, users_per_batch: int) -> None:
+def test_the_length_of_a_round_is_known_before(uneven, rows_per_user, users_per_batch):
     data = data_of(uneven, min_train_turns=1, rows_per_user=rows_per_user, users_per_batch=users_per_batch)
     for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
         length = len(loader)
         assert length == len(list(loader)) > 0
 
 
-def test_a_round_is_as_long_as_it_must_be(uneven: Preparation) -> None:
+def test_a_round_is_as_long_as_it_must_be(uneven):
     data = data_of(uneven, min_train_turns=1, rows_per_user=10, users_per_batch=4)
     assert [data.num_train_batches(user) for user in USERS] == [5, 3, 3, 1]  # 48, 30, 21 and 9 pairs
     assert 5 <= len(data.train_dataloader()) <= 5 + 3 + 3 + 1
@@ -120,7 +108,7 @@ def test_a_round_is_as_long_as_it_must_be(uneven: Preparation) -> None:
     assert len(alone.train_dataloader()) == 5 + 3 + 3 + 1
 
 
-def test_rows_that_fill_up_have_no_labels(uneven: Preparation) -> None:
+def test_rows_that_fill_up_have_no_labels(uneven):
     data = data_of(uneven, users=["ben", "cleo"], rows_per_user=8)
     fillers = 0
     for batch in data.train_dataloader():
@@ -132,7 +120,7 @@ def test_rows_that_fill_up_have_no_labels(uneven: Preparation) -> None:
     assert fillers == 2 + 3  # 30 pairs in batches of 8, and 21
 
 
-def test_rows_are_the_users_own_pairs(corpus: Preparation) -> None:
+def test_rows_are_the_users_own_pairs(corpus):
     data = data_of(corpus, max_context_tokens=1000)
     rows = {row["pair_id"]: row for row in pq.read_table(corpus.output / "users/train").to_pylist()}
     for batch in data.train_dataloader():
@@ -141,8 +129,8 @@ def test_rows_are_the_users_own_pairs(corpus: Preparation) -> None:
             assert labels[labels != IGNORED].tolist() == [*rows[id]["response_ids"], 1]
 
 
-def test_epochs_and_seeds_have_batches_of_their_own(preparation: Preparation) -> None:
-    def batches(epoch: int, seed: int = 0) -> list[Ids]:
+def test_epochs_and_seeds_have_batches_of_their_own(preparation):
+    def batches(epoch, seed=0):
         data = data_of(preparation, seed=seed)
         data.next_round({"ada": epoch})
         return by_user(data.train_dataloader(), data.users)["ada"]
@@ -152,8 +140,8 @@ def test_epochs_and_seeds_have_batches_of_their_own(preparation: Preparation) ->
     assert {frozenset(batch) for batch in batches(0)} != {frozenset(batch) for batch in batches(1)}
 
 
-def test_a_users_batches_are_the_same_in_any_company(uneven: Preparation, monkeypatch: pytest.MonkeyPatch) -> None:
-    def own(users: list[str] | None, epochs: dict[str, int], **settings: Any) -> list[Ids]:
+def test_a_users_batches_are_the_same_in_any_company(uneven, monkeypatch):
+    def own(users, epochs, **settings):
         data = data_of(uneven, users=users, min_train_turns=1, rows_per_user=4, **settings)
         data.next_round(epochs)
         return by_user(data.train_dataloader(), data.users, filled=True)["cleo"]
@@ -167,7 +155,7 @@ def test_a_users_batches_are_the_same_in_any_company(uneven: Preparation, monkey
     assert own(None, {"ada": 1, "ben": 9, "cleo": 2, "dan": 2}) == alone
 
 
-def test_users_beyond_memory_come_in_blocks(in_small_groups: Preparation, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_users_beyond_memory_come_in_blocks(in_small_groups, monkeypatch):
     monkeypatch.setattr(rounds, "USERS_IN_MEMORY", 3)
     data = data_of(in_small_groups, rows_per_user=8, users_per_batch=8)
     loader = data.train_dataloader()
@@ -177,7 +165,7 @@ def test_users_beyond_memory_come_in_blocks(in_small_groups: Preparation, monkey
     assert len(loader) == len(people)
 
 
-def test_rows_of_like_lengths_share_a_batch(preparation: Preparation) -> None:
+def test_rows_of_like_lengths_share_a_batch(preparation):
     data = data_of(preparation, rows_per_user=8, users_per_batch=2)
     lengths = [(batch.labels != IGNORED).sum(1) for batch in data.train_dataloader()]
     padded = sum(len(rows) * int(rows.max()) for rows in lengths)
@@ -190,7 +178,7 @@ def test_rows_of_like_lengths_share_a_batch(preparation: Preparation) -> None:
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])
-def test_evaluation_covers_everything_each_time(uneven: Preparation, split: str) -> None:
+def test_evaluation_covers_everything_each_time(uneven, split):
     data = data_of(uneven, min_train_turns=1, rows_per_user=4)
     loader = data.val_dataloader() if split == "validation" else data.test_dataloader()
     expected = {user: ids for user, ids in pairs_of(uneven, split).items() if ids}
@@ -200,13 +188,13 @@ def test_evaluation_covers_everything_each_time(uneven: Preparation, split: str)
         assert sum(len(batch) for batches in own.values() for batch in batches) == sum(map(len, expected.values()))
 
 
-def test_prediction_is_of_the_test_split(preparation: Preparation) -> None:
+def test_prediction_is_of_the_test_split(preparation):
     data = data_of(preparation)
     assert by_user(data.predict_dataloader(), data.users) == by_user(data.test_dataloader(), data.users)
 
 
 @pytest.mark.parametrize(("users_per_batch", "sizes"), [(8, [12, 12, 8]), (1, [8, 8, 8, 8])])
-def test_a_prediction_fills_its_batches(uneven: Preparation, users_per_batch: int, sizes: list[int]) -> None:
+def test_a_prediction_fills_its_batches(uneven, users_per_batch, sizes):
     """Four users of six turns, in groups of four rows of one user: three groups a batch, or all of one user."""
     data = data_of(uneven, min_train_turns=1, rows_per_user=4, users_per_batch=users_per_batch, predict_rows=13)
     batches = list(data.predict_dataloader())
@@ -220,7 +208,7 @@ def test_a_prediction_fills_its_batches(uneven: Preparation, users_per_batch: in
     assert sum(int((batch.pair_id >= 0).sum()) for batch in batches) == sum(map(len, found.values()))
 
 
-def test_only_those_who_take_part_are_validated_but_everybody_is_tested(preparation: Preparation) -> None:
+def test_only_those_who_take_part_are_validated_but_everybody_is_tested(preparation):
     data = data_of(preparation)
     data.next_round({"ben": 4, "dan": 1})
     assert set(by_user(data.train_dataloader(), data.users)) == {"ben", "dan"}
@@ -231,7 +219,7 @@ def test_only_those_who_take_part_are_validated_but_everybody_is_tested(preparat
 # ---- who
 
 
-def test_one_user_a_list_a_file_or_all(preparation: Preparation, tmp_path: Path) -> None:
+def test_one_user_a_list_a_file_or_all(preparation, tmp_path):
     file = tmp_path / "some users.txt"
     file.write_text("dan\n\n  ada  \nada\n", encoding="utf-8")
     assert data_of(preparation).users == USERS
@@ -243,32 +231,20 @@ def test_one_user_a_list_a_file_or_all(preparation: Preparation, tmp_path: Path)
     assert set(by_user(data.test_dataloader(), data.users)) == {"ada", "dan"}
 
 
-def test_a_user_of_a_file_may_have_a_space_in_the_name(preparation: Preparation, tmp_path: Path) -> None:
+def test_unknown_users_and_none(preparation, tmp_path):
     file = tmp_path / "users.txt"
-    file.write_text("guest 0\n")
-    with pytest.raises(ValueError, match=r"unknown users \['guest 0'\]"):  # one unknown user, not two
-        data_of(preparation, users=str(file))
+    file.write_text("guest 0\n")  # one unknown user, not two
+    for users, unknown in (("eve", "eve"), (["ada", "eve"], "eve"), (str(file), "guest 0")):
+        message = r": .*invented has 4 target users, among them \['ada', 'ben', 'cleo'\]; a file of"
+        with pytest.raises(ValueError, match=rf"unknown users \['{unknown}'\]{message}"):
+            data_of(preparation, users=users)
+    file.write_text("\n")
+    for users in (str(file), []):
+        with pytest.raises(ValueError, match="no users: data.users is .*invented has 4"):
+            data_of(preparation, users=users)
 
 
-@pytest.mark.parametrize("users", ["eve", ["ada", "eve"]])
-def test_unknown_user(preparation: Preparation, users: Any) -> None:
-    with pytest.raises(
-        ValueError,
-        match=r"unknown users \['eve'\]: .*invented has 4 target users, among them \['ada', 'ben', 'cleo'\]; a file of",
-    ):
-        data_of(preparation, users=users)
-
-
-@pytest.mark.parametrize("users", ["empty file", []])
-def test_no_user(preparation: Preparation, tmp_path: Path, users: Any) -> None:
-    if users:
-        (tmp_path / "users.txt").write_text("\n")
-        users = str(tmp_path / "users.txt")
-    with pytest.raises(ValueError, match="no users: data.users is .*invented has 4"):
-        data_of(preparation, users=users)
-
-
-def test_too_few_turns(uneven: Preparation) -> None:
+def test_too_few_turns(uneven):
     with pytest.raises(
         ValueError,
         match=r"too few training turns: \{'cleo': 21, 'dan': 9\}, but at least 22 are asked for; .*min_train_turns",
@@ -278,7 +254,7 @@ def test_too_few_turns(uneven: Preparation) -> None:
     assert data_of(uneven, users="cleo", min_train_turns=21).users == ["cleo"]
 
 
-def test_users_without_profile_are_counted(preparation: Preparation, capsys: pytest.CaptureFixture[str]) -> None:
+def test_users_without_profile_are_counted(preparation, capsys):
     data = data_of(preparation, prompt=PromptTemplate("psp"))
     assert "2 of 4 users have no profile: theirs is empty\n" in capsys.readouterr().out
     prompts = {"ada": "<|speaker profile|> age: 20-29, city: Osaka", "ben": "<|speaker profile|> city: Kyoto"}
@@ -297,24 +273,24 @@ pytestmark = WARNINGS
 class Roster(LightningModule):
     """Learns nothing; lets one user go after each round, as the module that trains adapters does."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(()))
-        self.seen: list[tuple[Ids, Ids]] = []
-        self.validated: list[set[int]] = []
-        self.ends: list[int] = []
+        self.seen = []
+        self.validated = []
+        self.ends = []
 
-    def training_step(self, batch: Seq2SeqBatch, batch_idx: int) -> torch.Tensor:
+    def training_step(self, batch, batch_idx):
         self.seen.append((batch.user_index.tolist(), batch.pair_id.tolist()))
         return self.weight * 1.0
 
-    def on_validation_epoch_start(self) -> None:
+    def on_validation_epoch_start(self):
         self.validated.append(set())
 
-    def validation_step(self, batch: Seq2SeqBatch, batch_idx: int) -> None:
+    def validation_step(self, batch, batch_idx):
         self.validated[-1] |= set(batch.user_index.tolist())
 
-    def on_validation_epoch_end(self) -> None:
+    def on_validation_epoch_end(self):
         if not self.trainer.sanity_checking:
             self.ends.append(len(self.seen))
             state = self.trainer.datamodule.state_dict()
@@ -322,11 +298,11 @@ class Roster(LightningModule):
             self.trainer.datamodule.next_round(next_epochs)
             self.trainer.should_stop = not next_epochs
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
+    def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def fit(preparation: Preparation, *callbacks: Callback, ckpt_path: Path | None = None, **settings: Any) -> Roster:
+def fit(preparation, *callbacks, ckpt_path=None, **settings):
     module = Roster()
     data = UserSets(preparation, min_train_turns=1, rows_per_user=8, users_per_batch=3, **settings)
     trainer = Trainer(
@@ -342,7 +318,7 @@ def fit(preparation: Preparation, *callbacks: Callback, ckpt_path: Path | None =
     return module
 
 
-def test_rounds_get_smaller_as_users_leave(uneven: Preparation) -> None:
+def test_rounds_get_smaller_as_users_leave(uneven):
     module = fit(uneven)
     assert module.validated == [{0, 1, 2}, {0, 1, 2}, {0, 1}, {0}]  # dan has no validation turns
     rounds = [dict.fromkeys(USERS[: 4 - epoch], epoch) for epoch in range(4)]
@@ -355,7 +331,7 @@ def test_rounds_get_smaller_as_users_leave(uneven: Preparation) -> None:
 
 
 @pytest.fixture
-def undisturbed(uneven: Preparation) -> Roster:
+def undisturbed(uneven):
     return fit(uneven)
 
 
@@ -367,9 +343,7 @@ def undisturbed(uneven: Preparation) -> Roster:
         *(("on_train_epoch_end", rounds, 0) for rounds in (1, 2, 3)),
     ],
 )
-def test_resume_is_exact(
-    uneven: Preparation, undisturbed: Roster, tmp_path: Path, hook: str, rounds: int, batches: int
-) -> None:
+def test_resume_is_exact(uneven, undisturbed, tmp_path, hook, rounds, batches):
     num_batches = [0, *undisturbed.ends][rounds] + batches
     before = fit(uneven, KillAt(hook, num_batches, tmp_path / "x.ckpt")).seen
     after = fit(uneven, ckpt_path=tmp_path / "x.ckpt").seen
@@ -377,9 +351,7 @@ def test_resume_is_exact(
     assert before + after == undisturbed.seen
 
 
-def test_resume_after_the_last_batch_of_a_round_goes_on_with_the_next_epoch(
-    uneven: Preparation, undisturbed: Roster, tmp_path: Path
-) -> None:
+def test_resume_after_the_last_batch_of_a_round_goes_on_with_the_next_epoch(uneven, undisturbed, tmp_path):
     # Lightning leaves out the validation that was due, so nobody calls `next_round`: not exact, but it comes to an end.
     fit(uneven, KillAt("on_train_batch_end", undisturbed.ends[0], tmp_path / "x.ckpt"))
     resumed = fit(uneven, ckpt_path=tmp_path / "x.ckpt")
@@ -393,12 +365,12 @@ def test_resume_after_the_last_batch_of_a_round_goes_on_with_the_next_epoch(
 class Tuner(Roster):
     """Never calls `next_round`, as the module that tunes one user."""
 
-    def on_validation_epoch_end(self) -> None:
+    def on_validation_epoch_end(self):
         pass
 
 
 @pytest.mark.parametrize("reload", [0, 1])
-def test_without_next_round_every_pass_is_the_next_epoch(preparation: Preparation, reload: int) -> None:
+def test_without_next_round_every_pass_is_the_next_epoch(preparation, reload):
     module = Tuner()
     data = UserSets(preparation, users="cleo", rows_per_user=8)
     trainer = Trainer(**QUIET, max_epochs=3, enable_checkpointing=False, reload_dataloaders_every_n_epochs=reload)
@@ -411,7 +383,7 @@ def test_without_next_round_every_pass_is_the_next_epoch(preparation: Preparatio
     assert [ids for _, ids in module.seen] == expected
 
 
-def test_a_checkpoint_of_other_users_is_refused(uneven: Preparation, tmp_path: Path) -> None:
+def test_a_checkpoint_of_other_users_is_refused(uneven, tmp_path):
     fit(uneven, KillAt("on_train_batch_end", 2, tmp_path / "x.ckpt"))
     with pytest.raises(ValueError, match="made with 4 users, this run has 2 or others; continue with the same users"):
         fit(uneven, ckpt_path=tmp_path / "x.ckpt", users=["ada", "ben"])
@@ -420,7 +392,7 @@ def test_a_checkpoint_of_other_users_is_refused(uneven: Preparation, tmp_path: P
 # ---- training turns as texts
 
 
-def test_training_replies_are_what_the_person_said_in_the_order_of_time(corpus: Preparation) -> None:
+def test_training_replies_are_what_the_person_said_in_the_order_of_time(corpus):
     data = data_of(corpus, max_context_tokens=10_000)
     rows = [row for row in pq.read_table(corpus.output / "users/train").to_pylist() if row["speaker"] == "cleo"]
     decode = data.prompts.tokenizer.decode

@@ -1,6 +1,14 @@
 """A tiny random T5 and batches written out by hand. Its weights are ten times T5's usual ones, so that what a
 test changes is seen in the logits."""
 
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -53,14 +61,6 @@ def batch(make_batch):
 @pytest.fixture(scope="session")
 def transformers_serve(chat_directory, tmp_path_factory):
     """The base URL of a real `transformers serve` on loopback with that model; ended after the tests."""
-    import os
-    import socket
-    import subprocess
-    import sys
-    import time
-    import urllib.request
-    from pathlib import Path
-
     pytest.importorskip("openai")
     pytest.importorskip("uvicorn")
     with socket.socket() as free:

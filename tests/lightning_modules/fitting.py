@@ -1,4 +1,4 @@
-"""Settings of a trainer for tests, a process that ends in the middle of a fit, and Hugging Face's own loss."""
+"""Settings of a trainer, a process that ends in the middle of a fit, and Hugging Face's own logits and loss."""
 
 import torch
 
@@ -26,8 +26,22 @@ class StopAt(ResumeCheckpoint):
             raise Stopped
 
 
+def output_of(model, batch):
+    return model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels)
+
+
 def loss_of(model, batch):
-    return model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels).loss
+    return output_of(model, batch).loss
+
+
+@torch.no_grad()
+def logits_of(model, batch):
+    return output_of(model, batch).logits
+
+
+def strip(ids):
+    """Without padding after the end."""
+    return ids[: ids.index(1) + 1] if 1 in ids else ids
 
 
 @torch.no_grad()

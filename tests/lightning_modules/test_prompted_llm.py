@@ -45,9 +45,8 @@ def told(monkeypatch, style="psp", **settings):
     """A module whose only user, ben, has four training replies."""
     module = PromptedLLM(Parrot(), wording=WORDING, **settings)
     prompts = SimpleNamespace(template=PromptTemplate(style), profiles={"ben": {"age": "old", "city": "Osaka"}})
-    data = SimpleNamespace(
-        prompts=prompts, training_replies={"ben": REPLIES}.__getitem__, similar_replies=similar_replies
-    )
+    replies = {"training_replies": {"ben": REPLIES}.__getitem__, "similar_replies": similar_replies}
+    data = SimpleNamespace(prompts=prompts, **replies)
     monkeypatch.setattr(PromptedLLM, "trainer", SimpleNamespace(datamodule=data))
     return module
 
@@ -93,9 +92,6 @@ def test_the_profile_can_be_left_out(monkeypatch):
 def test_a_prompt_it_cannot_write_is_refused(monkeypatch, style, kind):
     with pytest.raises(ValueError, match=f"data.prompt.style is {style}: use psp"):
         told(monkeypatch, style, told=kind).on_predict_start()
-
-
-def test_no_examples_are_refused():
     with pytest.raises(ValueError, match="num_examples must be 1 or more, got 0"):
         PromptedLLM(Parrot(), num_examples=0)
 
@@ -114,16 +110,14 @@ def test_every_test_turn_is_asked_once_and_examples_are_training_turns(preparati
     asked = module.chat_model.asked
     assert len(asked) == len(lines)
     decode = data.prompts.tokenizer.decode
-    said = {
-        user: [decode(row["response_ids"]) for row in ids["train"] if row["speaker"] == user] for user in data.users
-    }
+    said = [(row["speaker"], decode(row["response_ids"])) for row in ids["train"]]
     for line, text in zip(lines, asked, strict=True):
         before, now = text.split("\n\nThe conversation now:\n\n")
         names = {"speaker": "A", "partner": "B"}
         assert now == "\n".join(f"{names[author]}: {turn}" for author, turn in line["context"]) + "\nA:"
         examples = before.split("How A has replied in other conversations:\n\n")[1].split("\n\n")
         assert len(examples) == 3
-        assert all(example.rpartition("\nA: ")[2] in said[line["user"]] for example in examples)
+        assert all((line["user"], example.rpartition("\nA: ")[2]) in said for example in examples)
     card = json.loads((tmp_path / "predictions.card.json").read_text())
     assert (card["system"], card["model"], card["prompt"]) == ("PromptedLLM", "parrot", "3 retrieved")
     assert card["usage"]["answers"] == 2 * len(lines)
@@ -202,14 +196,8 @@ def test_predict_with_a_local_model(llm_project, capsys):
 def test_predict_with_an_endpoint_and_again_without_it(llm_project, chat_directory, transformers_serve, capsys):
     path = Path("experiments/endpoint.yaml")
     path.write_text(ENDPOINT.format(directory=chat_directory, url=transformers_serve))
-    arguments = [
-        *PREDICT,
-        "--config",
-        str(path),
-        "--data.users=ada",
-        "--model.decoding.num_candidates=2",
-        "--run=served",
-    ]
+    arguments = [*PREDICT, "--config", str(path), "--data.users=ada", "--run=served"]
+    arguments.append("--model.decoding.num_candidates=2")
     main(arguments)
     lines, card = predicted("served")
     assert {len(line["candidates"]) for line in lines} == {2}

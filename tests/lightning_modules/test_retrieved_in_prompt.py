@@ -63,12 +63,3 @@ def test_the_run_has_a_name_of_its_own(project, capsys):
     (run,) = (path.name for path in Path("runs").glob("[!.]*") if path.name != "pretrain_tiny")
     assert "max_tokens=30" in run
     assert "num_replies=2" in run
-
-
-def test_a_bad_value_is_one_line(project, capsys):
-    fit = ["fit", "--config", "experiments/lora_tiny.yaml", "--run=bad"]
-    with pytest.raises(SystemExit) as stop:
-        main([*fit, "--data.retrieved={num_replies: 0}"])
-    text = f"{stop.value.code} {capsys.readouterr().err}"
-    assert "num_replies must be 1 or more, got 0" in text
-    assert "Traceback" not in text

@@ -20,6 +20,7 @@ from transformers import AutoModelForSeq2SeqLM
 from artefacts.layout import user_directory
 from callbacks import AdapterCheckpoint
 from datamodules import UserSets
+from datamodules.prompts.template import PromptTemplate
 from lightning_modules import UserLora
 from lightning_modules.backbones.generation import Decoding
 from lightning_modules.lora.adapter_files import read_card
@@ -91,12 +92,6 @@ def assert_close(ours, theirs):
     may differ by more; as a whole the difference is below a thousandth of the weights."""
     for user in theirs:
         assert (ours[user] - theirs[user]).norm() < 1e-3 * theirs[user].norm(), user
-
-
-@pytest.fixture
-def undisturbed(run):
-    """Weights of all four users, trained together without interruption."""
-    return run.once()
 
 
 def train_alone(data, backbone, first_weights, user, settings, worse_from):
@@ -197,20 +192,19 @@ def test_each_user_gets_the_weights_of_training_alone(
     ],
     ids=str,
 )
-def test_company_and_turn_change_nothing(run, undisturbed, changes):
+def test_company_and_turn_change_nothing(run, changes):
     module, ours = run("other company", **changes)
     assert len(module.lora.rows) == min(changes.get("max_users_at_once", 4), len(ours))
     wanted = changes.get("users", USERS)
     assert set(ours) == set([wanted] if isinstance(wanted, str) else wanted)
+    undisturbed = run.once()
     assert_close(ours, {user: undisturbed[user] for user in ours})
 
 
-def test_what_depends_on_the_seed(run, undisturbed):
+def test_what_depends_on_the_seed(run):
     module, _ = run("seeded", max_epochs=1)
     assert seed_of(0, "ada") != seed_of(1, "ada") != seed_of(1, "ben")
-    first = module.lora.initial_row(seed_of(3, "ada"))
-    assert not torch.equal(first, module.lora.initial_row(seed_of(4, "ada")))
-    assert not torch.allclose(run("reseeded", seed=4)[1]["ada"], undisturbed["ada"], atol=1e-3)
+    assert not torch.allclose(run("reseeded", seed=4)[1]["ada"], run.once()["ada"], atol=1e-3)
 
 
 def test_the_base_never_changes_and_every_adapter_tensor_does(run, tiny_backbone, tmp_path):
@@ -227,7 +221,7 @@ def test_the_base_never_changes_and_every_adapter_tensor_does(run, tiny_backbone
         assert not [name for name in first if torch.equal(first[name], last[name])]
 
 
-def test_finished_users_are_skipped(run, undisturbed, tmp_path, capsys):
+def test_finished_users_are_skipped(run, tmp_path, capsys):
     run("run")
     marker = tmp_path / "run" / "adapters" / "ben" / "marker"
     marker.touch()
@@ -236,7 +230,7 @@ def test_finished_users_are_skipped(run, undisturbed, tmp_path, capsys):
     assert "3 of 4 users are trained already" in capsys.readouterr().out
     assert len(module.lora.rows) == 1
     assert marker.is_file()
-    assert_close(ours, undisturbed)
+    assert_close(ours, run.once())
     run("run")
     assert "4 of 4 users are trained already" in capsys.readouterr().out
 
@@ -266,18 +260,12 @@ def test_users_who_finished_behind_the_checkpoint_come_out_the_same(run, tmp_pat
     assert not [user for user in USERS if not torch.equal(ours[user], undisturbed[user])]
 
 
-def test_a_checkpoint_holds_the_adapters_and_never_the_backbone(run, tmp_path):
-    with pytest.raises(Stopped):
-        run("stopped", callbacks=[StopAt(tmp_path / "last.ckpt", 3)])
-    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=False)
-    assert set(checkpoint["state_dict"]) == {"best_rows", "lora.rows"}
-
-
-def test_the_checkpoint_of_another_backbone_is_refused(run, tmp_path):
+def test_a_checkpoint_holds_the_adapters_and_never_the_backbone_which_must_be_the_same(run, tmp_path):
     path = tmp_path / "last.ckpt"
     with pytest.raises(Stopped):
         run("stopped", callbacks=[StopAt(path, 3)])
     checkpoint = torch.load(path, weights_only=False)
+    assert set(checkpoint["state_dict"]) == {"best_rows", "lora.rows"}
     checkpoint["roster"]["backbone"] = "f00"
     torch.save(checkpoint, path)
     with pytest.raises(ValueError, match="the checkpoint was made on backbone f00, init_from is"):
@@ -293,20 +281,12 @@ def test_the_checkpoint_of_another_backbone_is_refused(run, tmp_path):
         ({"data": {"min_train_turns": 100}}, "too few training turns"),
         ({"trainer": {"max_epochs": 3}}, "UserLora ends when every user is done: set trainer.max_epochs=-1"),
         ({"trainer": {"reload_dataloaders_every_n_epochs": 0}}, "set trainer.reload_dataloaders_every_n_epochs=1"),
+        ({"data": {"prompt": PromptTemplate("psp")}}, "another prompt: style was 'none', now 'psp'; set data.prompt"),
     ],
 )
 def test_what_cannot_be_is_refused(run, changes, message):
     with pytest.raises(ValueError, match=message):
         run("refused", **changes)
-
-
-def test_the_wrong_prompt_is_refused(run, tmp_path):
-    from datamodules.prompts.template import PromptTemplate
-
-    with pytest.raises(
-        ValueError, match="was trained with another prompt: style was 'none', now 'psp'; set data.prompt"
-    ):
-        run("refused", data={"prompt": PromptTemplate(style="psp")})
 
 
 @pytest.fixture
@@ -316,6 +296,13 @@ def trained(run, preparation, tiny_backbone, tmp_path):
     module = UserLora(init_from=tiny_backbone, **SETTINGS, num_swaps=2)
     trainer = Trainer(default_root_dir=tmp_path / "run", enable_checkpointing=False, **QUIET)
     return trainer, module, UserSets(preparation, rows_per_user=4, users_per_batch=3)
+
+
+def turns_of(preparation, user):
+    """The batches of one user alone."""
+    data = UserSets(preparation, users=user, rows_per_user=4)
+    data.setup("test")
+    return list(data.test_dataloader())
 
 
 def nll_in_peft(backbone, adapter, batches):
@@ -333,9 +320,7 @@ def test_test_compares_base_own_and_other_adapters(trained, preparation, tiny_ba
     others = {user: [USERS[(place + shift) % 4] for shift in (1, 2)] for place, user in enumerate(USERS)}
     total = dict.fromkeys(("base", "own", "other"), (0.0, 0))
     for user in USERS:
-        alone = UserSets(preparation, users=user, rows_per_user=4)
-        alone.setup("test")
-        batches = list(alone.test_dataloader())
+        batches = turns_of(preparation, user)
         expected = {
             "base": nll_in_peft(tiny_backbone, None, batches),
             "own": nll_in_peft(tiny_backbone, adapters / user, batches),
@@ -389,25 +374,19 @@ def test_predictions_cost_what_they_cost_in_peft(trained, preparation, tiny_back
             assert (pair < 0) == (int(output.tokens[row]) == 0)
             found[USERS[int(batch.user_index[row])]] += float(output.nll[row])
     for user in USERS:
-        alone = UserSets(preparation, users=user, rows_per_user=4)
-        alone.setup("test")
-        nll, _ = nll_in_peft(tiny_backbone, tmp_path / "run" / "adapters" / user, list(alone.test_dataloader()))
+        nll, _ = nll_in_peft(tiny_backbone, tmp_path / "run" / "adapters" / user, turns_of(preparation, user))
         assert found[user] == pytest.approx(nll, rel=1e-4)
 
 
 def test_somebody_without_validation_turns_is_trained_to_the_end(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(UserSets, "val_dataloader", _without_ada(UserSets.val_dataloader))
+    loader = UserSets.val_dataloader
+
+    def without_ada(self):
+        with monkeypatch.context() as patch:
+            patch.setattr(self, "_epochs", {user: epoch for user, epoch in self._epochs.items() if user != "ada"})
+            return loader(self)
+
+    monkeypatch.setattr(UserSets, "val_dataloader", without_ada)
     run("run", max_epochs=2, users=["ada", "ben"])
     card = read_card(tmp_path / "run" / "adapters", "ada")
     assert (card["epochs"], card["best_epoch"], card["validation_loss"]) == (2, 2, None)
-
-
-def _without_ada(loader):
-    def val_dataloader(self):
-        self._epochs, before = {user: epoch for user, epoch in self._epochs.items() if user != "ada"}, self._epochs
-        try:
-            return loader(self)
-        finally:
-            self._epochs = before
-
-    return val_dataloader

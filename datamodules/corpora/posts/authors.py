@@ -18,7 +18,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .cleaning import ANY_PLACEHOLDER, POSTS
+from .cleaning import ANY_PLACEHOLDER
+from .raw_posts import POSTS
 
 NOT_COUNTED = r"[\p{N}\p{P}\p{Z}\p{C}\p{Sm}\p{Sc}\p{Sk}]+"
 MS_PER_DAY = 86_400_000
@@ -55,17 +56,15 @@ class AuthorRules:
 
 
 def clean_authors(posts: pa.Table, rules: AuthorRules) -> tuple[pa.Table, Counter[str]]:
-    """Drops near-duplicates and bot-like authors.
-
-    Args:
-        posts: a table of `POSTS` with all posts of its authors, in any order; it is held in memory several times.
-        rules: what is dropped.
+    """Drops near-duplicates and bot-like authors from a table of `POSTS` with all posts of its authors, in any order.
 
     Returns:
         The posts that are kept, by author, time, id and text; and counts: of posts, each under one reason, and, where
         the reason begins with `authors `, of bot-like people.
     """
-    posts = _sorted(posts.select(POSTS.names))
+    # Text and in_reply_to decide between posts with the same id: no order is left open.
+    order = [(name, "ascending") for name in ("author", "time", "id", "text", "in_reply_to")]
+    posts = posts.select(POSTS.names).sort_by(order)
     counts: Counter[str] = Counter()
     if not posts.num_rows:
         return posts, counts
@@ -75,7 +74,7 @@ def clean_authors(posts: pa.Table, rules: AuthorRules) -> tuple[pa.Table, Counte
     enough = num_posts >= rules.min_posts
     dropped = np.zeros(len(num_posts), bool)  # (authors,)
     if rules.max_posts_per_day is not None:
-        by_rate = enough & (_posts_per_day(posts["time"], author, len(num_posts)) > rules.max_posts_per_day)
+        by_rate = enough & (_posts_per_day(posts) > rules.max_posts_per_day)
         _count(counts, BY_RATE, by_rate, num_posts)
         dropped |= by_rate
     if rules.max_duplicate_share is not None:
@@ -85,18 +84,9 @@ def clean_authors(posts: pa.Table, rules: AuthorRules) -> tuple[pa.Table, Counte
         dropped |= by_duplicates
     kept = ~dropped[author]
     if rules.drop_near_duplicates:
-        num_duplicates = int((is_duplicate & kept).sum())
-        if num_duplicates:
-            counts[NEAR_DUPLICATE] = num_duplicates
+        counts[NEAR_DUPLICATE] = int((is_duplicate & kept).sum())
         kept &= ~is_duplicate
-    return posts.filter(pa.array(kept)), counts
-
-
-def _sorted(posts: pa.Table) -> pa.Table:
-    """By author, time, id; text and in_reply_to decide between posts with the same id: no order is left open."""
-    return posts.take(
-        pc.sort_indices(posts, [(name, "ascending") for name in ("author", "time", "id", "text", "in_reply_to")])
-    )
+    return posts.filter(pa.array(kept)), +counts
 
 
 def _codes(values: pa.ChunkedArray) -> np.ndarray:
@@ -117,21 +107,14 @@ def _near_duplicates(text: pa.ChunkedArray, author: np.ndarray, min_characters: 
     return is_duplicate & long
 
 
-def _posts_per_day(time: pa.ChunkedArray, author: np.ndarray, num_authors: int) -> np.ndarray:
-    """Posts per day of each author, from first to last; 0 where no post has a time."""
-    has_time = time.is_valid().to_numpy()
-    milliseconds = time.cast(pa.int64()).drop_null().to_numpy()
-    of = author[has_time]
-    first = np.full(num_authors, np.iinfo(np.int64).max)
-    last = np.full(num_authors, np.iinfo(np.int64).min)
-    np.minimum.at(first, of, milliseconds)
-    np.maximum.at(last, of, milliseconds)
-    num_posts = np.bincount(of, minlength=num_authors)
-    days = np.where(num_posts > 0, last - first, 0) / MS_PER_DAY
-    return num_posts / np.maximum(days, 1.0)
+def _posts_per_day(posts: pa.Table) -> np.ndarray:
+    """(authors,) posts per day from an author's first post to the last; 0 where no post has a time."""
+    times = pa.table({"author": posts["author"], "time": posts["time"].cast(pa.int64())})
+    found = times.group_by("author", use_threads=False).aggregate([("time", name) for name in ("count", "min", "max")])
+    days = pc.subtract(found["time_max"], found["time_min"]).fill_null(0).to_numpy() / MS_PER_DAY
+    return found["time_count"].to_numpy() / np.maximum(days, 1.0)
 
 
 def _count(counts: Counter[str], reason: str, authors: np.ndarray, num_posts: np.ndarray) -> None:
-    if authors.any():
-        counts[reason] = int(num_posts[authors].sum())
-        counts[AUTHORS + reason] = int(authors.sum())
+    counts[reason] = int(num_posts[authors].sum())
+    counts[AUTHORS + reason] = int(authors.sum())

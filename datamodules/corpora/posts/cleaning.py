@@ -24,17 +24,8 @@ import pyarrow.compute as pc
 
 from datamodules.corpora.records import Reasons
 
-from .raw_posts import TIME
+from .raw_posts import POSTS
 
-POSTS = pa.schema(
-    {
-        "id": pa.string(),
-        "author": pa.string(),
-        "text": pa.string(),
-        "time": TIME,
-        "in_reply_to": pa.string(),
-    }
-)
 ANY_PLACEHOLDER = r"\[(?:url|user|mail|ip|number|phone)\]"
 
 # Other white space than the blank that is left after NFKC; RE2's \s knows ASCII only.
@@ -121,7 +112,8 @@ class Cleaning:
             raw = _keep(raw, pc.invert(is_repost), "repost", reasons)
         text = self._without_names(raw["text"].combine_chunks(), raw["in_reply_to"].combine_chunks().is_valid())
         raw = raw.set_column(raw.schema.get_field_index("text"), "text", text)
-        raw = _keep(raw, pc.invert(_is_empty(text)), "empty after cleaning", reasons)
+        is_empty = pc.match_substring_regex(text, rf"^(?:{ANY_PLACEHOLDER}| )*$")
+        raw = _keep(raw, pc.invert(is_empty), "empty after cleaning", reasons)
         raw = _keep(raw, pc.less_equal(pc.utf8_length(raw["text"]), self.max_characters), "too long", reasons)
         if self.languages is not None:
             raw = _keep(raw, self._has_language(raw), "other language", reasons)
@@ -186,10 +178,6 @@ def of_language(text: pa.Array, languages: Sequence[str]) -> pa.Array:
     return found
 
 
-def _is_empty(text: pa.Array) -> pa.Array:
-    return pc.match_substring_regex(text, rf"^(?:{ANY_PLACEHOLDER}| )*$")
-
-
 def _replaced(text: pa.Array, where: pa.Array, replacements: Sequence[tuple[str, str]]) -> pa.Array:
     """Replaces in the texts where it can matter only, which are few."""
     if not pc.any(where).as_py():
@@ -204,10 +192,8 @@ def _keep(posts: pa.Table, mask: pa.Array, reason: str, reasons: Reasons) -> pa.
     num_kept = pc.sum(mask).as_py() or 0
     if num_kept == posts.num_rows:
         return posts
-    if reason.startswith("no ") or reason == "bad time":
-        ids = posts["id"].filter(pc.invert(mask)).slice(0, 3).to_pylist()
-        examples = [f"post {id}" for id in ids if id]
-    else:
-        examples = []
+    is_malformed = reason.startswith("no ") or reason == "bad time"
+    ids = posts["id"].filter(pc.invert(mask)).slice(0, 3 if is_malformed else 0).to_pylist()
+    examples = [f"post {id}" for id in ids if id]
     reasons.add(reason, posts.num_rows - num_kept, examples)
     return posts.filter(mask)

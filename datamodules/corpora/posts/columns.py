@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from datamodules.corpora.records import Reasons
 
-from .raw_posts import RAW, raw_table
+from .raw_posts import RAW, column_at, raw_table
 
 types = pa.types
 
@@ -26,26 +25,12 @@ def has_column(schema: pa.Schema, path: Sequence[str]) -> bool:
     return True
 
 
-def column_names(schema: pa.Schema) -> list[str]:
-    """Names of the columns, down to those within structs."""
-    names = []
-    for field in schema:
-        inner = [f"{field.name}.{one.name}" for one in field.type] if types.is_struct(field.type) else [field.name]
-        names.extend(inner)
-    return names
-
-
 def parse_batch(
     batch: pa.RecordBatch, paths: Mapping[str, Sequence[str]], where: str, first: int, reasons: Reasons
 ) -> pa.Table:
-    """The records of a batch; one whose strings are not UTF-8 is counted in `reasons`.
+    """The records of a batch whose first row is row `first` of its file.
 
-    Args:
-        batch: the columns that are read.
-        paths: field → names that lead to its column.
-        where: what a place begins with.
-        first: number of the batch's first row in the file, from 0.
-        reasons: takes the counts.
+    One whose strings are not UTF-8 is counted in `reasons`, at the place `where` and the number of its row.
 
     Raises:
         ValueError: a column has a type that its field cannot have.
@@ -60,16 +45,11 @@ def parse_batch(
 
 
 def _leaf(field: str, batch: pa.RecordBatch, path: Sequence[str]) -> pa.Array:
-    column = batch.column(path[0])
-    for name in path[1:]:
-        column = pc.struct_field(column, name)
-    kind = column.type
-    if types.is_dictionary(kind):
+    column = column_at(batch, path)
+    if types.is_dictionary(column.type):
         column = column.dictionary_decode()
-        kind = column.type
-    if types.is_null(kind):
-        return column.cast(pa.string())
-    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
+    kind = column.type
+    if types.is_null(kind) or types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
         return column.cast(pa.string())
     is_right = {
         "time": types.is_integer(kind) or types.is_floating(kind) or types.is_timestamp(kind),

@@ -37,14 +37,7 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True)
 class Unit:
-    """A piece of the input: a file, or a range of one.
-
-    Args:
-        path: address of the file.
-        kind: lines, gzip, zstd, parquet or archive.
-        start: first byte, or first row group.
-        stop: the byte or row group behind the last; None for the end of the file.
-    """
+    """A piece of the input: a file, or its bytes or row groups from `start` to `stop` (None: to the end)."""
 
     path: str
     kind: str
@@ -53,23 +46,14 @@ class Unit:
 
 
 class PostFiles:
-    """The files of a corpus of posts.
-
-    Args:
-        patterns: paths, globs, directories or addresses.
-        storage_options: what fsspec needs for these addresses.
-    """
+    """The files of a corpus of posts, by paths, globs, directories or addresses."""
 
     def __init__(self, patterns: Sequence[str], storage_options: Mapping[str, Any]) -> None:
         self.patterns = patterns
         self.storage_options = dict(storage_options)
 
     def find(self) -> dict[str, int]:
-        """Address of each file → its size in bytes, in order of address.
-
-        Raises:
-            FileNotFoundError: a pattern finds nothing.
-        """
+        """Address of each file → its size in bytes, in order of address; FileNotFoundError if a pattern finds none."""
         found: dict[str, int] = {}
         for pattern in self.patterns:
             fs, path = fsspec.core.url_to_fs(pattern, **self.storage_options)
@@ -83,7 +67,8 @@ class PostFiles:
             if not paths:
                 kinds = ", ".join([*SUFFIXES, "tweets.js"])
                 raise FileNotFoundError(f"{pattern}: no file of posts found; in a directory they end in {kinds}")
-            found |= {_address(fs, one): fs.size(one) for one in paths}
+            is_local = "file" in fs.protocol
+            found |= {one if is_local else fs.unstrip_protocol(one): fs.size(one) for one in paths}
         return dict(sorted(found.items()))
 
     def units(self, path: str, size: int, unit_bytes: int) -> Iterator[Unit]:
@@ -116,11 +101,7 @@ class PostFiles:
             yield parquet
 
     def blocks(self, unit: Unit, reasons: Reasons) -> Iterator[tuple[int, bytes]]:
-        """Yields position and bytes of blocks of whole lines; a line beyond `MAX_LINE_BYTES` is counted and left out.
-
-        Raises:
-            ValueError: a compressed file is cut off or damaged.
-        """
+        """Yields position and bytes of blocks of whole lines; a line beyond `MAX_LINE_BYTES` is counted."""
         with self._open(unit.path) as file:
             if unit.kind == "lines":
                 first, stop, stream = _line_begin(file, unit.start), unit.stop, file
@@ -134,7 +115,6 @@ class PostFiles:
                 raise ValueError(f"{unit.path}: got {error}; expected a whole {unit.kind} file: replace it") from None
 
     def read(self, path: str) -> bytes:
-        """The whole of a file."""
         with self._open(path) as file:
             return file.read()
 
@@ -148,7 +128,6 @@ class PostFiles:
         return digest.hexdigest()
 
     def size(self, path: str) -> int | None:
-        """Bytes of a file; None if there is none."""
         fs, inside = fsspec.core.url_to_fs(path, **self.storage_options)
         return fs.size(inside) if fs.isfile(inside) else None
 
@@ -158,7 +137,7 @@ class PostFiles:
 
 
 def kind_of(path: str) -> str:
-    """Which kind of file this is, by its name."""
+    """The kind of a file by its name: lines, gzip, zstd, parquet or archive."""
     if path.endswith(".js"):
         return "archive"
     return next((kind for suffix, kind in SUFFIXES.items() if path.lower().endswith(suffix)), "lines")
@@ -171,10 +150,6 @@ def _is_of_posts(path: str) -> bool:
     if name.endswith(".js"):
         return name.startswith(ARCHIVE)
     return name.lower().endswith(tuple(SUFFIXES))
-
-
-def _address(fs: Any, path: str) -> str:
-    return path if "file" in fs.protocol else fs.unstrip_protocol(path)
 
 
 def _line_begin(file: BinaryIO, start: int) -> int:
@@ -202,7 +177,7 @@ def _blocks(stream: Any, position: int, stop: int | None, path: str, reasons: Re
         if position == 0 and stop is None and data.startswith(BYTE_ORDER_MARK):
             position, data = 3, data[3:]
         data = rest + data
-        if len(data) > MAX_LINE_BYTES and _first_line(data) > MAX_LINE_BYTES:
+        if len(data) > MAX_LINE_BYTES and (data.find(b"\n") + 1 or len(data)) > MAX_LINE_BYTES:
             reasons.add("line too long", 1, [f"{path}: byte {position}: got more than {MAX_LINE_BYTES} bytes"])
             position, rest = _behind_line(stream, position, data)
             continue
@@ -215,10 +190,6 @@ def _blocks(stream: Any, position: int, stop: int | None, path: str, reasons: Re
         if is_last:
             return
         position, rest = position + end, data[end:]
-
-
-def _first_line(data: bytes) -> int:
-    return data.find(b"\n") + 1 or len(data)
 
 
 def _behind_line(stream: Any, position: int, data: bytes) -> tuple[int, bytes]:

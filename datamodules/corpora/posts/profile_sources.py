@@ -1,8 +1,7 @@
-"""Where profiles come from when many people's posts are prepared: the interface, and a table of declared profiles."""
+"""Where the profiles of the authors of posts come from: the interface, and a table of declared profiles."""
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from artefacts.fingerprints import sha256_of_files
+from datamodules.corpora.jsonl import numbered_lines, parse_object, take
+from datamodules.corpora.records import Malformed
 
 PROFILES = pa.schema(
     [
@@ -26,32 +27,27 @@ PROFILES = pa.schema(
 )
 """Rows of `profiles.parquet`, as `callbacks.ProfileWriter` writes them."""
 
-NEEDED = {"user", "attribute", "value"}
+NEEDED = ("user", "attribute", "value")
 
 
 class ProfileSource(ABC):
-    """Gives profiles for the authors of a table of posts. Objects of it can be pickled."""
+    """Gives profiles for the authors of a table of posts; can be pickled."""
 
     @abstractmethod
     def infer(self, posts: pa.Table) -> pa.Table:
-        """Profiles of all who wrote one of the posts.
+        """Profiles of all who wrote one of the posts: `PROFILES`, sorted by user and attribute.
 
-        A profile depends on its own author's posts only: the same people in other tables, or rows in another order,
-        give the same rows.
+        A profile depends on its own author's posts only, in whatever order. An attribute without a row is unknown.
 
         Args:
-            posts: id, author, text, time, in any order, and `answered`, the text of the post that was replied to, null
-                where that is not known. All posts of each author are in the same table. What must not be evidence is
-                for the caller to leave out: the row of a post that is the response of a held-out pair, and its text
-                where it stands as `answered` of somebody else's post (null there).
-
-        Returns:
-            `PROFILES`, sorted by user and attribute. An attribute without a row is unknown.
+            posts: id, author, text, time, and `answered`, the text of the post that was replied to, null where that is
+                not known. All posts of an author are in the same table. The caller leaves out what must not be
+                evidence: the response of a held-out pair, also where it stands as `answered`.
         """
 
     @abstractmethod
     def check(self) -> None:
-        """Raises what `infer` would raise, whatever the posts: called once, before many tables are given to it."""
+        """Raises what `infer` would raise, whatever the posts."""
 
     @abstractmethod
     def fingerprint(self) -> str:
@@ -59,9 +55,7 @@ class ProfileSource(ABC):
 
 
 class DeclaredProfiles(ProfileSource):
-    """Profiles that people have declared, from a table.
-
-    Of the table, what is about one bucket of authors is in memory at a time; it is read anew for each bucket.
+    """Profiles that people have declared, from a table, which is read again for each bucket of authors.
 
     Args:
         path: Parquet (a file, or a directory of them) or `.jsonl`, a row an attribute of a user: user, attribute,
@@ -77,7 +71,7 @@ class DeclaredProfiles(ProfileSource):
         rows = rows.sort_by([("user", "ascending"), ("attribute", "ascending")])
         self._require_one_value(rows)
         columns = {
-            **{name: rows[name] for name in ("user", "attribute", "value")},
+            **{name: rows[name] for name in NEEDED},
             "posterior": pa.repeat(1.0, len(rows)),
             "num_chunks": pa.repeat(0, len(rows)),  # no posts were looked at
             "is_short": pa.repeat(False, len(rows)),
@@ -103,42 +97,33 @@ class DeclaredProfiles(ProfileSource):
             table = ds.dataset(self.path, format="parquet")
         except (pa.ArrowInvalid, OSError) as error:
             raise ValueError(f"{self.path} is neither Parquet nor .jsonl, or is damaged ({error})") from None
-        if missing := sorted(NEEDED - set(table.schema.names)):
+        if missing := sorted(set(NEEDED) - set(table.schema.names)):
             raise ValueError(f"{self.path} lacks the columns {missing}; it has {table.schema.names}")
         return table
 
     def _parquet(self, users: pa.Array) -> pa.Table:
         dataset = self._dataset()
-        names = [name for name in ("user", "attribute", "value", "origin") if name in dataset.schema.names]
-        # Fragment by fragment as they come: what is filtered out never piles up.
-        scanner = dataset.scanner(
-            columns=names, filter=ds.field("user").cast(pa.string()).isin(users.cast(pa.string())), use_threads=False
-        )
-        rows = scanner.to_table()
-        rows = pa.table({name: rows[name].cast(pa.string()) for name in names})
+        names = [name for name in (*NEEDED, "origin") if name in dataset.schema.names]
+        is_wanted = ds.field("user").cast(pa.string()).isin(users)
+        # One thread: what is filtered out never piles up.
+        rows = dataset.to_table(names, is_wanted, use_threads=False)
+        rows = rows.cast(pa.schema(dict.fromkeys(names, pa.string())))
         return rows if "origin" in names else rows.append_column("origin", pa.nulls(len(rows), pa.string()))
 
     def _lines(self, users: pa.Array) -> pa.Table:
         wanted = set(users.to_pylist())
         rows = [entry for entry in self._entries() if entry["user"] in wanted]
-        return pa.Table.from_pylist(rows, pa.schema([(name, pa.string()) for name in (*sorted(NEEDED), "origin")]))
+        return pa.Table.from_pylist(rows, pa.schema([(name, pa.string()) for name in (*NEEDED, "origin")]))
 
     def _entries(self) -> Iterator[dict[str, str]]:
-        with self.path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    entry = json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise ValueError(f"{self.path}, line {number}: {error}") from None
-                if not isinstance(entry, dict) or not all(isinstance(entry.get(name), str) for name in NEEDED):
-                    keys = sorted(entry) if isinstance(entry, dict) else type(entry).__name__
-                    raise ValueError(
-                        f"{self.path}, line {number}: expected the texts {sorted(NEEDED)} and if wanted origin, got "
-                        f"{keys}"
-                    )
-                yield entry
+        for number, raw in numbered_lines(self.path):
+            try:
+                entry = parse_object(raw)
+                for name in NEEDED:
+                    take(entry, name, str, may_be_empty=True)
+            except Malformed as error:
+                raise ValueError(f"{self.path}, line {number}: {error}") from None
+            yield entry
 
     def _require_one_value(self, rows: pa.Table) -> None:
         """ValueError if a user has an attribute twice."""

@@ -1,14 +1,15 @@
 """Records of posts, whatever their fields are called, as Arrow tables of one layout, `RAW`.
 
 A block of lines is parsed by Arrow in one go. Where that fails it is halved, until few lines are left; they are parsed
-by Python, one by one, and what is no record is counted with its place. A line is a record if either parser says so,
-and both give the same values, so it does not matter how lines are cut into blocks.
+by Python, one by one. A line is a record if either parser says so, and both give the same values, so it does not
+matter how lines are cut into blocks.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,19 +22,13 @@ from datamodules.corpora.records import Malformed, Reasons
 from .times import milliseconds
 
 TIME = pa.timestamp("ms", "UTC")
-RAW = pa.schema(
-    {
-        "id": pa.string(),
-        "author": pa.string(),
-        "text": pa.string(),
-        "time": TIME,
-        "in_reply_to": pa.string(),
-        "repost": pa.bool_(),
-        "lang": pa.string(),
-        "bad_time": pa.bool_(),  # a time is given and is none
-    }
+POSTS = pa.schema(
+    {"id": pa.string(), "author": pa.string(), "text": pa.string(), "time": TIME, "in_reply_to": pa.string()}
 )
+RAW = pa.schema([*POSTS, ("repost", pa.bool_()), ("lang", pa.string()), ("bad_time", pa.bool_())])
+"""`bad_time`: a time is given and is none."""
 KINDS = {"string": pa.string(), "integer": pa.int64(), "number": pa.float64(), "boolean": pa.bool_()}
+KIND_OF = {str: "string", bool: "boolean", int: "integer", float: "number", dict: "an object", list: "a list"}
 ALLOWED = {  # kinds of JSON values, by field
     **dict.fromkeys(("id", "author", "in_reply_to"), ("string", "integer")),
     **dict.fromkeys(("text", "lang"), ("string",)),
@@ -41,6 +36,7 @@ ALLOWED = {  # kinds of JSON values, by field
     "repost": ("string", "boolean", "integer"),
 }
 NO = ("", "0", "false")  # a repost is none if its field says so
+SURROGATE = re.compile("[\ud800-\udfff]")
 FEW_LINES = 32
 BLANK = b" \t\r\n"
 
@@ -70,13 +66,11 @@ class Fields:
     def __post_init__(self) -> None:
         names = [name for name in vars(self).values() if name]
         for name in names:
-            inside = [other for other in names if other.startswith(name + ".")]
-            if inside:
-                raise ValueError(f"fields: got {name} and {inside[0]}; {name} cannot be both a value and an object")
+            if inside := next((other for other in names if other.startswith(name + ".")), None):
+                raise ValueError(f"fields: got {name} and {inside}; {name} cannot be both a value and an object")
 
     @property
     def paths(self) -> dict[str, tuple[str, ...]]:
-        """Field → the keys that lead to it, for the fields that there are."""
         return {field: tuple(name.split(".")) for field, name in vars(self).items() if name}
 
 
@@ -91,12 +85,14 @@ def value_at(record: Any, path: tuple[str, ...]) -> Any:
     return record
 
 
-class JsonLines:
-    """Parses blocks of whole lines of one file.
+def column_at(batch: pa.RecordBatch, path: Sequence[str]) -> pa.Array:
+    """The column to which these names lead, through structs."""
+    first, *rest = path
+    return pc.struct_field(batch[first], rest) if rest else batch[first]
 
-    Args:
-        fields: what the fields are called.
-    """
+
+class JsonLines:
+    """Parses blocks of whole lines of one file."""
 
     def __init__(self, fields: Fields) -> None:
         self.paths = fields.paths
@@ -140,7 +136,8 @@ class JsonLines:
             table.validate(full=True)
         except pa.ArrowInvalid:
             return None
-        return raw_table({field: _column(table, path) for field, path in self.paths.items()}, table.num_rows)
+        batch = table.combine_chunks().to_batches()[0]
+        return raw_table({field: column_at(batch, path) for field, path in self.paths.items()}, batch.num_rows)
 
     def _schema(self) -> pa.Schema:
         tree: dict[str, Any] = {}
@@ -163,10 +160,8 @@ class JsonLines:
                         found.setdefault(field, kind)
             except (ValueError, RecursionError):  # Malformed is a ValueError
                 continue
-        kinds = {**self.kinds, **found}
-        is_new = kinds != self.kinds
-        self.kinds = kinds
-        return is_new
+        before, self.kinds = self.kinds, {**self.kinds, **found}
+        return self.kinds != before
 
     def _one_by_one(self, data: bytes, file: str, start: int, reasons: Reasons) -> Iterable[pa.Table]:
         rows: list[dict[str, Any]] = []
@@ -195,8 +190,8 @@ class JsonLines:
         return row_of(record, self.paths)
 
 
-def row_of(record: Any, paths: dict[str, tuple[str, ...]]) -> dict[str, Any]:
-    """The values of the fields in what Python's parser gives; Malformed if one is of no kind for its field."""
+def row_of(record: Any, paths: dict[str, tuple[str, ...]]) -> dict[str, str | None]:
+    """The values of the fields as strings; Malformed if one is of no kind for its field."""
     if not isinstance(record, dict):
         raise Malformed("wrong type", "got a JSON value that is no object, expected one object a line")
     row = {}
@@ -206,32 +201,15 @@ def row_of(record: Any, paths: dict[str, tuple[str, ...]]) -> dict[str, Any]:
         if kind is not None and kind not in ALLOWED[field]:
             name = ".".join(path)
             raise Malformed("wrong type", f"got {kind} for {name}, expected {' or '.join(ALLOWED[field])}")
-        if kind == "string" and not _is_unicode(value):
+        if kind == "string" and SURROGATE.search(value):
             raise Malformed("not UTF-8", f"got half a surrogate pair in {'.'.join(path)}")
-        row[field] = str(value) if kind in ("integer", "boolean") else value
+        row[field] = f"{value:.6f}" if isinstance(value, float) else None if value is None else str(value)
     return row
 
 
-def table_of_rows(rows: list[dict[str, Any]]) -> pa.Table:
-    """A table of `RAW` of what `row_of` gives, where a time may be a string here and a number there."""
-    columns = {field: pa.array([row.get(field) for row in rows], pa.string()) for field in ALLOWED if field != "time"}
-    times = [row.get("time") for row in rows]
-    table = raw_table(
-        {**columns, "time": pa.array([t if isinstance(t, str) else None for t in times], pa.string())}, len(rows)
-    )
-    numbers, bad = milliseconds(pa.array([None if isinstance(t, str) else t for t in times], pa.float64()))
-    table = table.set_column(
-        RAW.get_field_index("time"), RAW.field("time"), pc.coalesce(table["time"], numbers.cast(TIME))
-    )
-    return table.set_column(RAW.get_field_index("bad_time"), RAW.field("bad_time"), pc.or_(table["bad_time"], bad))
-
-
-def _is_unicode(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def table_of_rows(rows: list[dict[str, str | None]]) -> pa.Table:
+    """A table of `RAW` of what `row_of` gives."""
+    return raw_table({field: pa.array([row.get(field) for row in rows], pa.string()) for field in ALLOWED}, len(rows))
 
 
 def raw_table(columns: dict[str, pa.Array], num_rows: int) -> pa.Table:
@@ -253,27 +231,14 @@ def raw_table(columns: dict[str, pa.Array], num_rows: int) -> pa.Table:
 
 def _is_one_a_line(data: bytes) -> bool:
     """Whether each line begins and ends with braces, so that no record goes over several lines; and there is no NUL."""
-    num_ends = data.count(b"\n")
-    return data[:1] == b"{" and data[-1:] == b"}" and data.count(b"}\n{") == num_ends and b"\0" not in data
+    return data[:1] == b"{" and data[-1:] == b"}" and data.count(b"}\n{") == data.count(b"\n") and b"\0" not in data
 
 
 def _kind(field: str, value: Any) -> str | None:
-    if value is None:
-        return None
-    kind = {str: "string", bool: "boolean", int: "integer", float: "number", dict: "an object"}.get(
-        type(value), "a list"
-    )
+    kind = KIND_OF.get(type(value))
     return "number" if kind == "integer" and field == "time" else kind
 
 
 def _struct(tree: dict[str, Any]) -> Iterable[pa.Field]:
     for name, node in tree.items():
         yield pa.field(name, pa.struct(list(_struct(node))) if isinstance(node, dict) else node)
-
-
-def _column(table: pa.Table, path: tuple[str, ...]) -> pa.Array:
-    """The column to which these names lead."""
-    column = table[path[0]].combine_chunks()
-    for name in path[1:]:
-        column = pc.struct_field(column, name)
-    return column

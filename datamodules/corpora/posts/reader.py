@@ -23,15 +23,14 @@ import pyarrow.compute as pc
 from datamodules.corpora.records import OPTED_OUT, Reasons
 
 from .authors import AuthorRules
-from .cleaning import POSTS, Cleaning
-from .columns import column_names, has_column, parse_batch
+from .cleaning import Cleaning
+from .columns import has_column, parse_batch
 from .files import PostFiles, Unit, kind_of
 from .profile_sources import ProfileSource
-from .raw_posts import RAW, Fields, JsonLines
+from .raw_posts import POSTS, RAW, Fields, JsonLines
 
 BATCH_ROWS = 32_768
 CHECKED_FILES, CHECKED_RECORDS = 16, 1000
-EMPTY_FILE = "empty file"
 MALFORMED = frozenset(
     {"not JSON", "not UTF-8", "wrong type", "line too long", "no id", "no author", "no text", "bad time"}
 )
@@ -77,7 +76,6 @@ class Posts:
         """The units of input, in a fixed order.
 
         Raises:
-            FileNotFoundError: there is no such file.
             ValueError: all files are empty, or a field that is mapped is in none of the first records of a file.
         """
         sizes = self._source.find()
@@ -93,27 +91,21 @@ class Posts:
     def read(self, unit: Unit, opted_out: frozenset[str] = frozenset()) -> Iterator[tuple[pa.Table, Reasons]]:
         """Yields blocks of cleaned posts, of some tens of thousands at most, and what was left out of each.
 
-        Args:
-            unit: one of `units`.
-            opted_out: ids of authors whose posts are left out.
-
-        Counts are of posts, each under one reason, but for `empty file`, which counts files; so the posts of a block
-        and its other counts are the records that were read. `examples` of the counts name files, places and ids.
+        Every record is a post or counted under one reason; `empty file` counts files.
 
         Raises:
             ValueError: a compressed or a Parquet file is damaged or cut off.
         """
         num_records = 0
         for raw, reasons in self._raw(unit):
-            num_records += raw.num_rows + sum(reasons.values())
+            num_records += raw.num_rows + reasons.total()
             yield self.cleaning.clean(_without(opted_out, raw, reasons), reasons), reasons
         if num_records == 0 and self._is_whole(unit):
             reasons = Reasons()
-            reasons.add(EMPTY_FILE, 1, [unit.path])
+            reasons.add("empty file", 1, [unit.path])
             yield POSTS.empty_table(), reasons
 
     def num_bytes(self) -> int:
-        """Size of all files as they are, compressed or not."""
         return sum(self._source.find().values())
 
     def fingerprint(self) -> str:
@@ -136,10 +128,9 @@ class Posts:
         }
 
     def _profiles_fingerprint(self) -> str | None:
-        """None without profiles, and where what they would come from is not here."""
         try:
             return self.profiles and self.profiles.fingerprint()
-        except FileNotFoundError:
+        except FileNotFoundError:  # checked when they are inferred
             return None
 
     @property
@@ -147,7 +138,6 @@ class Posts:
         return PostFiles(self.files, self.storage_options)
 
     def _raw(self, unit: Unit) -> Iterator[tuple[pa.Table, Reasons]]:
-        """Blocks of records as they are, and what is no record."""
         if unit.kind == "parquet":
             yield from self._rows(unit)
             return
@@ -187,7 +177,7 @@ class Posts:
                 with self._source.parquet(path) as file:
                     schema = file.schema_arrow
                 missing = {field for field, keys in named.items() if not has_column(schema, keys)}
-                here = set(column_names(schema))
+                here = set(schema.empty_table().flatten().column_names)
             else:
                 records = list(self._first_records(path))
                 if not records:
@@ -220,9 +210,7 @@ class Posts:
             return
 
     def _is_whole(self, unit: Unit) -> bool:
-        if unit.start:
-            return False
-        return unit.kind != "lines" or unit.stop is None or unit.stop == self._source.size(unit.path)
+        return unit.start == 0 and (unit.kind != "lines" or unit.stop in (None, self._source.size(unit.path)))
 
 
 def _has(record: Any, keys: Sequence[str]) -> bool:
@@ -249,8 +237,6 @@ def _without(opted_out: frozenset[str], raw: pa.Table, reasons: Reasons) -> pa.T
     if not opted_out:
         return raw
     here = [author for author in raw["author"].unique().to_pylist() if author and author.strip() in opted_out]
-    if not here:
-        return raw
-    is_out = pc.is_in(raw["author"], value_set=pa.array(here, pa.string()))
-    reasons.add(OPTED_OUT, pc.sum(is_out).as_py())
-    return raw.filter(pc.invert(is_out))
+    kept = raw.filter(pc.invert(pc.is_in(raw["author"], value_set=pa.array(here, pa.string()))))
+    reasons.add(OPTED_OUT, raw.num_rows - kept.num_rows)
+    return kept

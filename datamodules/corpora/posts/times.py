@@ -19,11 +19,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-ISO = (
-    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-5][0-9](?:\.[0-9]{1,6})?%s$",
-    r"(?:Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])",
-)
-ISO_WITH_ZONE, ISO_WITHOUT_ZONE = ISO[0] % ISO[1], ISO[0] % ""
+ISO = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-5][0-9](?:\.[0-9]{1,6})?"
+ISO_WITH_ZONE, ISO_WITHOUT_ZONE = ISO + r"(?:Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])$", ISO + "$"
 TWITTER = r"^[A-Z][a-z]{2} [A-Z][a-z]{2} [0-9]{2} [0-9]{2}:[0-9]{2}:[0-5][0-9] \+0000 [0-9]{4}$"
 TWITTER_FORMAT = "%a %b %d %H:%M:%S %z %Y"
 NUMBER = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]+)?")
@@ -32,23 +29,18 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def milliseconds(values: pa.Array) -> tuple[pa.Array, pa.Array]:
-    """Times of a column of strings, numbers or timestamps.
+    """Times of a column of strings, numbers or timestamps, and which values are given and are no time.
 
-    Returns:
-        int64 milliseconds since 1970 in UTC, null where there is no time; and a mask of the values that are given
-        and are no time.
+    Times are int64, null where there is none.
     """
-    if pa.types.is_timestamp(values.type):  # without a zone it is read as UTC
-        per_second = {"s": 1, "ms": 1000, "us": 1_000_000, "ns": 1_000_000_000}[values.type.unit]
-        ticks = values.cast(pa.int64()).fill_null(0).to_numpy()
-        ticks = ticks * 1000 if per_second == 1 else ticks // (per_second // 1000)
-        found = pa.array(ticks, pa.int64(), mask=_nulls(values))
+    if pa.types.is_timestamp(values.type):
+        found = _of_timestamps(values)
     elif not pa.types.is_string(values.type):
         found = _of_numbers(values)
     else:
         try:
             found = _of_one_form(values)
-        except (pa.ArrowInvalid, ValueError):
+        except pa.ArrowInvalid:
             found = None
         if found is None:
             found = pa.array([None if value is None else _of_string(value) for value in values.to_pylist()], pa.int64())
@@ -60,13 +52,9 @@ def _of_one_form(values: pa.Array) -> pa.Array | None:
     given = values.drop_null()
     if not len(given):
         return pa.nulls(len(values), pa.int64())
-    first = given[0].as_py()
-    for form in (ISO_WITH_ZONE, ISO_WITHOUT_ZONE, TWITTER):
-        if re.match(form, first):
-            break
-    else:
-        return None
-    if not pc.all(pc.match_substring_regex(given, form)).as_py():
+    forms = (form for form in (ISO_WITH_ZONE, ISO_WITHOUT_ZONE, TWITTER) if re.match(form, given[0].as_py()))
+    form = next(forms, None)
+    if form is None or not pc.all(pc.match_substring_regex(given, form)).as_py():
         return None
     if form == TWITTER:
         times = pc.strptime(values, format=TWITTER_FORMAT, unit="us")
@@ -75,8 +63,13 @@ def _of_one_form(values: pa.Array) -> pa.Array | None:
             return None
     else:
         times = values.cast(pa.timestamp("us", "UTC") if form == ISO_WITH_ZONE else pa.timestamp("us"))
-    microseconds = times.cast(pa.int64())
-    return pa.array(microseconds.fill_null(0).to_numpy() // 1000, pa.int64(), mask=_nulls(values))
+    return _of_timestamps(times)
+
+
+def _of_timestamps(values: pa.Array) -> pa.Array:
+    factor, divisor = {"s": (1000, 1), "ms": (1, 1), "us": (1, 1000), "ns": (1, 1_000_000)}[values.type.unit]
+    ticks = values.cast(pa.int64()).fill_null(0).to_numpy()
+    return pa.array(ticks * factor // divisor, mask=values.is_null().to_numpy(zero_copy_only=False))
 
 
 def _of_numbers(values: pa.Array) -> pa.Array:
@@ -100,7 +93,3 @@ def _of_string(value: str) -> int | None:
             continue
         return (elapsed.days * 86_400 + elapsed.seconds) * 1000 + elapsed.microseconds // 1000
     return None
-
-
-def _nulls(values: pa.Array) -> np.ndarray:
-    return values.is_null().to_numpy(zero_copy_only=False)

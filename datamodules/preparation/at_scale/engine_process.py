@@ -35,18 +35,15 @@ def run_stages(runner: str, num_workers: int, address: str | None = None) -> Non
 
     stages: queue.Queue[Path] = queue.Queue()
     threading.Thread(target=_listen, args=[stages], daemon=True).start()
-    try:
-        _choose_runner(runner, num_workers, address)
-        daft.set_execution_config(maintain_order=False)  # or a worker waits for its turn behind another's long task
-        while True:
-            packed = stages.get()
-            try:
-                _query(packed, runner, num_workers)
-            except Exception:  # the parent looks at what is there; this goes to the log
-                traceback.print_exc()
-            write_text(packed.with_name("done"), "", shared=True)
-    finally:
-        sys.stderr.flush()
+    _choose_runner(runner, num_workers, address)
+    daft.set_execution_config(maintain_order=False)  # or a worker waits for its turn behind another's long task
+    while True:
+        packed = stages.get()
+        try:
+            _query(packed, runner, num_workers)
+        except Exception:  # the parent looks at what is there; this goes to the log
+            traceback.print_exc()
+        write_text(packed.with_name("done"), "", shared=True)
 
 
 def _listen(stages: queue.Queue[Path]) -> None:
@@ -67,10 +64,8 @@ def _choose_runner(runner: str, num_workers: int, address: str | None) -> None:
         return
     import ray
 
-    if address is None:
-        ray.init(address="local", num_cpus=num_workers, include_dashboard=False, log_to_driver=False)
-    else:
-        ray.init(address=address, log_to_driver=False)
+    local = {"address": "local", "num_cpus": num_workers, "include_dashboard": False}
+    ray.init(**({"address": address} if address else local), log_to_driver=False)
     threading.Thread(target=_watch_nodes, daemon=True).start()
     daft.set_runner_ray()
 

@@ -1,9 +1,8 @@
 """The path from posts to token shards, stage after stage, for corpora that no memory holds.
 
-Finished tasks leave their results in `results/` of the unfinished directory, so that a killed run resumes at the task
-where it stopped. What a stage has written is deleted as soon as the last stage that reads it is done. The content of
-the shards depends neither on the number of buckets, nor on how the input is cut into files, nor on the engine: rows
-are ordered by their hashes alone.
+Results of tasks stay in `results/` of the unfinished directory, so that a killed run resumes. What a stage has written
+is deleted after the last stage that reads it. The content of the shards depends neither on the number of buckets, nor
+on how the input is cut into files, nor on the engine: rows are ordered by their hashes alone.
 """
 
 from __future__ import annotations
@@ -39,12 +38,7 @@ KEPT = (TOKENIZER, "pretrain", "pairs", PROFILES, MANIFEST)
 
 
 class PostPreparation:
-    """Prepares posts in an unfinished directory.
-
-    Args:
-        preparation: the settings.
-        directory: where everything is written.
-    """
+    """Prepares posts in an unfinished directory, to which everything is written."""
 
     def __init__(self, preparation: Preparation, directory: Path) -> None:
         self.preparation = preparation
@@ -53,11 +47,7 @@ class PostPreparation:
         self.dropped = Reasons()
 
     def write(self) -> dict[str, Any]:
-        """Runs the remaining stages; returns the manifest, which is written last.
-
-        Raises:
-            ValueError: too much of the input is malformed, or nothing usable remains.
-        """
+        """Runs the remaining stages; returns the manifest, which is written last."""
         if self.preparation.corpus.profiles is not None:
             self.preparation.corpus.profiles.check()
         self._begin_or_resume()
@@ -96,10 +86,20 @@ class PostPreparation:
         return {**plan, "num_buckets": self.num_buckets}
 
     def _stages(self) -> dict[str, Any]:
-        job = self._job()
+        preparation = self.preparation
+        job = Job(
+            posts=preparation.corpus,
+            opted_out=preparation.opted_out,
+            directory=self.directory,
+            num_buckets=self.num_buckets,
+            max_context_turns=preparation.max_context_turns,
+            max_turn_tokens=preparation.max_turn_tokens,
+            held_out_share=preparation.splits.pretrain_validation_share,
+            seed=preparation.splits.seed,
+        )
         buckets = range(self.num_buckets)
         cleaned = self._run("posts", partial(clean_posts, job), list(enumerate(job.posts.units())))
-        share = self.preparation.max_tokenizer_texts / self._num_posts(cleaned)
+        share = preparation.max_tokenizer_texts / self._num_posts(cleaned)
         authors = self._run("authors", partial(clean_authors, job, share), buckets, done_with=["posts"])
         self._make_tokenizer()
         tokenised = self._run("tokens", partial(tokenise, job), buckets)
@@ -107,7 +107,7 @@ class PostPreparation:
         parts = self._parts(_total(joined, "edges"))
         chained = self._run("pairs", partial(chain, job, parts), buckets, done_with=["edges"])
         written = self._run("shards", partial(write_shard, self.directory, parts), range(len(parts)))
-        return self.preparation.manifest(
+        return preparation.manifest(
             job.tokenizer,
             [],
             num_posts=_total(authors, "posts"),
@@ -118,19 +118,6 @@ class PostPreparation:
             profiles=self._infer_profiles(job),
             num_parts=[parts.train, parts.validation],
             splits={split: [done["part"] for done in written if done["split"] == split] for split in PRETRAIN_SPLITS},
-        )
-
-    def _job(self) -> Job:
-        preparation = self.preparation
-        return Job(
-            posts=preparation.corpus,
-            opted_out=preparation.opted_out,
-            directory=self.directory,
-            num_buckets=self.num_buckets,
-            max_context_turns=preparation.max_context_turns,
-            max_turn_tokens=preparation.max_turn_tokens,
-            held_out_share=preparation.splits.pretrain_validation_share,
-            seed=preparation.splits.seed,
         )
 
     def _run(
@@ -193,7 +180,7 @@ class PostPreparation:
 
 
 def make_engine(preparation: Preparation) -> Engine:
-    """Runs the tasks, by default as many at once as this machine has processors."""
+    """By default it runs as many tasks at once as this machine has processors."""
     return Engine(preparation.engine, preparation.num_workers or os.cpu_count() or 1, preparation.ray_address)
 
 

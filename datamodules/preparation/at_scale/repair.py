@@ -20,11 +20,7 @@ def damaged_parts(output: Path, manifest: dict[str, Any], verify: bool) -> list[
 
 
 def rewrite_parts(output: Path, manifest: dict[str, Any], damaged: Iterable[int]) -> None:
-    """Rewrites parts from `pairs/`.
-
-    Raises:
-        ValueError: what is in `pairs/` does not give the part that the manifest describes.
-    """
+    """Rewrites parts from `pairs/`; ValueError if they do not give the part that the manifest describes."""
     parts = Parts(*manifest["num_parts"])
     for part in damaged:
         path, expected = _described(output, manifest, parts, part)
@@ -49,9 +45,8 @@ def _described(output: Path, manifest: dict[str, Any], parts: Parts, part: int) 
 
 
 def _is_whole(path: Path, expected: dict[str, Any], verify: bool) -> bool:
-    if not path.is_file() or path.stat().st_size != expected["bytes"]:
-        return False
-    return not verify or sha256_of(path) == expected["sha256"]
+    is_complete = path.is_file() and path.stat().st_size == expected["bytes"]
+    return is_complete and (not verify or sha256_of(path) == expected["sha256"])
 
 
 def _sizes(part: dict[str, Any]) -> list[int]:

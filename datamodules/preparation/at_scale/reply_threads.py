@@ -8,7 +8,6 @@ post. No result depends on the order of the rows.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -29,13 +28,8 @@ def token_columns(vocabulary_size: int) -> pa.Schema:
 
 def edge_columns(vocabulary_size: int) -> pa.Schema:
     """A post that answers another one, and that one's id, author and ids."""
-    posts = token_columns(vocabulary_size)
-    return pa.schema(
-        [
-            *[posts.field(name) for name in ("id", "author", "time", "ids")],
-            *[posts.field(name).with_name(f"parent_{name}") for name in ("id", "author", "ids")],
-        ]
-    )
+    id, author, time, ids, _ = token_columns(vocabulary_size)
+    return pa.schema([id, author, time, ids, *(field.with_name(f"parent_{field.name}") for field in (id, author, ids))])
 
 
 def first_of_each(table: pa.Table, key: str, order: list[str]) -> pa.Table:
@@ -53,14 +47,9 @@ def first_of_each(table: pa.Table, key: str, order: list[str]) -> pa.Table:
 
 
 def join_replies(posts: pa.Table, replies: pa.Table) -> tuple[pa.Table, Counter[str]]:
-    """Puts each reply beside the post that it answers.
+    """Edges: each reply beside the post that it answers; and how many replies make none, by reason.
 
-    Args:
-        posts: tokenised posts, among them all that the replies answer and that there are.
-        replies: tokenised posts that answer one.
-
-    Returns:
-        Edges, and how many replies make none, by reason.
+    `posts` are tokenised posts, among them all existing ones that the replies answer.
     """
     drops: Counter[str] = Counter()
     num_posts = posts.num_rows
@@ -82,16 +71,10 @@ def join_replies(posts: pa.Table, replies: pa.Table) -> tuple[pa.Table, Counter[
 
 
 def reply_rows(edges: pa.Table, max_context_turns: int) -> tuple[pa.Table, Counter[str]]:
-    """Follows each reply back through the turns of the same two people.
+    """Rows of a shard, in no order of use, from all edges of the same two people; and how many make none, by reason.
 
-    Args:
-        edges: with any edge, all edges of the same two people.
-        max_context_turns: most turns before the response.
-
-    Returns:
-        Rows of a shard, in no order of use, and how many edges make none, by reason. `dialogue_id` is the id of the
-        first post that the two answer each other from, `position` how many turns lie between, and `pair_id` comes from
-        the id of the response, so that no post is a response twice.
+    `dialogue_id` is the id of the first post that the two answer each other from, `position` how many turns lie
+    between, and `pair_id` comes from the id of the response, so that no post is a response twice.
     """
     num_edges = edges.num_rows
     edges = first_of_each(edges, "id", ["time", "author", "parent_id"]).combine_chunks()
@@ -125,8 +108,8 @@ def _edge_before(edges: pa.Table) -> np.ndarray:
 def _roots(before: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For each edge the first edge of its chain, and the position of its response: 1 in the first one, -1 in a circle.
 
-    By pointer doubling: after k rounds every pointer has jumped 2^k edges, so that a chain as long as the internet
-    takes thirty rounds, and what has not arrived after as many edges as there are goes round in a circle.
+    By pointer doubling: after k rounds every pointer has jumped 2^k edges; what has not arrived after as many edges as
+    there are goes round in a circle.
     """
     first = before < 0
     jump = np.where(first, np.arange(len(before)), before)
@@ -174,13 +157,6 @@ def _shard_table(
 def people_hash(edges: pa.Table) -> np.ndarray:
     """(edges,) uint64: the same for all edges between the same two people."""
     return hash_of_both(hash_strings(edges["author"]), hash_strings(edges["parent_author"]))
-
-
-def ragged(lists: Sequence[Sequence[int]], type: pa.DataType) -> pa.ListArray:
-    """An Arrow list column from rows of numbers."""
-    lengths = np.fromiter(map(len, lists), dtype=np.int64, count=len(lists))
-    values = np.fromiter((value for row in lists for value in row), dtype=np.int64, count=int(lengths.sum()))
-    return list_column(lengths, values, type)
 
 
 def list_column(lengths: np.ndarray, values: np.ndarray | pa.Array, type: pa.DataType) -> pa.ListArray:

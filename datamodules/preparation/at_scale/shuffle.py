@@ -23,17 +23,10 @@ OPTIONS = ipc.IpcWriteOptions(compression="lz4")
 
 
 def hash_strings(column: pa.ChunkedArray | pa.Array, seed: int = 0) -> np.ndarray:
-    """A 64-bit hash of each string's bytes, the same in every process, on every machine and in every release.
+    """(rows,) uint64 hashes of strings without nulls, the same in every process, on every machine and in every release.
 
     The sum of the bytes, each times a random odd number of its place, and of the length, mixed by splitmix64. Two
     different strings meet with a probability of about 2^-64.
-
-    Args:
-        column: strings without nulls.
-        seed: another seed, another hash.
-
-    Returns:
-        (rows,) uint64.
     """
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
     return np.concatenate([_hash_chunk(chunk, seed) for chunk in chunks] or [np.empty(0, dtype=np.uint64)])
@@ -50,17 +43,14 @@ def _hash_chunk(chunk: pa.Array, seed: int) -> np.ndarray:
     lengths = np.diff(borders)
     text = np.frombuffer(data, dtype=np.uint8)[borders[0] : borders[-1]] if data else np.empty(0, dtype=np.uint8)
     place = np.arange(len(text)) - np.repeat(borders[:-1] - borders[0], lengths)
-    factors = _mix(np.arange(1, int(lengths.max()) + 2, dtype=np.uint64) + np.uint64(_salt(seed))) | np.uint64(1)
+    salt = _mix(np.array([seed + 1], dtype=np.uint64))
+    factors = _mix(np.arange(1, int(lengths.max()) + 2, dtype=np.uint64) + salt) | np.uint64(1)
     sums = np.zeros(len(chunk), dtype=np.uint64)
     filled = lengths > 0
     if filled.any():
         products = (text.astype(np.uint64) + np.uint64(1)) * factors[place]
         sums[filled] = np.add.reduceat(products, (borders[:-1] - borders[0])[filled])
-    return _mix(sums + lengths.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(_salt(seed)))
-
-
-def _salt(seed: int) -> int:
-    return int(_mix(np.array([seed + 1], dtype=np.uint64))[0])
+    return _mix(sums + lengths.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + salt)
 
 
 def _mix(values: np.ndarray) -> np.ndarray:
@@ -76,22 +66,13 @@ def hash_of_both(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def share_of(hashes: np.ndarray, number: int) -> np.ndarray:
-    """Which of `number` equal parts of all hashes each one is in: parts in order are hashes in order.
-
-    Of the upper 32 bits, so `number` is below 2^32.
-    """
+    """Which of `number` (below 2^32) equal parts of all hashes each one is in: parts in order are hashes in order."""
     return ((hashes >> np.uint64(32)) * np.uint64(number) >> np.uint64(32)).astype(np.int64)
 
 
 @contextmanager
 def shuffle_file(path: Path, schema: pa.Schema, num_buckets: int) -> Iterator[ShuffleWriter]:
-    """A writer for one shuffle file, which gets its name when it is complete.
-
-    Args:
-        path: the file; two processes may write it at once, if an engine repeats a task.
-        schema: its columns.
-        num_buckets: buckets of the shuffle.
-    """
+    """A writer for one shuffle file, which gets its name when it is complete; two processes may write it at once."""
     with replacing(path, shared=True) as partial, ipc.new_file(str(partial), schema, options=OPTIONS) as file:
         writer = ShuffleWriter(file, schema, num_buckets, path.name)
         yield writer
@@ -130,10 +111,7 @@ class ShuffleWriter:
             batches = table.slice(start, stop - start).to_batches() if stop > start else []
             if len(batches) > 1:  # only where one column alone has 2 GiB of text
                 raise ValueError(f"{self.name}: {stop - start} rows do not fit a record batch; use more buckets")
-            self._file.write_batch(batches[0] if batches else self._empty())
-
-    def _empty(self) -> pa.RecordBatch:
-        return pa.RecordBatch.from_arrays([pa.array([], type=field.type) for field in self.schema], schema=self.schema)
+            self._file.write_batch(batches[0] if batches else pa.RecordBatch.from_pylist([], self.schema))
 
 
 def read_bucket(paths: Iterable[Path], bucket: int, num_buckets: int, schema: pa.Schema) -> pa.Table:

@@ -18,10 +18,7 @@ MAX_TRIES = 3
 class StageTasks:
     """What a process needs to know of a stage.
 
-    Args:
-        function: what a task calls.
-        tasks: number of the task → its argument.
-        results: directory of `<number>.json`, what the function returned, and `<number>.error`.
+    `results/` has `<number>.json`, what `function(tasks[number])` returned, or `<number>.error`.
     """
 
     function: Callable[[Any], dict[str, Any]]
@@ -29,7 +26,6 @@ class StageTasks:
     results: Path
 
     def result(self, number: int) -> Path:
-        """The file that a finished task leaves."""
         return self.results / f"{number}.json"
 
     def without_results(self) -> StageTasks | None:

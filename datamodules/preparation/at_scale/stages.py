@@ -15,7 +15,6 @@ A task that is run twice writes the same files, so that an engine may repeat it 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
@@ -36,29 +35,17 @@ from datamodules.preparation.shards import ROWS_PER_GROUP, part_name, schema, wr
 from datamodules.preparation.splits import PRETRAIN_SPLITS
 from datamodules.preparation.tokenizer import fast_encoder, load_tokenizer, tokenizer_fingerprint
 
-from .reply_threads import edge_columns, first_of_each, join_replies, people_hash, ragged, reply_rows, token_columns
+from .reply_threads import edge_columns, first_of_each, join_replies, people_hash, reply_rows, token_columns
 from .shuffle import ShuffleWriter, hash_strings, read_bucket, share_of, shuffle_file
 
 SAMPLE_SEED, SPLIT_SEED = 2, 3
 TEXTS_AT_ONCE = 20_000
-Encode = Callable[[list[str]], list[list[int]]]
 HELD_OUT = pa.schema({"author": pa.string(), "id": pa.string()})
 
 
 @dataclass(frozen=True)
 class Job:
-    """What every task knows.
-
-    Args:
-        posts: the corpus.
-        opted_out: ids of people who asked to be left out.
-        directory: where everything is written.
-        num_buckets: buckets of each shuffle.
-        max_context_turns: as in `Preparation`.
-        max_turn_tokens: as in `Preparation`.
-        held_out_share: share of the dialogues that is validation.
-        seed: of what is held out.
-    """
+    """What every task knows; `num_buckets` is of each shuffle, `held_out_share` and `seed` are of the dialogues."""
 
     posts: Posts
     opted_out: frozenset[str]
@@ -69,19 +56,14 @@ class Job:
     held_out_share: float
     seed: int
 
-    def files(self, name: str) -> list[Path]:
-        """The shuffle files that a stage has written."""
-        return sorted((self.directory / name).glob("*.arrow"))
-
     def writer(
         self, name: str, task: int, columns: pa.Schema, num_buckets: int | None = None
     ) -> AbstractContextManager[ShuffleWriter]:
-        """A writer for the shuffle file of one task."""
         return shuffle_file(self.directory / name / f"{task:06d}.arrow", columns, num_buckets or self.num_buckets)
 
     def read(self, name: str, bucket: int, columns: pa.Schema) -> pa.Table:
         """One bucket of what a stage has written."""
-        return read_bucket(self.files(name), bucket, self.num_buckets, columns)
+        return read_bucket(sorted((self.directory / name).glob("*.arrow")), bucket, self.num_buckets, columns)
 
     def bucket_of(self, column: pa.ChunkedArray) -> np.ndarray:
         """(rows,) the bucket of each string."""
@@ -147,7 +129,7 @@ def clean_authors(job: Job, sample_share: float, bucket: int) -> dict[str, Any]:
 def tokenise(job: Job, bucket: int) -> dict[str, Any]:
     """Puts ids in the place of texts, once for each post, and sends posts to where they may be answered and answer."""
     posts = job.authors(bucket)
-    columns, encode = _tokens(job)
+    columns, encode = token_columns(_vocabulary_size(job.tokenizer)), _encoder(job.tokenizer)
     counts = {"posts": posts.num_rows, "turns cut": 0}
     with (
         job.writer("by_id", bucket, _without(columns, "in_reply_to")) as by_id,
@@ -157,7 +139,7 @@ def tokenise(job: Job, bucket: int) -> dict[str, Any]:
             block = posts.slice(start, TEXTS_AT_ONCE)
             ids = encode(block["text"].to_pylist())
             counts["turns cut"] += sum(len(one) > job.max_turn_tokens for one in ids)
-            column = ragged([one[: job.max_turn_tokens] for one in ids], columns.field("ids").type.value_type)
+            column = pa.array([one[: job.max_turn_tokens] for one in ids], columns.field("ids").type)
             block = block.drop_columns("text").append_column("ids", column)
             by_id.write(block, job.bucket_of(block["id"]))
             block = block.filter(pc.is_valid(block["in_reply_to"]))
@@ -167,7 +149,7 @@ def tokenise(job: Job, bucket: int) -> dict[str, Any]:
 
 def join(job: Job, bucket: int) -> dict[str, Any]:
     """Puts replies beside the posts that they answer."""
-    columns, _ = _tokens(job)
+    columns = token_columns(_vocabulary_size(job.tokenizer))
     posts = job.read("by_id", bucket, _without(columns, "in_reply_to"))
     replies = job.read("replies", bucket, columns)
     edges, drops = join_replies(posts, replies)
@@ -227,7 +209,7 @@ def _write(table: pa.Table, path: Path) -> None:
 
 
 def _without(columns: pa.Schema, name: str) -> pa.Schema:
-    return pa.schema([field for field in columns if field.name != name])
+    return columns.remove(columns.get_field_index(name))
 
 
 @cache
@@ -235,13 +217,7 @@ def _vocabulary_size(tokenizer: Path) -> int:
     return load_tokenizer(tokenizer).get_vocab_size()
 
 
-@cache
-def _encoder(tokenizer: Path) -> Encode:
-    return fast_encoder(tokenizer)
-
-
-def _tokens(job: Job) -> tuple[pa.Schema, Encode]:
-    return token_columns(_vocabulary_size(job.tokenizer)), _encoder(job.tokenizer)
+_encoder = cache(fast_encoder)
 
 
 def _shard_columns(tokenizer: Path) -> pa.Schema:

@@ -43,20 +43,11 @@ AGAIN = "The same command goes on where this one stopped"
 
 
 class StageFailed(ValueError):
-    """A stage could not be finished for a reason that lies in the machine; the same command goes on with it."""
+    """A stage could not be finished for a reason that lies in the machine; the same command resumes it."""
 
 
 class Engine:
-    """Where tasks run. It is a context: what it has started ends with it.
-
-    Args:
-        runner: `native` for processes of this machine, `ray` for those of a Ray cluster.
-        num_workers: tasks at once.
-        address: of a Ray cluster that is running; None starts one here, of `num_workers` processors.
-
-    Raises:
-        ValueError: what is needed is not installed, or an address is given without a cluster's being asked for.
-    """
+    """Where tasks run, as `Preparation` describes it. It is a context: what it has started ends with it."""
 
     def __init__(self, runner: Literal["native", "ray"], num_workers: int, address: str | None = None) -> None:
         if num_workers < 1:
@@ -85,16 +76,10 @@ class Engine:
     def run(
         self, name: str, function: Callable[[Any], dict[str, Any]], tasks: Sequence[Any], directory: Path
     ) -> list[dict[str, Any]]:
-        """Calls `function(task)` for every task that has no result yet.
+        """Calls `function(task)` for every task without a result in `directory/name/<number of the task>.json`.
 
-        Args:
-            name: of the stage; its results are in `directory/name/<number of the task>.json`.
-            function: can be pickled, and returns what JSON can hold.
-            tasks: can be pickled; they must be the same ones in the same order when a run goes on.
-            directory: of the results.
-
-        Returns:
-            The results in the order of the tasks.
+        Function and tasks can be pickled; the tasks are the same ones in the same order when a run resumes. Results
+        are returned in this order.
 
         Raises:
             ValueError: a task has raised one, or FileNotFoundError.

@@ -5,11 +5,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
 import pytest
+from ending import has_ended, wait_until
 
 from commands.experiments import child_process
 from commands.experiments.child_process import Run, run_lightning
@@ -139,19 +139,13 @@ all_of([{works}], jobs=2)
         stderr=subprocess.DEVNULL,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where the tests run behind a `&`
     )
-    deadline = time.monotonic() + 30
-    while not all(log.is_file() and log.read_text().endswith("\n") for log in logs[:2]):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: all(log.is_file() and log.read_text().endswith("\n") for log in logs[:2]))
     children = [int(log.read_text()) for log in logs[:2]]
     parent.send_signal(number)
     code = parent.wait(30)
     assert code == {signal.SIGTERM: 143, signal.SIGHUP: 129}.get(number, -number)
     if number != signal.SIGKILL:
         assert all(log.read_text().endswith("ended\n") for log in logs[:2])
-    for child in children:
-        while Path(f"/proc/{child}/stat").is_file() and ") Z " not in Path(f"/proc/{child}/stat").read_text():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+    wait_until(lambda: all(map(has_ended, children)))
     assert all(log.read_text().endswith("ended\n") for log in logs[:2])
     assert not logs[2].exists()

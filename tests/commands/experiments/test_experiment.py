@@ -12,8 +12,8 @@ from commands.experiments.child_process import Run
 from commands.experiments.collect import collect
 from commands.experiments.experiment import Experiment
 from commands.table import Table
-from evaluation.report.latex import latex
-from evaluation.results.run_facts import adapter_size, validation_perplexity
+from evaluation.report.files import latex
+from evaluation.scores.run_scores import adapter_size, validation_perplexity
 
 WHAT = ("fit", "predict")
 
@@ -117,11 +117,8 @@ def test_settings_of_a_test_are_of_no_other_command(commands, tmp_path):
 
 
 def test_a_row_that_fails_takes_nothing_with_it(commands, tmp_path):
-    systems = {
-        "old": Path("old.jsonl"),
-        "bad": Experiment("broken.yaml"),
-        "good": Experiment("a.yaml", {}, ["predict"]),
-    }
+    good = Experiment("a.yaml", {}, ["predict"])
+    systems = {"old": Path("old.jsonl"), "bad": Experiment("broken.yaml"), "good": good}
     paths, failed = collect(systems, tmp_path)
     assert list(paths) == ["old", "good"]
     assert list(failed) == ["bad"]
@@ -129,12 +126,11 @@ def test_a_row_that_fails_takes_nothing_with_it(commands, tmp_path):
     assert [command[0] for command in commands] == ["fit", "predict"]  # no prediction without the fit
 
 
-def test_an_experiment_that_writes_no_predictions(monkeypatch, tmp_path):
+def test_an_experiment_that_writes_no_predictions(commands, monkeypatch, tmp_path):
     async def run(*_):
         return Run(tmp_path, None, 1.0)
 
     monkeypatch.setattr(child_process, "run_lightning", run)
-    monkeypatch.setattr(child_process, "finished", lambda _: {})
     _, failed = collect({"a": Experiment("a.yaml", {}, ["predict"])}, tmp_path)
     assert "has written no predictions.jsonl" in failed["a"]
     assert "callbacks.PredictionWriter" in failed["a"]
@@ -142,8 +138,8 @@ def test_an_experiment_that_writes_no_predictions(monkeypatch, tmp_path):
         Experiment("a.yaml", {}, ["fit"])
 
 
-def test_size_of_an_adapter(tmp_path):
-    assert adapter_size(tmp_path) is None
+def test_adapters_and_validation_of_a_run(tmp_path):
+    assert (adapter_size(tmp_path), validation_perplexity(tmp_path)) == (None, None)
     for user, rank in (("ada", 2), ("ben", 3)):
         directory = tmp_path / "adapters" / user
         directory.mkdir(parents=True)
@@ -152,6 +148,8 @@ def test_size_of_an_adapter(tmp_path):
     parameters, size = adapter_size(tmp_path)
     assert parameters == 3 * 5 + 7 * 3
     assert size == (tmp_path / "adapters/ben/adapter_model.safetensors").stat().st_size
+    (tmp_path / "fit.card.json").write_text('{"metrics": {"val/best_macro_perplexity": 84.5, "val/perplexity": 1.0}}')
+    assert validation_perplexity(tmp_path) == 84.5
 
 
 def test_latex():
@@ -167,26 +165,16 @@ def test_latex():
     assert r"\caption{50 \% better}" in text
 
 
-def test_settings_of_all_systems(tmp_path):
-    systems = {"a": Experiment("a.yaml", {"seed_everything": 1, "model.rank": 4}), "file": Path("predictions.jsonl")}
-    table = Table(systems, tmp_path, per_user=False, encoder=None, overrides={"seed_everything": 2})
-    assert table.systems == {
-        "a": Experiment("a.yaml", {"seed_everything": 2, "model.rank": 4}),
+def test_settings_of_all_systems_and_the_names_of_their_runs(tmp_path):
+    systems = {
+        "ten": Experiment("a.yaml", {"run": "ten", "n": 10}),
+        "mine": Experiment("a.yaml", {"seed_everything": 1, "model.rank": 4}),
         "file": Path("predictions.jsonl"),
     }
-
-
-def test_a_run_with_a_name_has_another_with_other_settings(tmp_path):
-    systems = {"ten": Experiment("a.yaml", {"run": "ten", "n": 10}), "mine": Experiment("a.yaml")}
     changes = {"seed_everything": 2, "model.adapters": "runs/x/adapters"}
     table = Table(systems, tmp_path, per_user=False, encoder=None, overrides=changes)
     assert table.systems["ten"].overrides == {"n": 10, **changes, "run": "ten,seed_everything=2"}
-    assert table.systems["mine"].overrides == changes
+    assert table.systems["mine"] == Experiment("a.yaml", {"model.rank": 4, **changes})
+    assert table.systems["file"] == Path("predictions.jsonl")
     table = Table(systems, tmp_path, per_user=False, encoder=None, overrides={"run": "other"})
     assert table.systems["ten"].overrides == {"n": 10, "run": "other"}
-
-
-def test_the_validation_of_a_row_stands_in_its_run_card(tmp_path):
-    assert validation_perplexity(tmp_path) is None
-    (tmp_path / "fit.card.json").write_text('{"metrics": {"val/best_macro_perplexity": 84.5, "val/perplexity": 1.0}}')
-    assert validation_perplexity(tmp_path) == 84.5

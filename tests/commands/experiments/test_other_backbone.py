@@ -48,29 +48,19 @@ def test_other_backbones_take_the_place_of_those_that_are_named(written):
         places_of(systems, Path("runs/large"))
     with pytest.raises(ValueError, match="no experiment of this table is on runs/ppp/backbone"):
         places_of(systems, {"runs/ppp/backbone": Path("x")})
-    assert Experiment(pretraining, {"seed_everything": 1}).makes == (
-        "runs/psp_itself/backbone with {'seed_everything': 1}"
-    )
+    seeded = Experiment(pretraining, {"seed_everything": 1})
+    assert seeded.makes == "runs/psp_itself/backbone with {'seed_everything': 1}"
     mapping = {f"runs/{name}/backbone": Path(f"large/{name}") for name in ("small", "psp", "psp_itself")}
     places = places_of(systems, mapping)
-    assert systems["base psp"].on(places) == Experiment(
-        pretraining, {"model.init_from": "large/psp_itself"}, ["predict"]
-    )
+    on_large = {"model.init_from": "large/psp_itself"}
+    assert systems["base psp"].on(places) == Experiment(pretraining, on_large, ["predict"])
     assert systems["LoRA psp"].on(places) == Experiment([small, on_psp], {"model.init_from": "large/psp"})
 
 
 def test_the_experiment_of_a_command(written):
     small = written("small.yaml", {"init_from": "runs/small/backbone"})
-    command = [
-        "predict",
-        f"--config={small}",
-        "--run",
-        "mine",
-        "--config",
-        "b.yaml",
-        "--model.init_from=runs/x/backbone",
-    ]
-    one = experiment_of(command)
+    command = f"predict --config={small} --run mine --config b.yaml --model.init_from=runs/x/backbone"
+    one = experiment_of(command.split())
     assert (one.files, one.name, one.backbone) == ([small, "b.yaml"], "mine", "runs/x/backbone")
     assert one.on({"runs/small/backbone": "large"}) is one
     assert experiment_of(["fit", "--config", "a.yaml", "--config", "b.yaml"]).name == "a+b"
@@ -92,13 +82,8 @@ def test_backbones_that_change_places(written, tmp_path, commands):
 
 
 def test_paths_in_a_directory_that_has_moved():
-    places = {"runs/a": "runs/b"}
-    assert [moved(path, places) for path in ("runs/a", "runs/a/x/y", "runs/ab/x", "x/runs/a")] == [
-        "runs/b",
-        "runs/b/x/y",
-        "runs/ab/x",
-        "x/runs/a",
-    ]
+    new = {"runs/a": "runs/b", "runs/a/x/y": "runs/b/x/y", "runs/ab/x": "runs/ab/x", "x/runs/a": "x/runs/a"}
+    assert {path: moved(path, {"runs/a": "runs/b"}) for path in new} == new
 
 
 def test_what_commands_before_a_table_make_from_another_backbone(commands, written, tmp_path, monkeypatch, capsys):
@@ -118,11 +103,7 @@ def test_what_commands_before_a_table_make_from_another_backbone(commands, writt
         f"predict --config talk.yaml --model.init_from=large --model.adapters={runs}/lora/adapters",
         f"predict --config judge.yaml --data.heard={runs}/talk/said.jsonl",
     ]
-    assert places == {
-        "runs/lora": f"{runs}/lora",
-        "runs/talk": f"{runs}/talk",
-        "runs/judge": f"{runs}/judge",
-    }
+    assert places == {f"runs/{name}": f"{runs}/{name}" for name in ("lora", "talk", "judge")}
     assert "[before, 2 of 5] fit --config small.yaml: large takes its place" in capsys.readouterr().out
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from commands.experiments.sweep_file import read_sweep
+from commands.experiments.sweep_file import RANGES, read_sweep
 
 SWEEPS = Path(__file__).parents[3] / "experiments" / "sweeps"
 COMMAND = ["lightning", "fit", "--config", "experiments/x.yaml", "${args}"]
@@ -30,7 +30,7 @@ def agents_command(sweep, point, nested, monkeypatch):
     from wandb import wandb_agent
 
     started = []
-    monkeypatch.setattr(wandb_agent, "AgentProcess", lambda command, **_: started.append(command) or Stand())
+    monkeypatch.setattr(wandb_agent, "AgentProcess", lambda command, **_: started.append(command) or object())
     monkeypatch.chdir(sweep.path.parent)  # it writes a file
     monkeypatch.setenv("WANDB_SWEEP_ID", "s")
     monkeypatch.setenv("WANDB_RUN_ID", "r")
@@ -43,25 +43,13 @@ def agents_command(sweep, point, nested, monkeypatch):
     return started[0]
 
 
-class Stand:
-    """In the place of a process."""
-
-
 def test_a_grid_is_every_combination_the_first_changing_slowest(sweep_of):
     sweep = sweep_of({"model.rank": {"values": [4, 8]}, "seed": {"value": 7}, "model.lr": {"values": [0.1, 1e-05]}})
-    assert sweep.points() == [
-        {"model.rank": 4, "seed": 7, "model.lr": 0.1},
-        {"model.rank": 4, "seed": 7, "model.lr": 1e-05},
-        {"model.rank": 8, "seed": 7, "model.lr": 0.1},
-        {"model.rank": 8, "seed": 7, "model.lr": 1e-05},
+    assert [tuple(point.items()) for point in sweep.points()] == [
+        (("model.rank", rank), ("seed", 7), ("model.lr", rate)) for rank in (4, 8) for rate in (0.1, 1e-05)
     ]
     assert sweep.points(count=3) == sweep.points()[:3]
-    assert sweep.arguments(sweep.points()[1]) == [
-        *COMMAND[1:4],
-        "--model.rank=4",
-        "--seed=7",
-        "--model.lr=1e-05",
-    ]
+    assert sweep.arguments(sweep.points()[1]) == [*COMMAND[1:4], "--model.rank=4", "--seed=7", "--model.lr=1e-05"]
 
 
 @pytest.mark.parametrize(
@@ -152,28 +140,6 @@ def test_equal_draws_are_one_point_and_the_file_may_limit_them(sweep_of):
         ({"method": None}, "method is None"),
         ({"parameters": {}}, "parameters: expected at least one `name: {values: \\[...\\]}`, got {}"),
         ({"parameters": None}, "parameters: expected at least one"),
-        ({"parameters": {"x": 3}}, "parameters.x: expected value, values, a range or parameters, got 3"),
-        ({"parameters": {"x": {"values": []}}}, "parameters.x: expected value, or values with at least one"),
-        ({"parameters": {"x": {"min": 1, "max": 2}}}, "parameters.x: expected value, or values"),
-        ({"parameters": {"m": {"parameters": {"x": {}}}}}, "parameters.m.parameters.x: expected value"),
-        (
-            {"method": "random", "parameters": {"x": {"distribution": "normal", "mu": 0}}},
-            "is not drawn here; known are values and distribution uniform, int_uniform, log_uniform_values, q_uniform",
-        ),
-        ({"method": "random", "parameters": {"x": {"min": 2, "max": 1}}}, "expected numbers min <= max"),
-        ({"method": "random", "parameters": {"x": {"min": "1e-4", "max": 1.0}}}, "YAML reads 1e-4 as text"),
-        (
-            {"method": "random", "parameters": {"x": {"distribution": "q_uniform", "min": 0, "max": 1, "q": 0}}},
-            "q above 0",
-        ),
-        (
-            {"method": "random", "parameters": {"x": {"distribution": "int_uniform", "min": 0.5, "max": 3}}},
-            "int_uniform needs whole numbers",
-        ),
-        (
-            {"method": "random", "parameters": {"x": {"distribution": "log_uniform_values", "min": 0, "max": 1}}},
-            "a logarithm needs min above 0",
-        ),
         ({"metric": {"goal": "minimize"}}, "expected {name: ..., goal: minimize or maximize}"),
         ({"metric": {"name": "x", "goal": "up"}}, "goal: minimize or maximize"),
         ({"command": ["lightning", "fit"]}, "expected a list with \\${args} in it"),
@@ -182,6 +148,26 @@ def test_equal_draws_are_one_point_and_the_file_may_limit_them(sweep_of):
 def test_what_is_wrong_is_named(sweep_of, keys, message):
     with pytest.raises(ValueError, match=f"mine.yaml: .*{message}"):
         sweep_of(**{"parameters": {"x": {"value": 1}}, **keys})
+
+
+@pytest.mark.parametrize(
+    ("method", "parameter", "message"),
+    [
+        ("grid", 3, "parameters.x: expected value, values, a range or parameters, got 3"),
+        ("grid", {"values": []}, "parameters.x: expected value, or values with at least one"),
+        ("grid", {"min": 1, "max": 2}, "parameters.x: expected value, or values"),
+        ("grid", {"parameters": {"y": {}}}, "parameters.x.parameters.y: expected value"),
+        ("random", {"distribution": "normal", "mu": 0}, f"not drawn here; known are .* {', '.join(RANGES)}"),
+        ("random", {"min": 2, "max": 1}, "expected numbers min <= max"),
+        ("random", {"min": "1e-4", "max": 1.0}, "YAML reads 1e-4 as text"),
+        ("random", {"distribution": "q_uniform", "min": 0, "max": 1, "q": 0}, "q above 0"),
+        ("random", {"distribution": "int_uniform", "min": 0.5, "max": 3}, "int_uniform needs whole numbers"),
+        ("random", {"distribution": "log_uniform_values", "min": 0, "max": 1}, "a logarithm needs min above 0"),
+    ],
+)
+def test_a_parameter_that_is_wrong_is_named(sweep_of, method, parameter, message):
+    with pytest.raises(ValueError, match=f"mine.yaml: .*{message}"):
+        sweep_of({"x": parameter}, method)
 
 
 @pytest.mark.parametrize(

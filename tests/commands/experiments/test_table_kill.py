@@ -4,15 +4,15 @@ The rows' commands are stand-ins, since starting ours takes six seconds; that ou
 tested in `test_cli.py`.
 """
 
+import os
 import signal
-import subprocess
 import sys
-import time
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
+from ending import has_ended, wait_until
 
-ROOT = Path(__file__).parents[3]
 COMMAND = """
 import json, os, sys, time
 from pathlib import Path
@@ -29,29 +29,21 @@ if sys.argv[1] == "predict":
 elif run.name == "slow" and not Path("go").is_file():
     time.sleep(60)
 """
-TABLE = """
-import sys
-from pathlib import Path
-from commands.experiments import child_process
-from commands.experiments.experiment import Experiment
-from commands.table import Table
-child_process.COMMAND = (sys.executable, "stand_in.py")
-systems = {name: Experiment(name) for name in ("quick", "slow")}
-Table(systems, Path("out"), encoder=None, per_user=False, num_resamples=10).run()
-"""
 
 
-@pytest.fixture
-def start(tmp_path, monkeypatch):
-    (tmp_path / "stand_in.py").write_text(COMMAND)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.chdir(tmp_path)
-    return lambda: subprocess.Popen(
-        [sys.executable, "-c", TABLE],
-        stdout=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where the tests run behind a `&`
-    )
+def make_table(directory):
+    """In a process of its own; nothing is asked about what is finished, since the stand-ins' runs have no cards."""
+    from commands.experiments import child_process
+    from commands.experiments.experiment import Experiment
+    from commands.table import Table
+
+    os.chdir(directory)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run behind a `&`
+    child_process.COMMAND = (sys.executable, "stand_in.py")
+    child_process.finished = lambda _: {}
+    systems = {name: Experiment(name) for name in ("quick", "slow")}
+    with open("said", "w") as said, redirect_stdout(said):
+        Table(systems, Path("out"), encoder=None, per_user=False, num_resamples=10).run()
 
 
 def calls():
@@ -61,23 +53,21 @@ def calls():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a child learns of its parent's kill on Linux only")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_killed_in_the_second_row_and_started_again(start, number):
-    parent, deadline = start(), time.monotonic() + 60
-    while len(calls()) < 3:
-        assert parent.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
+def test_killed_in_the_second_row_and_started_again(fork, tmp_path, monkeypatch, number):
+    monkeypatch.chdir(tmp_path)
+    Path("stand_in.py").write_text(COMMAND)
+    parent = fork(make_table, tmp_path)
+    wait_until(lambda: len(calls()) == 3, parent.is_alive)
     assert [call[:2] for call in calls()] == [["fit", "quick"], ["predict", "quick"], ["fit", "slow"]]
-    child = Path("/proc") / calls()[-1][2] / "stat"
-    parent.send_signal(number)
-    assert parent.wait(30) != 0
-    while child.is_file() and ") Z " not in child.read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    os.kill(parent.pid, number)
+    parent.join(30)
+    assert parent.exitcode not in (0, None)
+    wait_until(lambda: has_ended(calls()[-1][2]))
     assert not list(Path("out").glob("table.*"))
     Path("go").touch()
-    again = start()
-    said, _ = again.communicate(timeout=60)
-    assert again.returncode == 0
+    again = fork(make_table, tmp_path)
+    again.join(60)
+    assert again.exitcode == 0
     assert [call[:2] for call in calls()[3:]] == [[c, n] for n in ("quick", "slow") for c in ("fit", "predict")]
     assert all(f"| {name} " in Path("out/table.md").read_text() for name in ("quick", "slow"))
-    assert "[2 of 2] slow:" in said
+    assert "[2 of 2] slow:" in Path("said").read_text()

@@ -38,13 +38,6 @@ def test_conversations_of_two_people_are_read_by_id(tmp_path: Path) -> None:
     assert list(ChitChat(path).profiles()) == []
 
 
-def test_a_missing_file_says_where_it_comes_from(tmp_path: Path) -> None:
-    with pytest.raises(
-        FileNotFoundError, match=r"dataset\.json not found; it is part of the PyPI package chitchat-dataset"
-    ):
-        ChitChat(tmp_path / "dataset.json").files  # noqa: B018
-
-
 def test_a_missing_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
         raise PackageNotFoundError(name)

@@ -47,6 +47,7 @@ def test_dialogues_are_read_in_the_order_of_the_lines(tmp_path: Path) -> None:
         ),
     ]
     assert (drops.num_seen, drops.reasons.total()) == (2, 0)
+    assert list(Jsonl(tmp_path / "mine.jsonl").profiles()) == []
 
 
 def test_windows_files_are_read(tmp_path: Path) -> None:
@@ -58,11 +59,7 @@ def test_windows_files_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "reason", "detail"),
     [
-        (
-            b'{"id": "x", ',
-            "not JSON",
-            "got 'Expecting property name enclosed in double quotes' at column 13, expected one JSON",
-        ),
+        (b'{"id": "x", ', "not JSON", "enclosed in double quotes' at column 13, expected one JSON object"),
         (b"[" * 100_000, "not JSON", "expected one JSON object"),
         (b"[1]", "wrong type", "got a list for the whole, expected an object"),
         (GOOD.replace(b"Tea", b"T\xe9a"), "not UTF-8", "got invalid continuation byte, expected UTF-8"),
@@ -81,19 +78,11 @@ def test_windows_files_are_read(tmp_path: Path) -> None:
         (turn().replace(b'"Please."', b"null"), "wrong type", "got null for turns[1].text, expected a string"),
         (turn(time=1714516200), "wrong type", "got a number for turns[1].time, expected a string"),
         (turn(time="1st May"), "bad time", "got '1st May' for turns[1].time, expected ISO 8601: 2024-05-01T07:30:00Z"),
-        (
-            turn(time="0001-01-01T00:00+09:00"),
-            "bad time",
-            "got '0001-01-01T00:00+09:00' for turns[1].time, expected ISO",
-        ),
+        (turn(time="0001-01-01T00:00+09:00"), "bad time", "got '0001-01-01T00:00+09:00' for turns[1].time"),
         (GOOD, "duplicate id", "got the id 'good' again, expected another one on every line"),
         (turn(text=" ", speaker="hana").replace(b"Tea?", b""), "no text", ""),
         (turn(speaker="hana"), "one person only", ""),
-        (
-            b'{"id": "x", "turns": [%s]}' % b",".join(b'{"speaker": "%c", "text": "."}' % c for c in b"abc"),
-            "more than two people",
-            "",
-        ),
+        (GOOD.replace(b"good", b"x").replace(b"]", b', {"speaker": "c", "text": "."}]'), "more than two people", ""),
     ],
 )
 def test_a_line_that_is_wrong_is_counted_with_its_place(tmp_path: Path, line: bytes, reason: str, detail: str) -> None:
@@ -109,7 +98,7 @@ def test_a_line_that_is_wrong_is_counted_with_its_place(tmp_path: Path, line: by
 def test_the_account_never_quotes_what_was_said(tmp_path: Path) -> None:
     _, drops = read(tmp_path, b'{"id": "x", "turns": ["my secret"]}', b'{"my secret', turn(text="my secret", time="?"))
     assert drops.reasons.total() == 3
-    assert "secret" not in str(drops)
+    assert "secret" not in drops.reasons.table()
 
 
 def test_an_emoji_in_two_escapes_is_one_character(tmp_path: Path) -> None:
@@ -148,10 +137,7 @@ def test_profiles_are_read(tmp_path: Path) -> None:
         ('{"user": "a", "attributes": {"age": 20}}', "wrong type: got a number for attributes.age, expected a string"),
         ('{"user": "a", "attributes": {"age": null}}', "wrong type: got null for attributes.age, expected a string"),
         ('{"user": "a", "attributes": {"age": ""}}', "empty value: got a string with nothing in it for attributes.age"),
-        (
-            '{"user": "a", "attributes": {}, "origin": "guessed"}',
-            "unknown origin: got 'guessed', expected one of declared",
-        ),
+        ('{"user": "a", "attributes": {}, "origin": "guessed"}', "unknown origin: got 'guessed', expected one of decl"),
         ('{"user": "ken", "attributes": {}}', "duplicate user: got a second declared profile of 'ken'"),
     ],
 )
@@ -159,20 +145,3 @@ def test_a_profile_that_is_wrong_is_an_error_with_its_line(tmp_path: Path, line:
     corpus = corpus_with_profiles(tmp_path, '{"user": "ken", "attributes": {}}', "", line)
     with pytest.raises(ValueError, match=r"people\.jsonl:3: " + message):
         list(corpus.profiles())
-
-
-def test_no_profiles_file_means_no_profiles(tmp_path: Path) -> None:
-    (tmp_path / "mine.jsonl").write_bytes(GOOD)
-    assert list(Jsonl(tmp_path / "mine.jsonl").profiles()) == []
-
-
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(
-        FileNotFoundError, match=r"mine\.jsonl not found; it should be your own dialogues file in the schema"
-    ):
-        list(Jsonl(tmp_path / "mine.jsonl").dialogues(Drops()))
-    (tmp_path / "mine.jsonl").write_bytes(GOOD)
-    with pytest.raises(
-        FileNotFoundError, match=r"people\.jsonl not found; it should be your own profiles file in the schema"
-    ):
-        list(Jsonl(tmp_path / "mine.jsonl", tmp_path / "people.jsonl").profiles())

@@ -1,5 +1,6 @@
 """PERSONA-CHAT in ParlAI's text form, with invented people."""
 
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -28,29 +29,17 @@ def read(path: Path) -> tuple[list[Dialogue], Drops]:
     return list(PersonaChat(path).dialogues(drops)), drops
 
 
+def told(id: str, sides: tuple[str, str], *texts: str) -> Dialogue:
+    turns = (Turn(f"{id}:{side}", text) for side, text in zip(cycle(sides), texts, strict=False))
+    return Dialogue(id, tuple(turns), "persona_chat")
+
+
 def test_dialogues_alternate_between_partner_and_self(tmp_path: Path) -> None:
     dialogues, drops = read(write(tmp_path, TWO_DIALOGUES))
     one, two = "train_both_original.txt:1", "train_both_original.txt:2"
     assert dialogues == [
-        Dialogue(
-            one,
-            (
-                Turn(f"{one}:partner", "hi , what is that noise ?"),
-                Turn(f"{one}:self", "my tuba ."),
-                Turn(f"{one}:partner", "lovely ."),
-                Turn(f"{one}:self", "thanks !"),
-            ),
-            "persona_chat",
-        ),
-        Dialogue(
-            two,
-            (
-                Turn(f"{two}:self", "ahoy !"),
-                Turn(f"{two}:partner", "ahoy yourself ."),
-                Turn(f"{two}:self", "nice boat ."),
-            ),
-            "persona_chat",
-        ),
+        told(one, ("partner", "self"), "hi , what is that noise ?", "my tuba .", "lovely .", "thanks !"),
+        told(two, ("self", "partner"), "ahoy !", "ahoy yourself .", "nice boat ."),
     ]
     assert (drops.num_seen, drops.reasons.total()) == (2, 0)
 
@@ -96,15 +85,15 @@ def test_a_dialogue_told_again_is_dropped_from_either_side_and_in_every_file(tmp
         (
             b"1 hi\tho\n3 he\tha\n",
             "wrong line number",
-            "f.txt:4: got the number 3 at the beginning of the line, expected 2",
+            "f.txt:2: line 4: got the number 3 at its beginning, expected 2",
         ),
+        (b"1 hi\tho\nwell\tha\n", "wrong line number", "f.txt:2: line 4: got no number at its beginning, expected 2"),
         (
-            b"1 hi\tho\nwell\tha\n",
-            "wrong line number",
-            "f.txt:4: got no number at the beginning of the line, expected 2",
+            b"1 hi\tho\n2 he\n",
+            "no reply",
+            "f.txt:2: line 4: got no tab, expected the partner's utterance, a tab and the reply",
         ),
-        (b"1 hi\tho\n2 he\n", "no reply", "f.txt:4: got no tab, expected the partner's utterance, a tab and the reply"),
-        (b"1 hi\tho\n2 h\xff\tha\n", "not UTF-8", "f.txt:4: got invalid start byte, expected UTF-8"),
+        (b"1 hi\tho\n2 h\xff\tha\n", "not UTF-8", "f.txt:2: line 4: got invalid start byte, expected UTF-8"),
         (b"1 your persona: i nap.\n", "no text", "f.txt:2"),
         (b"1 __SILENCE__\thi\n", "one person only", "f.txt:2"),
     ],
@@ -122,10 +111,3 @@ def test_a_broken_dialogue_is_counted_and_the_others_are_read(
 def test_profiles_pass_over_a_broken_dialogue(tmp_path: Path) -> None:
     path = write(tmp_path, "1 your persona: i nap.\n2 hi\n1 your persona: i knit.\n2 hi\tho\n", "f.txt")
     assert list(PersonaChat(path).profiles()) == [Profile("f.txt:2:self", {"persona_1": "i knit."}, "declared")]
-
-
-def test_a_missing_file_says_where_it_comes_from(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"train\.txt not found; PERSONA-CHAT comes with ParlAI"):
-        read(tmp_path / "train.txt")
-    with pytest.raises(FileNotFoundError, match=r"no \*\.txt in .*; PERSONA-CHAT comes with ParlAI"):
-        read(tmp_path)

@@ -209,8 +209,8 @@ def test_fields_have_other_names(tmp_path):
     fields = Fields("id_str", "user.id_str", "full_text", "created_at", "in_reply_to_status_id_str")
     (tmp_path / "a.jsonl").write_bytes(lines([tweet, {**tweet, "user": None}, {**tweet, "user": "42"}]))
     pq.write_table(pa.Table.from_pylist([tweet, {**tweet, "user": None}]), tmp_path / "a.parquet")
-    row = {"id": "7", "author": "42", "text": "hello", "time": datetime(2018, 10, 10, 20, 19, 24, tzinfo=UTC)}
-    row["in_reply_to"] = None
+    time = datetime(2018, 10, 10, 20, 19, 24, tzinfo=UTC)
+    row = {"id": "7", "author": "42", "text": "hello", "time": time, "in_reply_to": None}
     assert everything(Posts(str(tmp_path / "a.jsonl"), fields)) == ([row], {"no author": 1, "wrong type": 1})
     assert everything(Posts(str(tmp_path / "a.parquet"), fields)) == ([row], {"no author": 1})
     marked = Fields("id_str", "user.id_str", "full_text", None, None, repost="retweeted_status.id_str")
@@ -246,10 +246,8 @@ def test_columns_of_parquet_have_many_types(tmp_path):
     pq.write_table(table, tmp_path / "a.parquet")
     rows, counts = everything(Posts(str(tmp_path / "a.parquet")))
     assert [(row["id"], row["author"], row["in_reply_to"]) for row in rows] == [("1", "p", None), ("2", "q", None)]
-    assert [row["time"] for row in rows] == [
-        TIME.replace(microsecond=999_000),
-        datetime(1969, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC),
-    ]
+    before_1970 = datetime(1969, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC)
+    assert [row["time"] for row in rows] == [TIME.replace(microsecond=999_000), before_1970]
     pq.write_table(table.set_column(2, "text", pa.array([1.5, 2.5])), tmp_path / "b.parquet")
     with pytest.raises(ValueError, match="column text: got double"):
         everything(Posts(str(tmp_path / "b.parquet")))
@@ -316,9 +314,8 @@ def test_a_byte_order_mark_is_no_text(tmp_path):
 
 
 def test_opted_out_people_are_a_number(tmp_path):
-    (tmp_path / "a.jsonl").write_bytes(
-        lines([record(n) for n in range(10)] + [record(10, author="p1", text="RT @a b")])
-    )
+    records = [*map(record, range(10)), record(10, author="p1", text="RT @a b")]
+    (tmp_path / "a.jsonl").write_bytes(lines(records))
     posts = Posts(str(tmp_path / "a.jsonl"))
     blocks = [block for unit in posts.units() for block in posts.read(unit, frozenset({"p1", "p3", "nobody"}))]
     assert {author for table, _ in blocks for author in table["author"].to_pylist()} == {"p0", "p2", "p4"}
@@ -335,10 +332,7 @@ def test_the_fingerprint_sees_content(tmp_path):
 
 
 def test_settings_are_what_decides_the_posts(tmp_path):
-    found = [
-        Posts("a").settings(),
-        Posts("a", Fields(time=None)).settings(),
-        Posts("a", cleaning=Cleaning(max_characters=9)).settings(),
-    ]
+    changed = (Posts("a"), Posts("a", Fields(time=None)), Posts("a", cleaning=Cleaning(max_characters=9)))
+    found = [posts.settings() for posts in changed]
     assert all(one != other for number, one in enumerate(found) for other in found[:number])
     assert Posts("b", unit_bytes=5).settings() == found[0]

@@ -1,15 +1,13 @@
 """The records: turns are merged, people counted, drops accounted for, contents fingerprinted."""
 
-import subprocess
-import sys
-from collections.abc import Iterator
-from dataclasses import FrozenInstanceError
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 
-from datamodules.corpora.records import Corpus, Dialogue, Drops, Turn, merge_turns, two_people
+from datamodules.corpora import ChitChat, JPersonaChat, Jsonl, PersonaChat, RealPersonaChat
+from datamodules.corpora.records import Corpus, Dialogue, Drops, Malformed, Turn, merge_turns, two_people
 
 MORNING, NOON = datetime(2024, 5, 1, 8), datetime(2024, 5, 1, 12)
 
@@ -23,17 +21,12 @@ def test_merge_turns_joins_one_persons_messages_and_keeps_the_first_time() -> No
         Turn("b", "yes", NOON),
     ]
     assert merge_turns(messages) == (Turn("a", "good morning sleep well? hello?", MORNING), Turn("b", "yes", NOON))
-
-
-def test_merge_turns_without_text_has_the_time_of_the_first_message_with_text() -> None:
     assert merge_turns([Turn("a", "", MORNING), Turn("a", "hi", NOON)]) == (Turn("a", "hi", NOON),)
 
 
 def test_two_people_make_a_dialogue() -> None:
-    drops = Drops()
-    dialogue = two_people("7", [Turn("a", "hi"), Turn("b", "ho"), Turn("a", "hm")], "here", drops)
-    assert dialogue == Dialogue("7", (Turn("a", "hi"), Turn("b", "ho"), Turn("a", "hm")), "here")
-    assert drops.reasons.total() == 0
+    turns = (Turn("a", "hi"), Turn("b", "ho"), Turn("a", "hm"))
+    assert two_people("7", turns, "here") == Dialogue("7", turns, "here")
 
 
 @pytest.mark.parametrize(
@@ -47,53 +40,79 @@ def test_two_people_make_a_dialogue() -> None:
 )
 def test_other_numbers_of_people_are_counted(speakers: str, text: str, reason: str) -> None:
     drops = Drops()
-    assert two_people("7", [Turn(speaker, text) for speaker in speakers], "here", drops) is None
-    assert drops.reasons == {reason: 1}
-    assert drops.reasons.examples == {reason: ["7"]}
+    with drops.dialogue("mine.jsonl:3"):
+        two_people("7", [Turn(speaker, text) for speaker in speakers], "here")
+    assert (drops.num_seen, drops.reasons.examples) == (1, {reason: ["mine.jsonl:3"]})
 
 
-def test_the_account_names_the_place_if_there_is_a_better_one_than_the_id() -> None:
-    drops = Drops()
-    two_people("7", [], "here", drops, "mine.jsonl:3")
-    assert drops.reasons.examples == {"no text": ["mine.jsonl:3"]}
+def drop(drops: Drops, reason: str, where: str, detail: str = "") -> None:
+    with drops.dialogue(where):
+        raise Malformed(reason, detail)
 
 
 def test_drops_keep_all_counts_and_three_examples() -> None:
     drops = Drops()
     for number in range(5):
-        drops.add("no text", f"f:{number}")
-    drops.add("rare")
-    assert str(drops) == "             5 no text (such as f:0; f:1; f:2)\n             1 rare"
-    assert str(Drops()) == "  nothing dropped"
+        drop(drops, "no text", f"f:{number}")
+    drop(drops, "rare", "f:5", "got 1")
+    assert (
+        drops.reasons.table()
+        == "             5 no text (such as f:0; f:1; f:2)\n             1 rare (such as f:5: got 1)"
+    )
+    assert Drops().reasons.table() == "  nothing dropped"
 
 
 def test_stop_above_allows_the_share_and_no_more() -> None:
-    drops = Drops()
-    for _ in range(10):
-        drops.seen()
-    drops.add("no text", "f:1")
+    drops = Drops(num_seen=9)
+    drop(drops, "no text", "f:1")
     drops.stop_above(0.1)
-    drops.add("no text", "f:2")
+    drop(drops, "no text", "f:2")
     with pytest.raises(
-        ValueError, match=r"2 of 10 dialogues would be dropped.*share 0\.1:\n.*f:1; f:2.*\n.*max_dropped"
+        ValueError, match=r"2 of 11 dialogues would be dropped.*share 0\.1:\n.*f:1; f:2.*\n.*max_dropped"
     ):
         drops.stop_above(0.1)
 
 
 class Files(Corpus):
-    """A corpus of whatever files it is given."""
-
     def __init__(self, *paths: Path) -> None:
         self.paths = paths
 
     @property
     def files(self) -> list[Path]:
-        """The files."""
         return list(self.paths)
 
     def dialogues(self, drops: Drops) -> Iterator[Dialogue]:
-        """Yields nothing."""
         return iter(())
+
+
+@pytest.mark.parametrize(
+    ("corpus", "message"),
+    [
+        (
+            lambda path: ChitChat(path / "dataset.json"),
+            r"dataset\.json not found; it is part of the PyPI package chitchat",
+        ),
+        (lambda path: JPersonaChat(path / "no.xlsx"), r"no\.xlsx not found; .* https://github\.com/nttcslab"),
+        (
+            lambda path: Jsonl(path / "no.jsonl"),
+            r"no\.jsonl not found; it should be your own dialogues file in the schema",
+        ),
+        (lambda path: Jsonl(path / "a.json", path / "no.jsonl"), r"no\.jsonl .* your own profiles file in the schema"),
+        (lambda path: PersonaChat(path / "train.txt"), r"train\.txt not found; PERSONA-CHAT comes with ParlAI"),
+        (PersonaChat, r"no \*\.txt in .*; PERSONA-CHAT comes with ParlAI"),
+        (lambda path: RealPersonaChat(path / "no"), r"no .*dialogues/\*\.json found; RealPersonaChat comes from https"),
+        (RealPersonaChat, r"interlocutors\.json not found; RealPersonaChat comes from https"),
+    ],
+)
+def test_a_missing_file_says_where_it_comes_from(
+    tmp_path: Path, corpus: Callable[[Path], Corpus], message: str
+) -> None:
+    (tmp_path / "dialogues").mkdir()
+    for name in ("a.json", "dialogues/1.json"):
+        (tmp_path / name).touch()
+    for read in (lambda: list(corpus(tmp_path).dialogues(Drops())), lambda: corpus(tmp_path).fingerprint()):
+        with pytest.raises(FileNotFoundError, match=message):
+            read()
 
 
 def test_fingerprint_depends_on_names_and_contents_and_not_on_the_folder(tmp_path: Path) -> None:
@@ -106,14 +125,3 @@ def test_fingerprint_depends_on_names_and_contents_and_not_on_the_folder(tmp_pat
     assert first == copy
     assert len({first, renamed, changed}) == 3
     assert list(Files().profiles()) == []
-
-
-def test_records_are_frozen() -> None:
-    with pytest.raises(FrozenInstanceError):
-        Turn("a", "hi").text = "ho"  # type: ignore[misc]
-
-
-def test_importing_the_corpora_imports_neither_torch_nor_openpyxl() -> None:
-    code = "import sys, datamodules.corpora; print([m for m in ('torch', 'lightning', 'openpyxl') if m in sys.modules])"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "[]"

@@ -27,9 +27,8 @@ ROW = {
 
 def write(path, name, entries, end=""):
     path.mkdir(exist_ok=True, parents=True)
-    (path / f"{name}.js").write_text(
-        f"window.YTD.{name.partition('-')[0]}.part0 = {json.dumps(entries, indent=2)}{end}"
-    )
+    variable = f"window.YTD.{name.partition('-')[0]}.part0"
+    (path / f"{name}.js").write_text(f"{variable} = {json.dumps(entries, indent=2)}{end}")
 
 
 def read(archive):

@@ -1,7 +1,5 @@
 """A fast search finds what a search through each text finds, and every match has what its pattern needs."""
 
-from __future__ import annotations
-
 import random
 import re
 import sys
@@ -9,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from datamodules.evidence.language import Pattern
 from datamodules.evidence.language_file import load_language
 from datamodules.evidence.pattern_search import STRANGE, Lines, literals, occurrences
 
@@ -23,7 +20,7 @@ TIMES = r"[?*+]|\{\d+,\d*\}"
 GROUP = re.compile(rf"\((\?:|\?<?[=!])?([^()]*)\)({TIMES})?")
 
 
-def patterns_of(name: str) -> list[Pattern]:
+def patterns_of(name):
     language = load_language(LANGUAGES / f"{name}.yaml")
     found = [*language.forms.values()]
     for attribute in language.attributes.values():
@@ -32,10 +29,10 @@ def patterns_of(name: str) -> list[Pattern]:
     return found
 
 
-def example(pattern: str, rng: random.Random) -> str:
+def example(pattern, rng):
     """A text made from a pattern by random choices; mostly it matches, but for what the pattern looks around for."""
 
-    def atom(found: re.Match[str]) -> str:
+    def atom(found):
         escaped, negated, members = found.groups()
         if escaped:
             return ESCAPES.get(escaped, escaped).translate(HIDE)
@@ -45,13 +42,13 @@ def example(pattern: str, rng: random.Random) -> str:
         members = re.sub(r"(.)-(.)", lambda ends: "".join(map(chr, range(ord(ends[1]), ord(ends[2]) + 1))), members)
         return rng.choice(members).translate(HIDE)
 
-    def times(text: str, quantifier: str | None) -> str:
+    def times(text, quantifier):
         least, most = {None: (1, 1), "?": (0, 1), "*": (0, 2), "+": (1, 3)}.get(quantifier, (0, 0))
         if quantifier and quantifier[0] == "{":
             least, most = (int(number or 3) for number in quantifier[1:-1].split(","))
         return text * rng.randint(least, most)
 
-    def chosen(text: str) -> str:
+    def chosen(text):
         return re.sub(rf"(.)({TIMES})\??", lambda found: times(found[1], found[2]), rng.choice(text.split("|")))
 
     text = ATOM.sub(atom, pattern)
@@ -62,13 +59,13 @@ def example(pattern: str, rng: random.Random) -> str:
     return chosen(text).translate(SHOW)
 
 
-def pieces(patterns: list[re.Pattern[str]]) -> list[str]:
+def pieces(patterns):
     """Literal parts of patterns, and what may stand around them."""
     words = {word for pattern in patterns for word in re.findall(r"[^\W_]+", pattern.pattern)}
     return [*sorted(words), *" '.,!?\n", "İ", "ſ", "ı", "I'm ", "i am ", "ha", "ll", "9", "年", "から", "😀"]
 
 
-def test_letters_are_found_in_all_their_forms() -> None:
+def test_letters_are_found_in_all_their_forms():
     everything = [chr(point) for point in range(sys.maxunicode + 1) if not 0xD800 <= point < 0xE000]
     joined = "".join(everything)
     for letter in map(chr, range(128)):
@@ -80,12 +77,12 @@ def test_letters_are_found_in_all_their_forms() -> None:
 
 
 @pytest.mark.parametrize("strings", [["gießen"], ["fiancé"], ["tea", ""], []])
-def test_no_search_for_letters_of_several_forms_or_for_nothing(strings: list[str]) -> None:
+def test_no_search_for_letters_of_several_forms_or_for_nothing(strings):
     assert literals(strings) == ()
 
 
 @pytest.mark.parametrize("name", ["en", "ja"])
-def test_every_match_has_what_its_pattern_needs(name: str) -> None:
+def test_every_match_has_what_its_pattern_needs(name):
     rng, needing = random.Random(3), [pattern for pattern in patterns_of(name) if pattern.needs]
     assert len(needing) > 10
     for pattern in needing:
@@ -97,7 +94,7 @@ def test_every_match_has_what_its_pattern_needs(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["en", "ja"])
-def test_patterns_occur_where_a_simple_search_finds_them(name: str) -> None:
+def test_patterns_occur_where_a_simple_search_finds_them(name):
     both = [(searched, pattern) for pattern in patterns_of(name) for searched in (pattern.said, pattern.asked)]
     searches = [
         (searched, pattern.needs if searched is (pattern.asked or pattern.said) else ())

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import json
 import os
 import shutil
 import signal
@@ -21,7 +19,8 @@ from tokenizers import Tokenizer
 
 from artefacts.manifest import num_pairs, read_manifest
 from datamodules.corpora import Corpus, Dialogue, Drops, Jsonl, Turn
-from datamodules.preparation.run import prepare
+from datamodules.corpora.records import Malformed
+from datamodules.preparation.run import alone, prepare
 from datamodules.preparation.settings import Preparation
 from datamodules.preparation.splits import SplitRule
 from datamodules.preparation.tokenizer import load_tokenizer
@@ -43,11 +42,10 @@ class Listed(Corpus):
 
     def dialogues(self, drops: Drops) -> Iterator[Dialogue]:
         for number in range(self.num_dropped):
-            drops.seen()
-            drops.add("no text", f"line {number}")
-        for dialogue in self.listed:
-            drops.seen()
-            yield dialogue
+            with drops.dialogue(f"line {number}"):
+                raise Malformed("no text")
+        drops.num_seen += len(self.listed)
+        yield from self.listed
 
 
 def dialogue(id: str, *texts: str) -> Dialogue:
@@ -90,16 +88,9 @@ def test_the_manifest_counts_and_names(prepared: Path, preparation: Preparation)
         for part in parts:
             content = (prepared / split / part["file"]).read_bytes()
             assert part["sha256"] == hashlib.sha256(content).hexdigest()
+    ids = [id for split in manifest["splits"] for id in pq.read_table(prepared / split)["pair_id"].to_pylist()]
+    assert len(ids) == len(set(ids)) == 240 + 450  # no pair is in two splits
     assert not prepared.with_name("invented.partial").exists()
-
-
-def test_no_pair_is_in_two_splits(prepared: Path) -> None:
-    ids = [
-        id
-        for split in read_manifest(prepared)["splits"]
-        for id in pq.read_table(prepared / split)["pair_id"].to_pylist()
-    ]
-    assert len(ids) == len(set(ids)) == 240 + 450
 
 
 def test_pre_training_pairs_are_shuffled_and_those_of_users_in_time_order(prepared: Path) -> None:
@@ -119,11 +110,6 @@ def test_profiles_are_written_a_row_an_attribute(prepared: Path) -> None:
         {"user": "guest 0", "attribute": "age", "value": "30-39", "origin": "declared"},
     ]
     assert read_manifest(prepared)["profiles"] == 3
-
-
-def test_without_profiles_there_is_no_file_of_them(tmp_path: Path) -> None:
-    prepare(preparation_of(Listed(few()), tmp_path / "out"))
-    assert not (tmp_path / "out" / "profiles.parquet").exists()
 
 
 def test_the_tokenizer_has_seen_only_the_pre_training_split(prepared: Path) -> None:
@@ -154,6 +140,7 @@ def test_long_turns_are_cut_from_the_end_and_counted(tmp_path: Path) -> None:
 def test_texts_are_normalised_and_white_space_folded(tmp_path: Path) -> None:
     talk = [dialogue(f"d{number}", "hi", "ＡＢＣ　１２３ ｶﾞ\u00a0x") for number in range(5)]
     prepare(preparation_of(Listed(talk), tmp_path / "out"))
+    assert not (tmp_path / "out" / "profiles.parquet").exists()  # there are none
     tokenizer = load_tokenizer(tmp_path / "out" / "tokenizer")
     rows = pq.read_table(tmp_path / "out/pretrain/train").to_pylist()
     assert {tokenizer.decode(row["response_ids"]) for row in rows} == {"ABC 123 ガ x"}
@@ -195,9 +182,6 @@ def test_other_settings_are_refused_and_named(prepared: Path, preparation: Prepa
     assert "vocabulary_size was 400, now 500); give another output, or delete" in str(error.value)
     assert "'seed': 0}, now {" in str(error.value)
     assert "max_turn_tokens" not in str(error.value)
-
-
-def test_another_kind_of_corpus_is_refused(preparation: Preparation) -> None:
     with pytest.raises(ValueError, match="corpus was InventedCorpus, now Listed"):
         prepare(replace(preparation, corpus=Listed(few())))
 
@@ -217,18 +201,15 @@ def test_changed_input_is_refused_and_missing_input_is_not_needed(tmp_path: Path
 def test_a_directory_that_is_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
-    with pytest.raises(
-        ValueError, match=r"thesis exists but is no prepared corpus \(no manifest.json\); choose another"
-    ):
+    with pytest.raises(ValueError, match=r"thesis exists but is no prepared corpus \(no manifest.json\); choose"):
         prepare(preparation_of(Listed(few()), tmp_path / "thesis"))
     assert (tmp_path / "thesis" / "chapter.tex").read_text() == "years of work"
 
 
 def test_two_preparations_at_once_are_refused(tmp_path: Path) -> None:
-    with (tmp_path / "out.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(ValueError, match="another preparation is at work on .*out; wait for it, or give another"):
-            prepare(preparation_of(Listed(few()), tmp_path / "out"))
+    message = "another preparation is at work on .*out; wait for it, or give another"
+    with alone(tmp_path / "out"), pytest.raises(ValueError, match=message):
+        prepare(preparation_of(Listed(few()), tmp_path / "out"))
     prepare(preparation_of(Listed(few()), tmp_path / "out"))
 
 
@@ -239,11 +220,9 @@ def test_drops_are_printed_and_stop_preparation_above_the_share(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     corpus = Listed(few(10), num_dropped=2)
-    with pytest.raises(
-        ValueError, match="2 of 12 dialogues would be dropped, more than the allowed share 0.1"
-    ) as error:
+    message = "(?s)2 of 12 dialogues would be dropped, more than the allowed share 0.1.*raise max_dropped"
+    with pytest.raises(ValueError, match=message):
         prepare(preparation_of(corpus, tmp_path / "out", max_dropped=0.1))
-    assert "raise max_dropped" in str(error.value)
     assert not (tmp_path / "out").exists()
     manifest = prepare(preparation_of(corpus, tmp_path / "out", max_dropped=0.2))
     assert manifest["dropped"] == {"no text": 2}
@@ -329,21 +308,12 @@ def test_a_tokenizer_is_taken_over_instead_of_trained(prepared: Path, tmp_path: 
     assert manifest["settings"]["tokenizer"] == theirs["tokenizer_fingerprint"]
     assert "vocabulary_size" not in manifest["settings"]
     assert "tokenizer" not in theirs["settings"]
-
-
-def test_another_tokenizer_than_before_is_refused(prepared: Path, tmp_path: Path) -> None:
-    prepare(preparation_of(Listed(few()), tmp_path / "out"))
-    with pytest.raises(ValueError, match="prepared with other settings .*tokenizer was None, now"):
-        prepare(preparation_of(Listed(few()), tmp_path / "out", tokenizer=prepared / "tokenizer"))
+    with pytest.raises(ValueError, match="prepared with other settings .*tokenizer was [0-9a-f]{16}, now None"):
+        prepare(preparation_of(Listed(few()), tmp_path / "out"))
 
 
 def test_what_is_no_tokenizer_of_ours_is_refused(word_tokenizer: Tokenizer, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no tokenizer.json in "):
-        prepare(preparation_of(Listed(few()), tmp_path / "out", tokenizer=tmp_path))
-    word_tokenizer.save(str(tmp_path / "tokenizer.json"))
-    vocabulary = json.loads((tmp_path / "tokenizer.json").read_text())
-    text = json.dumps(vocabulary).replace("<|speaker profile|>", "<|other|>")
-    (tmp_path / "tokenizer.json").write_text(text)
+    (tmp_path / "tokenizer.json").write_text(word_tokenizer.to_str().replace("<|speaker profile|>", "<|other|>"))
     with pytest.raises(ValueError, match=r"'<\|speaker profile\|>': None.*give the directory of a backbone"):
         prepare(preparation_of(Listed(few()), tmp_path / "out", tokenizer=tmp_path))
     assert not (tmp_path / "out").exists()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,32 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from datamodules.corpora import Corpus, Dialogue, Drops, Turn
+from datamodules.corpora import Corpus, Drops
 from datamodules.preparation import shards
-from datamodules.preparation.pairs import reply_pairs
 from datamodules.preparation.settings import Preparation
-from datamodules.preparation.shards import schema, shard_row, write_shards
+from datamodules.preparation.shards import schema, write_shards
 from datamodules.preparation.tokenizer import load_tokenizer
 from datamodules.shards.reader import ShardReader
-
-TIME = datetime(2024, 3, 1, 7, 30, tzinfo=UTC)
-
-
-def test_a_row_written_by_hand() -> None:
-    dialogue = Dialogue("d", (Turn("ada", ""), Turn("ben", ""), Turn("ada", ""), Turn("ben", "", TIME)), "invented")
-    pair = list(reply_pairs(dialogue, None, max_context_turns=2))[-1]
-    assert shard_row(pair, [[7], [8, 9], [10, 11, 12], [13]], ["ada", "ben", "ada", "ben"]) == {
-        "pair_id": pair.id,
-        "dialogue_id": "d",
-        "position": 3,
-        "speaker": "ben",
-        "partner": "ada",
-        "context_ids": [8, 9, 10, 11, 12],
-        "context_lengths": [2, 3],
-        "context_speakers": [0, 1],
-        "response_ids": [13],
-        "time": TIME,
-    }
 
 
 @pytest.mark.parametrize(("vocabulary_size", "ids"), [(65_536, pa.uint16()), (65_537, pa.uint32())])
@@ -138,22 +117,56 @@ def rewrite(path: Path, change: Callable[[pa.Table], pa.Table], **options: Any) 
     pq.write_table(change(pq.read_table(path)), path, **options)
 
 
-def test_no_prepared_corpus(tmp_path: Path) -> None:
+def test_no_prepared_corpus_and_an_unknown_split(prepared: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=f"no prepared corpus in {tmp_path}; make it with: lightning prepare"):
         ShardReader(tmp_path, "users/train")
-
-
-def test_unknown_split(prepared: Path) -> None:
     with pytest.raises(ValueError, match="has no split 'users/dev'; it has .*'users/validation'"):
         ShardReader(prepared, "users/dev")
 
 
-@pytest.mark.parametrize("kept", [0, 3, 0.5, 0.999])
-def test_truncated_shard(copy: Path, kept: float) -> None:
-    path = copy / "users/train/part-00000.parquet"
-    content = path.read_bytes()
-    path.write_bytes(content[: int(kept * len(content)) if kept < 1 else int(kept)])
-    with pytest.raises(ValueError, match=r"part-00000.parquet is damaged or truncated .*; delete .* prepare it anew"):
+def keep(share: float) -> Callable[[Path], None]:
+    def truncate(path: Path) -> None:
+        content = path.read_bytes()
+        path.write_bytes(content[: int(share * len(content))])
+
+    return truncate
+
+
+def of_tokenizer(fingerprint: bytes | None) -> Callable[[Path], None]:
+    metadata = {b"tokenizer_fingerprint": fingerprint} if fingerprint else None
+    return lambda path: rewrite(path, lambda table: table.replace_schema_metadata(metadata))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        *[(keep(share), "is damaged or truncated .*; delete .* prepare it anew") for share in (0, 1e-4, 0.5, 0.999)],
+        (
+            lambda path: rewrite(path, lambda table: table.drop_columns(["partner", "context_ids"])),
+            r"lacks the columns \['context_ids', 'partner'\]; delete",
+        ),
+        (
+            of_tokenizer(b"0123456789abcdef"),
+            "made with tokenizer 0123456789abcdef, but .*tokenizer is OURS; delete",
+        ),
+        (of_tokenizer(None), "made with tokenizer none, but .*tokenizer is OURS; delete"),
+        (
+            lambda path: rewrite(path, lambda table: table, row_group_size=50),
+            "has 4 row groups, the manifest says 1; delete",
+        ),
+    ],
+)
+def test_a_damaged_shard_is_an_error(copy: Path, damage: Callable[[Path], None], message: str) -> None:
+    damage(copy / "users/train/part-00000.parquet")
+    ours = json.loads((copy / "manifest.json").read_text())["tokenizer_fingerprint"]
+    with pytest.raises(ValueError, match=f"part-00000.parquet.* {message}".replace("OURS", ours)):
+        ShardReader(copy, "users/train")
+
+
+def test_a_tokenizer_that_was_exchanged(copy: Path) -> None:
+    path = copy / "tokenizer" / "tokenizer.json"
+    path.write_text(path.read_text() + "\n")
+    with pytest.raises(ValueError, match="was made with tokenizer .*, but .*tokenizer is"):
         ShardReader(copy, "users/train")
 
 
@@ -167,48 +180,16 @@ def test_damage_inside_a_shard_is_named_when_it_is_read(copy: Path) -> None:
         reader.read([0])
 
 
-def test_missing_column(copy: Path) -> None:
-    rewrite(copy / "users/train/part-00000.parquet", lambda table: table.drop_columns(["partner", "context_ids"]))
-    with pytest.raises(ValueError, match=r"lacks the columns \['context_ids', 'partner'\]; delete"):
-        ShardReader(copy, "users/train")
-
-
-@pytest.mark.parametrize("theirs", ["0123456789abcdef", None])
-def test_shard_of_another_tokenizer(copy: Path, theirs: str | None) -> None:
-    metadata = {b"tokenizer_fingerprint": theirs.encode()} if theirs else None
-    rewrite(copy / "users/train/part-00000.parquet", lambda table: table.replace_schema_metadata(metadata))
-    ours = json.loads((copy / "manifest.json").read_text())["tokenizer_fingerprint"]
-    with pytest.raises(ValueError, match=f"made with tokenizer {theirs or 'none'}, but .*tokenizer is {ours}; delete"):
-        ShardReader(copy, "users/train")
-
-
-def test_a_tokenizer_that_was_exchanged(copy: Path) -> None:
-    path = copy / "tokenizer" / "tokenizer.json"
-    path.write_text(path.read_text() + "\n")
-    with pytest.raises(ValueError, match="was made with tokenizer .*, but .*tokenizer is"):
-        ShardReader(copy, "users/train")
-
-
-def test_other_row_groups_than_the_manifest_says(copy: Path) -> None:
-    rewrite(copy / "users/train/part-00000.parquet", lambda table: table, row_group_size=50)
-    with pytest.raises(ValueError, match="has 4 row groups, the manifest says 1; delete"):
-        ShardReader(copy, "users/train")
-
-
-def test_the_inside_of_a_later_part_is_looked_at_when_it_is_read(in_small_groups: Preparation, tmp_path: Path) -> None:
-    copy = shutil.copytree(in_small_groups.output, tmp_path / "copy")
-    (copy / "pretrain/train/part-00001.parquet").write_bytes(b"PAR1")
-    rewrite(copy / "pretrain/train/part-00002.parquet", lambda table: table.drop_columns(["partner"]))
-    reader = ShardReader(copy, "pretrain/train")
+def test_later_parts_are_looked_at_when_they_are_read(in_small_groups: Preparation, tmp_path: Path) -> None:
+    copy = shutil.copytree(in_small_groups.output, tmp_path / "copy") / "pretrain/train"
+    (copy / "part-00001.parquet").write_bytes(b"PAR1")
+    rewrite(copy / "part-00002.parquet", lambda table: table.drop_columns(["partner"]))
+    reader = ShardReader(tmp_path / "copy", "pretrain/train")
     assert len(reader.read([0, 4])) == 40
     with pytest.raises(ValueError, match=r"part-00001.parquet is damaged or truncated .*; delete .* prepare it anew"):
         reader.read([4, 5])
     with pytest.raises(ValueError, match=r"part-00002.parquet lacks the columns \['partner'\]; delete"):
         reader.read([10])
-
-
-def test_a_later_part_that_is_missing_is_seen_at_once(in_small_groups: Preparation, tmp_path: Path) -> None:
-    copy = shutil.copytree(in_small_groups.output, tmp_path / "copy")
-    (copy / "pretrain/train/part-00003.parquet").unlink()
+    (copy / "part-00003.parquet").unlink()  # seen at once
     with pytest.raises(FileNotFoundError, match="part-00003.parquet is named in the manifest but missing; delete"):
-        ShardReader(copy, "pretrain/train")
+        ShardReader(tmp_path / "copy", "pretrain/train")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from pathlib import Path
@@ -51,15 +52,14 @@ def directory(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) ->
     return directory
 
 
-def test_the_special_tokens_have_the_first_ids(tokenizer: Tokenizer) -> None:
-    assert [tokenizer.token_to_id(token) for token in (PAD, EOS, UNK, *MARKERS)] == list(range(7))
-
-
 @pytest.mark.parametrize("text", TEXTS)
-def test_no_character_is_lost(tokenizer: Tokenizer, text: str) -> None:
+def test_no_character_is_lost_and_ids_are_those_of_sentencepiece(model: bytes, tokenizer: Tokenizer, text: str) -> None:
+    import sentencepiece
+
     ids = tokenizer.encode(text).ids
     assert tokenizer.token_to_id(UNK) not in ids
     assert tokenizer.decode(ids) == text
+    assert ids == sentencepiece.SentencePieceProcessor(model_proto=model).encode(text)
 
 
 def test_no_character_of_unicode_is_lost(tokenizer: Tokenizer) -> None:
@@ -71,13 +71,6 @@ def test_no_character_of_unicode_is_lost(tokenizer: Tokenizer) -> None:
         ]
         text = "".join(chr(point) for point in points if not chr(point).isspace())
         assert tokenizer.decode(tokenizer.encode(harmless(text)).ids) == text
-
-
-@pytest.mark.parametrize("text", TEXTS)
-def test_ids_equal_those_of_sentencepiece(model: bytes, tokenizer: Tokenizer, text: str) -> None:
-    import sentencepiece
-
-    assert tokenizer.encode(text).ids == sentencepiece.SentencePieceProcessor(model_proto=model).encode(text)
 
 
 @pytest.mark.parametrize("text", [*TEXTS, "<|speaker profile|> age: 20 <|partner|> the cat <|speaker|> yes"])
@@ -102,17 +95,13 @@ def test_other_angle_brackets_stay_as_they_are(text: str) -> None:
     assert harmless(text) == text
 
 
-def test_training_is_repeatable(model: bytes) -> None:
+def test_training_is_repeatable_and_gives_the_vocabulary_asked_for(model: bytes, tokenizer: Tokenizer) -> None:
+    assert [tokenizer.token_to_id(token) for token in (PAD, EOS, UNK, *MARKERS)] == list(range(7))
     assert train_sentencepiece(LEARNT, vocabulary_size=400) == model
-
-
-def test_the_vocabulary_is_no_larger_than_asked(tokenizer: Tokenizer) -> None:
     assert 7 + 256 < tokenizer.get_vocab_size() <= 400
 
 
 def test_the_fingerprint_is_that_of_the_file(directory: Path, tmp_path: Path) -> None:
-    import hashlib
-
     content = (directory / "tokenizer.json").read_bytes()
     assert tokenizer_fingerprint(directory) == hashlib.sha256(content).hexdigest()[:16]
     other = json.loads(content)

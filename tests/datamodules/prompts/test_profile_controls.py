@@ -1,7 +1,5 @@
 """Profiles made wrong on purpose: who gets whose, and how many attributes are wrong or missing."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import pytest
@@ -12,11 +10,11 @@ CITIES = ["kyoto", "osaka", "kyoto", "kyoto"]
 PROFILES = {f"user {number}": {"city": CITIES[number % 4], "number": str(number)} for number in range(2000)}
 
 
-def test_nothing_is_done_by_default() -> None:
+def test_nothing_is_done_by_default():
     assert ProfileControl().apply(PROFILES) == PROFILES
 
 
-def test_everybody_gets_the_profile_of_somebody_else() -> None:
+def test_everybody_gets_the_profile_of_somebody_else():
     shuffled = ProfileControl(shuffled=True).apply(PROFILES)
     assert shuffled.keys() == PROFILES.keys()
     assert all(shuffled[user] != profile for user, profile in PROFILES.items())
@@ -25,9 +23,9 @@ def test_everybody_gets_the_profile_of_somebody_else() -> None:
     assert shuffled != ProfileControl(shuffled=True, seed=1).apply(PROFILES)
 
 
-def test_shares_of_wrong_and_missing_attributes() -> None:
+def test_shares_of_wrong_and_missing_attributes():
     spoilt = ProfileControl(wrong=0.3, missing=0.2).apply(PROFILES)
-    what: Counter[str] = Counter()
+    what = Counter()
     for user, profile in PROFILES.items():
         for name, value in profile.items():
             found = spoilt[user].get(name)
@@ -39,7 +37,7 @@ def test_shares_of_wrong_and_missing_attributes() -> None:
     assert wrong_cities == {"osaka", "kyoto", None}
 
 
-def test_a_wrong_value_is_drawn_as_the_others_are_distributed() -> None:
+def test_a_wrong_value_is_drawn_as_the_others_are_distributed():
     profiles = {f"user {number}": {"age": ("old", "young", "young", "young")[number % 4]} for number in range(2000)}
     profiles |= {f"child {number}": {"age": "child"} for number in range(400)}
     spoilt = ProfileControl(wrong=1.0).apply(profiles)
@@ -48,19 +46,19 @@ def test_a_wrong_value_is_drawn_as_the_others_are_distributed() -> None:
     assert of_children["young"] / 400 == pytest.approx(0.75, abs=0.05)  # 1,500 of the 2,000 others
 
 
-def test_what_somebody_gets_does_not_depend_on_the_others_there() -> None:
+def test_what_somebody_gets_does_not_depend_on_the_others_there():
     few = {user: PROFILES[user] for user in list(PROFILES)[:50]}
     control = ProfileControl(missing=0.5)
     assert control.apply(few) == {user: profile for user, profile in control.apply(PROFILES).items() if user in few}
 
 
 @pytest.mark.parametrize("shares", [(-0.1, 0.0), (0.0, 1.1), (0.6, 0.5)])
-def test_impossible_shares_are_refused(shares: tuple[float, float]) -> None:
+def test_impossible_shares_are_refused(shares):
     with pytest.raises(ValueError, match="are shares: none below 0, and together at most 1"):
         ProfileControl(wrong=shares[0], missing=shares[1])
 
 
-def test_there_must_be_others() -> None:
+def test_there_must_be_others():
     with pytest.raises(ValueError, match="1 profiles cannot be shuffled"):
         ProfileControl(shuffled=True).apply({"ada": {"age": "old"}})
     with pytest.raises(ValueError, match="age is 'old' for everybody: there is no wrong value to give"):

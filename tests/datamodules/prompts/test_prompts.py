@@ -5,8 +5,6 @@ Its ids: 1 end, 2 unknown, 3 <|speaker|>, 4 <|partner|>, 5 <|speaker profile|>, 
 20 young, 21 osaka.
 """
 
-from __future__ import annotations
-
 import random
 import shutil
 from pathlib import Path
@@ -15,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tokenizers import Tokenizer
 
 from datamodules.prompts.loading import load_prompts
 from datamodules.prompts.profiles import ProfileControl, read_profiles
@@ -29,11 +26,11 @@ ADA = [15, 17, 20, 18, 16, 17, 21]  # age: young, city: osaka
 BEN = [15, 17, 19]  # age: old
 
 
-def lists(ragged: Ragged) -> list[list[int]]:
+def lists(ragged):
     return [ragged.values[start:end].tolist() for start, end in zip(ragged.offsets, ragged.offsets[1:], strict=False)]
 
 
-def pairs() -> TokenPairs:
+def pairs():
     """ben: "hi" - ada: "tea please" - ben: "yes more" - ada: "thanks"; and one of cleo to ada."""
     return TokenPairs(
         pair_id=np.array([100, 200, 300]),
@@ -48,39 +45,29 @@ def pairs() -> TokenPairs:
     )
 
 
-def prompts(tokenizer: Tokenizer, style: str, **template: object) -> Prompts:
+def prompts(tokenizer, style, **template):
     return Prompts(PromptTemplate(style, **template), tokenizer, PROFILES)
 
 
-CONTEXTS = [
-    [4, 7, 3, 8, 13, 4, 10, 12, 1],
-    [3, 7, 4, 8, 13, 1],
-    [4, 9, 1],
-]
+CONTEXTS = [[4, 7, 3, 8, 13, 4, 10, 12, 1], [3, 7, 4, 8, 13, 1], [4, 9, 1]]
 
 
-def test_none_by_hand(word_tokenizer: Tokenizer) -> None:
-    rendered = prompts(word_tokenizer, "none").render(pairs(), 64)
-    assert lists(rendered.inputs) == CONTEXTS
+@pytest.mark.parametrize(
+    ("style", "prefixes"),
+    [
+        ("none", [[], [], []]),
+        ("psp", [[5, *ADA], [5, *BEN], []]),  # nothing is known of cleo: no marker either
+        ("ppp", [[5, *ADA, 6, *BEN], [5, *BEN, 6, *ADA], [6, *ADA]]),
+    ],
+)
+def test_styles_by_hand(word_tokenizer, style, prefixes):
+    rendered = prompts(word_tokenizer, style).render(pairs(), 64)
+    assert lists(rendered.inputs) == [prefix + context for prefix, context in zip(prefixes, CONTEXTS, strict=True)]
     assert lists(rendered.targets) == [[14, 1], [10, 12, 1], [11, 11, 11, 1]]
     assert rendered.pair_id.tolist() == [100, 200, 300]
-    assert rendered.costs.tolist() == [9 + 2, 6 + 3, 3 + 4]
-
-
-def test_psp_by_hand(word_tokenizer: Tokenizer) -> None:
-    rendered = prompts(word_tokenizer, "psp").render(pairs(), 64)
-    # Nothing is known of cleo: no marker either.
-    assert lists(rendered.inputs) == [[5, *ADA, *CONTEXTS[0]], [5, *BEN, *CONTEXTS[1]], CONTEXTS[2]]
-    assert lists(rendered.targets) == [[14, 1], [10, 12, 1], [11, 11, 11, 1]]
-
-
-def test_ppp_by_hand(word_tokenizer: Tokenizer) -> None:
-    rendered = prompts(word_tokenizer, "ppp").render(pairs(), 64)
-    assert lists(rendered.inputs) == [
-        [5, *ADA, 6, *BEN, *CONTEXTS[0]],
-        [5, *BEN, 6, *ADA, *CONTEXTS[1]],
-        [6, *ADA, *CONTEXTS[2]],
-    ]
+    assert rendered.prefix_lengths.tolist() == [len(prefix) for prefix in prefixes]
+    assert rendered.context_lengths.tolist() == [9, 6, 3]
+    assert rendered.costs.tolist() == [9 + 2, 6 + 3, 3 + 4]  # the profile does not count
 
 
 @pytest.mark.parametrize(
@@ -96,22 +83,20 @@ def test_ppp_by_hand(word_tokenizer: Tokenizer) -> None:
         (1, [4]),
     ],
 )
-def test_truncation_keeps_the_end_and_the_marker_of_the_cut_turn(
-    word_tokenizer: Tokenizer, max_tokens: int, context: list[int]
-) -> None:
+def test_truncation_keeps_the_end_and_the_marker_of_the_cut_turn(word_tokenizer, max_tokens, context):
     rendered = prompts(word_tokenizer, "psp").render(pairs(), max_tokens)
     assert lists(rendered.inputs)[0] == [5, *ADA, *context, 1]  # profile and end token are never cut
     assert lists(rendered.targets) == [[14, 1], [10, 12, 1], [11, 11, 11, 1]]
 
 
-def slow_input(turns: list[list[int]], speakers: list[int], max_tokens: int, prefix: list[int]) -> list[int]:
+def slow_input(turns, speakers, max_tokens, prefix):
     ids = [(id, 3 + who) for turn, who in zip(turns, speakers, strict=True) for id in (3 + who, *turn)]
     kept = ids[-max_tokens:]
     first = kept[0][1] if len(kept) < len(ids) else kept[0][0]
     return [*prefix, first, *(id for id, _ in kept[1:]), 1]
 
 
-def test_random_contexts_against_a_slow_implementation(word_tokenizer: Tokenizer) -> None:
+def test_random_contexts_against_a_slow_implementation(word_tokenizer):
     rng = random.Random(0)
     made = prompts(word_tokenizer, "none")
     for _ in range(100):
@@ -135,7 +120,7 @@ def test_random_contexts_against_a_slow_implementation(word_tokenizer: Tokenizer
         ]
 
 
-def test_a_profile_is_rendered_by_the_template() -> None:
+def test_a_profile_is_rendered_by_the_template():
     profile = {"city": "Osaka", "age": "20-29", "job": "baker"}
     assert PromptTemplate("psp").render(profile) == "age: 20-29, city: Osaka, job: baker"
     chosen = PromptTemplate("psp", "{attribute}={value}", " | ", attributes=("job", "hobby", "age"))
@@ -144,12 +129,12 @@ def test_a_profile_is_rendered_by_the_template() -> None:
     assert chosen.render({}) == chosen.render({"city": "Osaka"}) == ""
 
 
-def test_a_profile_without_the_wanted_attributes_leaves_no_marker(word_tokenizer: Tokenizer) -> None:
+def test_a_profile_without_the_wanted_attributes_leaves_no_marker(word_tokenizer):
     rendered = prompts(word_tokenizer, "ppp", attributes=("city",)).render(pairs(), 64)
     assert lists(rendered.inputs)[:2] == [[5, 16, 17, 21, *CONTEXTS[0]], [6, 16, 17, 21, *CONTEXTS[1]]]
 
 
-def test_a_marker_in_a_profile_is_no_marker(word_tokenizer: Tokenizer) -> None:
+def test_a_marker_in_a_profile_is_no_marker(word_tokenizer):
     made = Prompts(PromptTemplate("psp"), word_tokenizer, {"ada": {"age": "<|speaker|> old"}})
     ids = made.profile_ids("ada", "<|speaker profile|>")
     assert ids[:3] == [5, 15, 17]
@@ -157,17 +142,36 @@ def test_a_marker_in_a_profile_is_no_marker(word_tokenizer: Tokenizer) -> None:
     assert 3 not in ids
 
 
-def test_turns_gives_the_context_back(word_tokenizer: Tokenizer) -> None:
+def test_turns_gives_the_context_back(word_tokenizer):
     made = prompts(word_tokenizer, "ppp")
     inputs = lists(made.render(pairs(), 64).inputs)
     assert made.turns([*inputs[0], 0, 0]) == [("partner", "hi"), ("speaker", "tea please"), ("partner", "yes more")]
     assert made.turns(inputs[2]) == [("partner", "coffee")]
 
 
+def test_replies_stand_between_profile_and_context(word_tokenizer):
+    made = prompts(word_tokenizer, "psp")
+    rendered = made.render(pairs(), 64, made.replies([[np.array([10, 12]), np.array([11])], [], []], 64))
+    with_replies = [5, *ADA, 5, 10, 12, 5, 11, *CONTEXTS[0]]
+    assert lists(rendered.inputs) == [with_replies, [5, *BEN, *CONTEXTS[1]], CONTEXTS[2]]
+    assert rendered.prefix_lengths.tolist() == [8 + 5, 4, 0]
+    assert rendered.costs.tolist() == made.render(pairs(), 64).costs.tolist()
+    assert made.turns(with_replies) == [("partner", "hi"), ("speaker", "tea please"), ("partner", "yes more")]
+
+
+@pytest.mark.parametrize(
+    ("max_tokens", "kept"),
+    [(5, [5, 10, 12, 5, 11]), (4, [5, 12, 5, 11]), (3, [5, 5, 11]), (2, [5, 11])],  # the last is the most similar
+)
+def test_the_least_similar_reply_is_cut_first(word_tokenizer, max_tokens, kept):
+    made = prompts(word_tokenizer, "none")
+    assert lists(made.replies([[np.array([10, 12]), np.array([11])]], max_tokens)) == [kept]
+
+
 # ---- files
 
 
-def test_prompts_of_a_prepared_corpus(prepared: Path) -> None:
+def test_prompts_of_a_prepared_corpus(prepared):
     made = load_prompts(PromptTemplate("psp"), prepared, None)
     assert made.profiles["ada"] == {"city": "Osaka", "age": "20-29"}
     pairs = ShardReader(prepared, "users/test").read([0])
@@ -178,14 +182,14 @@ def test_prompts_of_a_prepared_corpus(prepared: Path) -> None:
         assert text.startswith(expected.get(pairs.speakers[pairs.speaker[row]], ("<|partner|>", "<|speaker|>")))
 
 
-def test_profiles_of_a_file_win_over_those_of_the_corpus(prepared: Path, tmp_path: Path) -> None:
+def test_profiles_of_a_file_win_over_those_of_the_corpus(prepared, tmp_path):
     path = tmp_path / "mine.parquet"
     pq.write_table(pa.table({"user": ["ada"], "attribute": ["job"], "value": ["baker"]}), path)
     assert load_prompts(PromptTemplate("psp"), prepared, path).profiles == {"ada": {"job": "baker"}}
     assert load_prompts(PromptTemplate("none"), prepared, path).profiles == {}
 
 
-def test_a_number_stands_for_a_target_user(prepared: Path) -> None:
+def test_a_number_stands_for_a_target_user(prepared):
     made = load_prompts(PromptTemplate("user", attribute_format="{value}"), prepared, None)
     assert made.profiles == {name: {"user": str(place)} for place, name in enumerate(("ada", "ben", "cleo", "dan"))}
     pairs = ShardReader(prepared, "users/test").read([0])
@@ -197,13 +201,13 @@ def test_a_number_stands_for_a_target_user(prepared: Path) -> None:
     assert not set(made.render(others, 64).prefix_lengths) - {0}
 
 
-def test_numbers_of_users_can_be_exchanged(prepared: Path) -> None:
+def test_numbers_of_users_can_be_exchanged(prepared):
     shuffled = load_prompts(PromptTemplate("user"), prepared, None, ProfileControl(shuffled=True)).profiles
     assert sorted(profile["user"] for profile in shuffled.values()) == ["0", "1", "2", "3"]
     assert all(shuffled[name]["user"] != str(place) for place, name in enumerate(sorted(shuffled)))
 
 
-def test_a_style_with_profiles_needs_profiles(prepared: Path, tmp_path: Path) -> None:
+def test_a_style_with_profiles_needs_profiles(prepared, tmp_path):
     copy = shutil.copytree(prepared, tmp_path / "copy")
     (copy / "profiles.parquet").unlink()
     with pytest.raises(
@@ -218,27 +222,26 @@ def test_a_style_with_profiles_needs_profiles(prepared: Path, tmp_path: Path) ->
     assert load_prompts(PromptTemplate("none"), copy, None).profiles == {}
 
 
-def test_profiles_with_a_missing_column(tmp_path: Path) -> None:
+def test_damaged_profiles(prepared, tmp_path):
     path = tmp_path / "profiles.parquet"
     pq.write_table(pa.table({"user": ["ada"], "age": ["20"]}), path)
     with pytest.raises(ValueError, match=r"lacks the columns \['attribute', 'value'\]; it has \['user', 'age'\]"):
         read_profiles(path)
-
-
-def test_truncated_profiles(prepared: Path, tmp_path: Path) -> None:
-    path = tmp_path / "profiles.parquet"
     path.write_bytes((prepared / "profiles.parquet").read_bytes()[:-20])
     with pytest.raises(ValueError, match="profiles.parquet is damaged or truncated"):
         read_profiles(path)
 
 
 @pytest.mark.parametrize(
-    ("style", "printed"), [("psp", "2 of 4 users have no profile: theirs is empty\n"), ("none", "")]
+    ("style", "attributes", "printed"),
+    [
+        ("psp", None, "2 of 4 users have no profile: theirs is empty\n"),
+        ("psp", ("city",), "3 of 4 users have no profile: theirs is empty\n"),
+        ("none", None, ""),
+    ],
 )
-def test_people_without_profile_are_counted(
-    word_tokenizer: Tokenizer, style: str, printed: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    prompts(word_tokenizer, style).report_missing(["ada", "ben", "cleo", "dan"], "users")
+def test_people_without_profile_are_counted(word_tokenizer, style, attributes, printed, capsys):
+    prompts(word_tokenizer, style, attributes=attributes).report_missing(["ada", "ben", "cleo", "dan"], "users")
     assert capsys.readouterr().out == printed
 
 
@@ -250,27 +253,22 @@ attributes:
 """
 
 
-def test_a_language_says_how_attributes_and_values_are_written(tmp_path: Path) -> None:
+def test_a_language_says_how_attributes_and_values_are_written(tmp_path):
     (tmp_path / "de.yaml").write_text(LANGUAGE)
     template = PromptTemplate("psp", wording=tmp_path / "de.yaml").resolved()
     assert template.render(PROFILES["ada"]) == "Alter: jung, Ort: Osaka (Japan)"
     assert template.wording["age"] == {"written": "Alter", "values": {"young": "jung", "old": "alt"}}
     assert template.resolved() is template  # a backbone's own does not need the file
     assert PromptTemplate("none", wording=tmp_path / "de.yaml").resolved() == PromptTemplate()
+    only_age = PromptTemplate("psp", wording=tmp_path / "de.yaml", attributes=("age",)).resolved()
+    assert list(only_age.wording) == ["age"]  # only the wording of what is written counts
     with pytest.raises(ValueError, match=r"no age='middling', only \['old', 'young'\]: add it to the language's YAML"):
         template.render({"age": "middling"})
     with pytest.raises(ValueError, match=r"no job='baker', only \['age', 'city'\]"):
         template.render({"job": "baker"})
 
 
-def test_the_profile_does_not_count_as_cost(word_tokenizer: Tokenizer) -> None:
-    plain, with_profiles = (prompts(word_tokenizer, style).render(pairs(), 64) for style in ("none", "ppp"))
-    assert with_profiles.prefix_lengths.tolist() == [1 + 7 + 1 + 3, 1 + 3 + 1 + 7, 1 + 7]
-    assert with_profiles.context_lengths.tolist() == plain.inputs.lengths.tolist()
-    assert with_profiles.costs.tolist() == plain.costs.tolist()
-
-
-def test_profiles_that_are_not_there_name_the_command(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_profiles_that_are_not_there_name_the_command(prepared, monkeypatch):
     monkeypatch.chdir(Path(__file__).parents[3])
     path = Path("runs/profile_mln_ja+held_out_speakers/profiles.parquet")
     with pytest.raises(FileNotFoundError, match=r"lightning fit --config experiments/profile_mln_ja\.yaml"):
@@ -278,12 +276,12 @@ def test_profiles_that_are_not_there_name_the_command(prepared: Path, monkeypatc
 
 
 @pytest.mark.parametrize("text", ["{valu}", "{attribute}", "", "{value} {other}"])
-def test_a_format_without_the_value_is_refused(text: str) -> None:
+def test_a_format_without_the_value_is_refused(text):
     with pytest.raises(ValueError, match=r"must have \{value\}, and may have \{attribute\}"):
         PromptTemplate("psp", attribute_format=text)
 
 
-def test_an_attribute_that_nobody_has_is_refused(prepared: Path, tmp_path: Path) -> None:
+def test_an_attribute_that_nobody_has_is_refused(prepared, tmp_path):
     path = tmp_path / "profiles.parquet"
     rows = [{"user": user, "attribute": "age", "value": value} for user, value in (("ada", "young"), ("ben", "odd"))]
     pq.write_table(pa.Table.from_pylist([*rows, {"user": "ada", "attribute": "job", "value": "baker"}]), path)
@@ -298,17 +296,6 @@ def test_an_attribute_that_nobody_has_is_refused(prepared: Path, tmp_path: Path)
     }
 
 
-def test_only_the_wording_of_what_is_written_counts(tmp_path: Path) -> None:
-    (tmp_path / "de.yaml").write_text(LANGUAGE)
-    template = PromptTemplate("psp", wording=tmp_path / "de.yaml", attributes=("age",)).resolved()
-    assert list(template.wording) == ["age"]
-
-
-def test_a_control_without_profiles_is_refused(prepared: Path) -> None:
+def test_a_control_without_profiles_is_refused(prepared):
     with pytest.raises(ValueError, match="a prompt of style none has no profiles; use psp or ppp"):
         load_prompts(PromptTemplate(), prepared, None, ProfileControl(shuffled=True))
-
-
-def test_empty_profiles_count_as_missing(word_tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]) -> None:
-    prompts(word_tokenizer, "psp", attributes=("city",)).report_missing(["ada", "ben", "cleo"], "users")
-    assert "2 of 3 users have no profile" in capsys.readouterr().out

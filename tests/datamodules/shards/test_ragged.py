@@ -1,7 +1,5 @@
 """Ragged rows against plain Python lists."""
 
-from __future__ import annotations
-
 import random
 
 import numpy as np
@@ -13,28 +11,23 @@ from datamodules.shards.ragged import Ragged, join
 ROWS = [[7, 8, 9], [], [10], [11, 12]]
 
 
-def lists(ragged: Ragged) -> list[list[int]]:
+def lists(ragged):
     return [ragged.values[start:end].tolist() for start, end in zip(ragged.offsets, ragged.offsets[1:], strict=False)]
 
 
-def random_rows(rng: random.Random, num: int) -> list[list[int]]:
+def random_rows(rng, num):
     return [[rng.randrange(100) for _ in range(rng.choice([0, 0, 1, 3, 7]))] for _ in range(num)]
 
 
 @pytest.mark.parametrize("rows", [ROWS, [[]], [], [[], []], [[1]]])
-def test_rows_go_in_and_come_out(rows: list[list[int]]) -> None:
+def test_rows_go_in_and_come_out(rows):
     ragged = Ragged.from_lists(rows)
     assert lists(ragged) == rows
     assert len(ragged) == len(rows)
     assert ragged.lengths.tolist() == [len(row) for row in rows]
 
 
-@pytest.mark.parametrize("rows", [[3, 0, 3], [1], [], [2, 2]])
-def test_take(rows: list[int]) -> None:
-    assert lists(Ragged.from_lists(ROWS).take(np.array(rows, dtype=int))) == [ROWS[row] for row in rows]
-
-
-def test_pad_by_hand() -> None:
+def test_pad_by_hand():
     ragged = Ragged.from_lists(ROWS)
     assert ragged.pad(np.array([3, 0, 1]), -1).tolist() == [[11, 12, -1], [7, 8, 9], [-1, -1, -1]]
     assert ragged.pad(np.array([2, 3]), 0, multiple=4).tolist() == [[10, 0, 0, 0], [11, 12, 0, 0]]
@@ -43,16 +36,7 @@ def test_pad_by_hand() -> None:
     assert ragged.pad(np.array([0]), 0).dtype == np.int64
 
 
-def test_join_by_hand() -> None:
-    assert lists(join(Ragged.from_lists(ROWS), Ragged.from_lists([[], [1], [2, 3], [4]]))) == [
-        [7, 8, 9],
-        [1],
-        [10, 2, 3],
-        [11, 12, 4],
-    ]
-
-
-def test_random_rows_against_lists() -> None:
+def test_random_rows_against_lists():
     rng = random.Random(0)
     for _ in range(50):
         first, second, third = (random_rows(rng, 9) for _ in range(3))
@@ -65,7 +49,7 @@ def test_random_rows_against_lists() -> None:
 
 
 @pytest.mark.parametrize("type", [pa.uint8(), pa.uint16(), pa.uint32()])
-def test_from_arrow(type: pa.DataType) -> None:
+def test_from_arrow(type):
     column = pa.chunked_array([ROWS[:2], [], ROWS[2:]], type=pa.list_(type))
     assert lists(Ragged.from_arrow(column)) == ROWS
     assert lists(Ragged.from_arrow(column.slice(1, 2))) == ROWS[1:3]  # a slice shares the values of the whole
@@ -73,6 +57,6 @@ def test_from_arrow(type: pa.DataType) -> None:
     assert Ragged.from_arrow(column).values.dtype == np.int32
 
 
-def test_ids_of_two_bytes_do_not_overflow() -> None:
+def test_ids_of_two_bytes_do_not_overflow():
     column = pa.chunked_array([[[65_535, 65_534]]], type=pa.list_(pa.uint16()))
     assert Ragged.from_arrow(column).values.tolist() == [65_535, 65_534]

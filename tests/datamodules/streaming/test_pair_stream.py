@@ -1,18 +1,13 @@
 """The stream of reply pairs: everything once, in balanced batches, whatever the number of processes."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from pair_batches import TRAIN, Ids, all_ids, flat, ids_of, tokens
+from pair_batches import TRAIN, all_ids, flat, ids_of, tokens
 
 from datamodules.batches import IGNORED
-from datamodules.preparation.settings import Preparation
 from datamodules.prompts.loading import load_prompts
 from datamodules.prompts.rendering import Rendered
 from datamodules.prompts.template import PromptTemplate
@@ -23,10 +18,10 @@ from datamodules.streaming.pair_stream import Cut, PairStream, Source
 
 
 @pytest.fixture
-def stream(in_small_groups: Preparation) -> Callable[..., PairStream]:
+def stream(in_small_groups):
     """Makes a stream over 375 pairs in 19 row groups, hence in three windows."""
 
-    def make(split: str = TRAIN, **changes: Any) -> PairStream:
+    def make(split=TRAIN, **changes):
         directory = in_small_groups.output
         settings = {"max_context_tokens": 64, "tokens_per_batch": 900, "shuffle": True, **changes}
         prompts = load_prompts(PromptTemplate(), directory, None)
@@ -40,9 +35,7 @@ def stream(in_small_groups: Preparation) -> Callable[..., PairStream]:
 
 
 @pytest.mark.parametrize("tokens_per_batch", [1, 20, 40, 300, 900, 5000, 10**9])
-def test_every_pair_once_in_every_epoch(
-    stream: Callable[..., PairStream], in_small_groups: Preparation, tokens_per_batch: int
-) -> None:
+def test_every_pair_once_in_every_epoch(stream, in_small_groups, tokens_per_batch):
     whole = stream(tokens_per_batch=tokens_per_batch)
     for epoch in range(3):
         batches = ids_of(whole.batches(epoch))
@@ -51,7 +44,7 @@ def test_every_pair_once_in_every_epoch(
         assert len(batches) == whole.num_batches_in_epoch(epoch) == whole.num_batches_in_epoch(0)
 
 
-def test_epochs_and_seeds_have_orders_of_their_own(stream: Callable[..., PairStream]) -> None:
+def test_epochs_and_seeds_have_orders_of_their_own(stream):
     orders = [flat(ids_of(stream(seed=seed).batches(epoch))) for seed in (0, 1) for epoch in (0, 1)]
     assert len({tuple(order) for order in orders}) == 4
     assert flat(ids_of(stream(seed=1).batches(1))) == orders[3]
@@ -59,16 +52,14 @@ def test_epochs_and_seeds_have_orders_of_their_own(stream: Callable[..., PairStr
     assert len(batches[0] & batches[1]) <= 1  # other batches, not only another order of the same
 
 
-def test_without_shuffling_every_epoch_is_the_same(stream: Callable[..., PairStream]) -> None:
+def test_without_shuffling_every_epoch_is_the_same(stream):
     still = stream(shuffle=False)
     assert ids_of(still.batches(0)) == ids_of(still.batches(5))
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 8])
 @pytest.mark.parametrize("tokens_per_batch", [50, 900, 10**9])
-def test_ranks_share_the_epoch_evenly(
-    stream: Callable[..., PairStream], in_small_groups: Preparation, world_size: int, tokens_per_batch: int
-) -> None:
+def test_ranks_share_the_epoch_evenly(stream, in_small_groups, world_size, tokens_per_batch):
     ranks = [stream(rank=rank, world_size=world_size, tokens_per_batch=tokens_per_batch) for rank in range(world_size)]
     of_rank = [ids_of(rank.batches(1)) for rank in ranks]
     assert {len(batches) for batches in of_rank} == {ranks[0].num_batches_in_epoch(1)}
@@ -76,7 +67,7 @@ def test_ranks_share_the_epoch_evenly(
     assert all(batch for batches in of_rank for batch in batches)
 
 
-def test_any_position_is_reached_without_the_ones_before(stream: Callable[..., PairStream]) -> None:
+def test_any_position_is_reached_without_the_ones_before(stream):
     whole = ids_of(stream().batches(2))
     for start in range(len(whole) + 1):
         assert ids_of(stream().batches(2, start)) == whole[start:]
@@ -85,15 +76,15 @@ def test_any_position_is_reached_without_the_ones_before(stream: Callable[..., P
 
 
 @pytest.fixture
-def read(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+def read(monkeypatch):
     """The row groups of each reading, as they are read."""
-    groups_read: list[list[int]] = []
+    groups_read = []
     original = ShardReader.read
     monkeypatch.setattr(ShardReader, "read", lambda self, groups: groups_read.append(groups) or original(self, groups))
     return groups_read
 
 
-def test_only_the_windows_that_are_needed_are_read(stream: Callable[..., PairStream], read: list[list[int]]) -> None:
+def test_only_the_windows_that_are_needed_are_read(stream, read):
     some = stream()
     assert [len(window) for window in some.windows(0)] in ([7, 6, 6], [6, 7, 6], [6, 6, 7])
     start = some.num_batches(some.windows(0)[0])
@@ -101,9 +92,7 @@ def test_only_the_windows_that_are_needed_are_read(stream: Callable[..., PairStr
     assert read == [[0], some.windows(0)[1].tolist()]  # the first row group tells what a pair costs
 
 
-def test_a_short_last_group_is_never_a_window_of_its_own(
-    stream: Callable[..., PairStream], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_short_last_group_is_never_a_window_of_its_own(stream, monkeypatch):
     monkeypatch.setattr(pair_stream, "GROUPS_PER_WINDOW", 9)  # 19 groups, and the last has 15 pairs
     some = stream()
     for epoch in range(8):
@@ -116,7 +105,7 @@ def test_a_short_last_group_is_never_a_window_of_its_own(
 # ---- another number of processes, or batches of another size, in the middle of an epoch
 
 
-def handed_out(stream: Callable[..., PairStream], cuts: list[Cut]) -> tuple[list[list[Ids]], PairStream]:
+def handed_out(stream, cuts):
     """What each cut in turn hands out of epoch 1, a list of batches each; and the stream of the last."""
     found = []
     for number, cut in enumerate(cuts):
@@ -140,9 +129,7 @@ CUTS = {
 
 
 @pytest.mark.parametrize("cuts", CUTS.values(), ids=CUTS)
-def test_every_pair_once_however_often_the_processes_change(
-    stream: Callable[..., PairStream], in_small_groups: Preparation, cuts: list[Cut]
-) -> None:
+def test_every_pair_once_however_often_the_processes_change(stream, in_small_groups, cuts):
     rest = stream(world_size=cuts[-1].world_size, tokens_per_batch=cuts[-1].tokens_per_batch)
     left = rest.num_batches_in_epoch(1, cuts[:-1])
     found, _ = handed_out(stream, [*cuts[:-1], cuts[-1]._replace(batches=left)])
@@ -150,9 +137,7 @@ def test_every_pair_once_however_often_the_processes_change(
     assert left <= rest.num_batches_in_epoch(1)  # Lightning counts on from the difference
 
 
-def test_a_process_without_a_pair_takes_part_with_an_empty_row(
-    stream: Callable[..., PairStream], in_small_groups: Preparation
-) -> None:
+def test_a_process_without_a_pair_takes_part_with_an_empty_row(stream, in_small_groups):
     first = stream(tokens_per_batch=20)
     done = [Cut(1, 20, first.num_batches(first.windows(1)[0]) - 1)]  # a pair or two are left of the first window
     left = stream(tokens_per_batch=20, world_size=8).num_batches_in_epoch(1, done)
@@ -166,14 +151,14 @@ def test_a_process_without_a_pair_takes_part_with_an_empty_row(
     assert batch.attention_mask.sum() == 1
 
 
-def test_position_after_a_change_is_reached_without_the_ones_before(stream: Callable[..., PairStream]) -> None:
+def test_position_after_a_change_is_reached_without_the_ones_before(stream):
     before = [Cut(2, 200, 9), Cut(3, 150, 2)]
     whole = ids_of(stream(rank=1, world_size=2).batches(1, before=before))
     for start in range(len(whole) + 1):
         assert ids_of(stream(rank=1, world_size=2).batches(1, start, before)) == whole[start:]
 
 
-def test_only_the_window_of_the_change_is_read(stream: Callable[..., PairStream], read: list[list[int]]) -> None:
+def test_only_the_window_of_the_change_is_read(stream, read):
     some = stream(tokens_per_batch=200)
     counts = [some.num_batches(window) for window in some.windows(1)]
     read.clear()
@@ -186,7 +171,7 @@ def test_only_the_window_of_the_change_is_read(stream: Callable[..., PairStream]
 # ---- what a batch holds
 
 
-def test_rows_are_the_pairs_of_the_shards(stream: Callable[..., PairStream], in_small_groups: Preparation) -> None:
+def test_rows_are_the_pairs_of_the_shards(stream, in_small_groups):
     rows = {row["pair_id"]: row for row in pq.read_table(in_small_groups.output / TRAIN).to_pylist()}
     for batch in stream(max_context_tokens=1000).batches(0):
         assert batch.user_index.tolist() == [-1] * len(batch.pair_id)
@@ -203,14 +188,14 @@ def test_rows_are_the_pairs_of_the_shards(stream: Callable[..., PairStream], in_
             assert (labels[len(pair["response_ids"]) + 1 :] == IGNORED).all()
 
 
-def test_the_token_budget_is_roughly_kept(stream: Callable[..., PairStream]) -> None:
+def test_the_token_budget_is_roughly_kept(stream):
     for budget in (400, 900):
         sizes = [tokens(batch) for batch in stream(tokens_per_batch=budget).batches(0)]
         assert 0.75 * budget < np.mean(sizes) <= 1.1 * budget
         assert max(sizes) < 1.35 * budget
 
 
-def rendered(num_rows: int) -> Rendered:
+def rendered(num_rows):
     rng = np.random.default_rng(0)
     inputs, targets = (
         Ragged.from_lengths(np.zeros(lengths.sum(), dtype=np.int32), lengths)
@@ -219,7 +204,7 @@ def rendered(num_rows: int) -> Rendered:
     return Rendered(inputs, targets, np.arange(num_rows), np.zeros(num_rows, dtype=np.int64))
 
 
-def padding(window: Rendered, batches: list[np.ndarray]) -> float:
+def padding(window, batches):
     space = sum(
         len(rows) * int(lengths[rows].max())
         for rows in batches
@@ -228,7 +213,7 @@ def padding(window: Rendered, batches: list[np.ndarray]) -> float:
     return 1 - int(window.costs.sum()) / space
 
 
-def test_rows_of_like_lengths_share_a_batch(stream: Callable[..., PairStream]) -> None:
+def test_rows_of_like_lengths_share_a_batch(stream):
     window = rendered(20_000)
     batches = stream().cut(window, 200, [0])
     in_any_order = np.array_split(np.random.default_rng(0).permutation(20_000), 200)
@@ -240,6 +225,6 @@ def test_rows_of_like_lengths_share_a_batch(stream: Callable[..., PairStream]) -
     assert np.mean([len(rows) % 8 == 0 for rows in batches]) > 0.99  # kernels are built for each new shape
 
 
-def test_fewer_pairs_than_processes_are_refused(stream: Callable[..., PairStream]) -> None:
+def test_fewer_pairs_than_processes_are_refused(stream):
     with pytest.raises(ValueError, match="reply pairs cannot be shared by 500 processes; use fewer"):
         stream(world_size=500).num_batches_in_epoch(0)

@@ -1,27 +1,20 @@
 """A stopped run resumes exactly, through Lightning, whatever the number of processes and the size of batches."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from itertools import islice, takewhile
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from pair_batches import TRAIN, Ids, all_ids, flat, ids_of
+from pair_batches import TRAIN, all_ids, flat, ids_of
 from stopping import QUIET, WARNINGS, KillAt, Killed
 
 from datamodules import ReplyPairs
-from datamodules.batches import Seq2SeqBatch
-from datamodules.preparation.settings import Preparation
-from datamodules.preparation.splits import SplitRule
 from datamodules.prompts.loading import load_prompts
 from datamodules.prompts.template import PromptTemplate
 from datamodules.reply_pairs import MixedCorpus
@@ -34,39 +27,39 @@ pytestmark = WARNINGS
 class Recorder(LightningModule):
     """Learns nothing and remembers which pairs it was given."""
 
-    def __init__(self, asks_for_steps: bool = False) -> None:
+    def __init__(self, asks_for_steps=False):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(()))
         self.asks_for_steps = asks_for_steps
-        self.seen: list[Ids] = []
-        self.epochs: list[int] = []
-        self.validated: list[list[Ids]] = []
+        self.seen = []
+        self.epochs = []
+        self.validated = []
 
-    def training_step(self, batch: Seq2SeqBatch, batch_idx: int) -> torch.Tensor:
+    def training_step(self, batch, batch_idx):
         self.seen.append(batch.pair_id.tolist())
         self.epochs.append(self.trainer.current_epoch)
         return self.weight * 1.0
 
-    def on_validation_epoch_start(self) -> None:
+    def on_validation_epoch_start(self):
         self.validated.append([])
 
-    def validation_step(self, batch: Seq2SeqBatch, batch_idx: int) -> None:
+    def validation_step(self, batch, batch_idx):
         self.validated[-1].append(batch.pair_id.tolist())
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
+    def configure_optimizers(self):
         if self.asks_for_steps:
             assert self.trainer.estimated_stepping_batches > 0
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def trainer(*callbacks: Callback, **settings: Any) -> Trainer:
+def trainer(*callbacks, **settings):
     checkpoints = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
     defaults = {"max_epochs": 3, "num_sanity_val_steps": 0, "use_distributed_sampler": False, "limit_val_batches": 0}
     settings = {**QUIET, "enable_checkpointing": checkpoints, **defaults, **settings}
     return Trainer(callbacks=list(callbacks), **settings)
 
 
-def fit(preparation: Preparation, *callbacks: Callback, ckpt_path: Path | None = None, **settings: Any) -> Recorder:
+def fit(preparation, *callbacks, ckpt_path=None, **settings):
     """A run in fresh objects; it ends early where a callback kills it."""
     module = Recorder(settings.pop("asks_for_steps", False))
     mixed_with, size = settings.pop("mixed_with", None), settings.pop("tokens_per_batch", 1300)
@@ -76,14 +69,11 @@ def fit(preparation: Preparation, *callbacks: Callback, ckpt_path: Path | None =
     return module
 
 
-Runs = Callable[..., tuple[Recorder, Recorder]]
-
-
 @pytest.fixture
-def stop_and_resume(in_small_groups: Preparation, tmp_path: Path) -> Runs:
+def stop_and_resume(in_small_groups, tmp_path):
     """Two runs: one that is killed in a hook, and one that resumes it, with other settings where they are given."""
 
-    def run(hook: str, num_batches: int, now: dict[str, Any] | None = None, **settings: Any) -> Any:
+    def run(hook, num_batches, now=None, **settings):
         path = tmp_path / "x.ckpt"
         before = fit(in_small_groups, KillAt(hook, num_batches, path), **settings)
         return before, fit(in_small_groups, ckpt_path=path, **{**settings, **(now or {})})
@@ -92,15 +82,15 @@ def stop_and_resume(in_small_groups: Preparation, tmp_path: Path) -> Runs:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(in_small_groups: Preparation) -> list[Ids]:
+def undisturbed(in_small_groups):
     return fit(in_small_groups).seen
 
 
-def num_batches_of(undisturbed: list[Ids], epochs: int, batches: int) -> int:
+def num_batches_of(undisturbed, epochs, batches):
     return epochs * (len(undisturbed) // 3) + batches
 
 
-def test_the_undisturbed_run_is_three_whole_epochs(undisturbed: list[Ids], in_small_groups: Preparation) -> None:
+def test_the_undisturbed_run_is_three_whole_epochs(undisturbed, in_small_groups):
     length = num_batches_of(undisturbed, 1, 0)
     assert length >= 9
     for epoch in range(3):
@@ -116,9 +106,7 @@ POSITIONS = [(0, 1), (0, 5), (1, -1), (1, 0), (1, 1), (2, 0), (2, 4), (3, -1)]
     ("hook", "epochs", "batches"),
     [*(("on_train_batch_end", *position) for position in POSITIONS), *(("on_train_epoch_end", n, 0) for n in (1, 2))],
 )
-def test_resume_is_exact(
-    stop_and_resume: Runs, undisturbed: list[Ids], hook: str, epochs: int, batches: int, asks_for_steps: bool
-) -> None:
+def test_resume_is_exact(stop_and_resume, undisturbed, hook, epochs, batches, asks_for_steps):
     num_batches = num_batches_of(undisturbed, epochs, batches)
     before, after = stop_and_resume(hook, num_batches, asks_for_steps=asks_for_steps)
     assert len(before.seen) == num_batches
@@ -127,30 +115,26 @@ def test_resume_is_exact(
 
 @pytest.mark.parametrize("hook", ["on_validation_start", "on_validation_end", "on_train_batch_end"])
 @pytest.mark.parametrize("num_batches", [4, 5, 8, 12])
-def test_resume_is_exact_with_validation_in_between(
-    stop_and_resume: Runs, undisturbed: list[Ids], hook: str, num_batches: int
-) -> None:
+def test_resume_is_exact_with_validation_in_between(stop_and_resume, undisturbed, hook, num_batches):
     validation = {"limit_val_batches": 1.0, "val_check_interval": 4, "num_sanity_val_steps": 1}
     before, after = stop_and_resume(hook, num_batches, **validation)
     assert num_batches <= len(before.seen) < num_batches + 4
     assert before.seen + after.seen == undisturbed
 
 
-def test_resume_from_lightnings_own_checkpoint_is_exact(
-    in_small_groups: Preparation, undisturbed: list[Ids], tmp_path: Path
-) -> None:
+def test_resume_from_lightnings_own_checkpoint_is_exact(in_small_groups, undisturbed, tmp_path):
     saver = ModelCheckpoint(tmp_path, filename="last", every_n_train_steps=4, enable_version_counter=False)
     fit(in_small_groups, saver, KillAt("on_train_batch_end", 7, tmp_path / "other.ckpt"))
     assert fit(in_small_groups, ckpt_path=tmp_path / "last.ckpt").seen == undisturbed[4:]
 
 
-def test_a_batch_whose_step_was_interrupted_is_taken_again(stop_and_resume: Runs, undisturbed: list[Ids]) -> None:
+def test_a_batch_whose_step_was_interrupted_is_taken_again(stop_and_resume, undisturbed):
     before, after = stop_and_resume("on_before_optimizer_step", 6)
     assert len(before.seen) == 6
     assert after.seen == undisturbed[5:]
 
 
-def test_resuming_twice_is_exact(in_small_groups: Preparation, undisturbed: list[Ids], tmp_path: Path) -> None:
+def test_resuming_twice_is_exact(in_small_groups, undisturbed, tmp_path):
     first = fit(in_small_groups, KillAt("on_train_batch_end", 3, tmp_path / "1.ckpt")).seen
     kill = KillAt("on_train_batch_end", 4, tmp_path / "2.ckpt")
     second = fit(in_small_groups, kill, ckpt_path=tmp_path / "1.ckpt").seen
@@ -158,14 +142,14 @@ def test_resuming_twice_is_exact(in_small_groups: Preparation, undisturbed: list
     assert first + second + third == undisturbed
 
 
-def test_reloaded_loaders_continue(stop_and_resume: Runs, in_small_groups: Preparation, undisturbed: list[Ids]) -> None:
+def test_reloaded_loaders_continue(stop_and_resume, in_small_groups, undisturbed):
     reload = {"reload_dataloaders_every_n_epochs": 1}
     assert fit(in_small_groups, **reload).seen == undisturbed
     before, after = stop_and_resume("on_train_batch_end", 5, **reload)
     assert before.seen + after.seen == undisturbed
 
 
-def test_lightnings_epochs_are_the_streams_epochs(in_small_groups: Preparation) -> None:
+def test_lightnings_epochs_are_the_streams_epochs(in_small_groups):
     # 60 tokens a batch: so many batches that windows of other sizes would give epochs of other lengths.
     epochs = fit(in_small_groups, tokens_per_batch=60, max_epochs=4).epochs
     assert len({epochs.count(epoch) for epoch in range(4)}) == 1
@@ -173,7 +157,7 @@ def test_lightnings_epochs_are_the_streams_epochs(in_small_groups: Preparation) 
 
 
 @pytest.mark.parametrize("limit", [2, 1.0])
-def test_every_validation_sees_the_same_batches(in_small_groups: Preparation, limit: float) -> None:
+def test_every_validation_sees_the_same_batches(in_small_groups, limit):
     module = fit(in_small_groups, limit_val_batches=limit, num_sanity_val_steps=1, tokens_per_batch=600)
     assert len(module.validated) == 4  # once to check that it runs, and after each epoch
     sanity, *validated = module.validated
@@ -186,9 +170,9 @@ def test_every_validation_sees_the_same_batches(in_small_groups: Preparation, li
 # ---- batches of another size
 
 
-def pairs_of_epochs(runs: list[Recorder], num_epochs: int) -> list[Ids]:
+def pairs_of_epochs(runs, num_epochs):
     """The pairs of each epoch, as Lightning counts epochs, in order."""
-    seen: list[Ids] = [[] for _ in range(num_epochs)]
+    seen = [[] for _ in range(num_epochs)]
     for run in runs:
         for epoch, batch in zip(run.epochs, run.seen, strict=True):
             seen[epoch] += batch
@@ -198,13 +182,8 @@ def pairs_of_epochs(runs: list[Recorder], num_epochs: int) -> list[Ids]:
 @pytest.mark.parametrize("now", [300, 2700])
 @pytest.mark.parametrize(("epochs", "batches"), POSITIONS)
 def test_batches_of_another_size_leave_the_epochs_whole(
-    stop_and_resume: Runs,
-    in_small_groups: Preparation,
-    undisturbed: list[Ids],
-    epochs: int,
-    batches: int,
-    now: int,
-) -> None:
+    stop_and_resume, in_small_groups, undisturbed, epochs, batches, now
+):
     num_batches = num_batches_of(undisturbed, epochs, batches)
     runs = stop_and_resume("on_train_batch_end", num_batches, {"tokens_per_batch": now}, asks_for_steps=True)
     assert runs[0].seen == undisturbed[:num_batches]
@@ -213,9 +192,7 @@ def test_batches_of_another_size_leave_the_epochs_whole(
 
 @pytest.mark.parametrize("hook", ["on_train_epoch_end", "on_validation_end"])
 @pytest.mark.parametrize("now", [300, 2700])
-def test_batches_of_another_size_after_an_epoch(
-    stop_and_resume: Runs, in_small_groups: Preparation, undisturbed: list[Ids], hook: str, now: int
-) -> None:
+def test_batches_of_another_size_after_an_epoch(stop_and_resume, in_small_groups, undisturbed, hook, now):
     num_batches = num_batches_of(undisturbed, 1, 0)
     before, after = stop_and_resume(hook, num_batches, {"tokens_per_batch": now}, limit_val_batches=1)
     assert before.seen == undisturbed[:num_batches]
@@ -223,7 +200,7 @@ def test_batches_of_another_size_after_an_epoch(
     assert after.trainer.num_training_batches == after.epochs.count(1) == after.epochs.count(2)
 
 
-def test_the_size_of_batches_may_change_again_and_again(in_small_groups: Preparation, tmp_path: Path) -> None:
+def test_the_size_of_batches_may_change_again_and_again(in_small_groups, tmp_path):
     runs, path = [], None
     for number, size in enumerate((1300, 400, 400, 2000, 300, 900)):
         kill = KillAt("on_train_batch_end", 4, tmp_path / f"{number}.ckpt")
@@ -236,9 +213,7 @@ def test_the_size_of_batches_may_change_again_and_again(in_small_groups: Prepara
 
 @pytest.mark.parametrize("size", [900, 500])
 @pytest.mark.parametrize("num_batches", [3, 15, -1, 0, 4])
-def test_a_mixture_is_resumed_exactly(
-    stop_and_resume: Runs, in_small_groups: Preparation, second_corpus: Preparation, num_batches: int, size: int
-) -> None:
+def test_a_mixture_is_resumed_exactly(stop_and_resume, in_small_groups, second_corpus, num_batches, size):
     settings = {"mixed_with": [MixedCorpus(second_corpus, 2)], "tokens_per_batch": 900, "max_epochs": 2}
     whole = fit(in_small_groups, **settings)
     stop = num_batches if num_batches > 3 else whole.epochs.count(0) + num_batches
@@ -260,7 +235,8 @@ import datamodules  # before tests/datamodules can be found by that name
 sys.path[:0] = {paths!r}
 warnings.filterwarnings("ignore")
 from conftest import InventedCorpus
-from test_position import Callback, Recorder, trainer
+from lightning import Callback
+from test_position import Recorder, trainer
 from datamodules import ReplyPairs
 from datamodules.preparation.settings import Preparation
 from datamodules.preparation.splits import SplitRule
@@ -289,9 +265,7 @@ for leg, (devices, num_batches) in enumerate({legs!r}):
 LEGS = [(2, 3), (2, 2), (1, 4), (2, None)]  # (processes, batches of each)
 
 
-def test_whatever_the_number_of_processes_the_epochs_are_whole(
-    in_small_groups: Preparation, split_rule: SplitRule, tmp_path: Path
-) -> None:
+def test_whatever_the_number_of_processes_the_epochs_are_whole(in_small_groups, split_rule, tmp_path):
     directory, here = in_small_groups.output, Path(__file__).parent
     paths = [str(here), str(here.parents[1])]
     script = SCRIPT.format(paths=paths, rule=split_rule, out=str(tmp_path), prepared=str(directory), legs=LEGS)

@@ -1,13 +1,10 @@
 """Histories: how many of whose rows a user is trained on, which are wrong, and that nothing else is touched."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -15,25 +12,23 @@ import pytest
 
 from datamodules import UserSets
 from datamodules.batches import IGNORED
-from datamodules.preparation.settings import Preparation
 from datamodules.prompts.template import PromptTemplate
-from datamodules.users.history import History, TrainingRows
+from datamodules.users.history import History
 
 KINDS = ("duplicated", "truncated", "wrong_author")
 LENGTHS = {user: np.arange(1, 201) % 17 + 1 for user in ("u", "u1", "u11", "v")}  # names that begin like others
-Row = tuple[str, int, int]
 
 
-def rows(user: str = "u", lengths: dict[str, np.ndarray] | None = None, **settings: Any) -> list[Row]:
-    found: TrainingRows = History(**settings).rows_of(user, lengths or LENGTHS)
+def rows(user="u", lengths=None, **settings):
+    found = History(**settings).rows_of(user, lengths or LENGTHS)
     return list(zip(found.authors, found.places.tolist(), found.lengths.tolist(), strict=True))
 
 
-def as_they_are(user: str = "u") -> list[Row]:
+def as_they_are(user="u"):
     return [(user, place, length) for place, length in enumerate(LENGTHS[user].tolist())]
 
 
-def changed(found: list[Row]) -> set[int]:
+def changed(found):
     assert len(found) == 200
     return {place for place, (row, before) in enumerate(zip(found, as_they_are(), strict=True)) if row != before}
 
@@ -41,11 +36,11 @@ def changed(found: list[Row]) -> set[int]:
 # ---- what is chosen
 
 
-def test_nothing_is_done_by_default() -> None:
+def test_nothing_is_done_by_default():
     assert rows() == as_they_are()
 
 
-def test_the_most_recent_turns_are_kept_and_who_has_fewer_keeps_them(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_most_recent_turns_are_kept_and_who_has_fewer_keeps_them(capsys):
     assert rows(num_turns=25) == as_they_are()[175:]
     assert rows(num_turns=200) == rows(num_turns=1000) == as_they_are()
     lengths = {"ada": np.ones(30), "ben": np.ones(90), "cleo": np.ones(100)}
@@ -57,7 +52,7 @@ def test_the_most_recent_turns_are_kept_and_who_has_fewer_keeps_them(capsys: pyt
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_exactly_the_share_is_changed_and_a_larger_share_changes_the_same_rows_alike(kind: str) -> None:
+def test_exactly_the_share_is_changed_and_a_larger_share_changes_the_same_rows_alike(kind):
     tenth, third, half = (rows(**{kind: share}) for share in (0.1, 0.3, 0.5))
     assert [len(changed(found)) for found in (tenth, third, half)] == [20, 60, 100]
     assert all(third[place] == tenth[place] for place in changed(tenth))
@@ -69,7 +64,7 @@ def test_exactly_the_share_is_changed_and_a_larger_share_changes_the_same_rows_a
     }
 
 
-def test_a_duplicate_is_another_row_that_is_left_as_it_is() -> None:
+def test_a_duplicate_is_another_row_that_is_left_as_it_is():
     found = rows(duplicated=0.3)
     left = set(as_they_are()) & {row for place, row in enumerate(found) if place not in changed(found)}
     assert all(found[place] in left for place in changed(found))
@@ -77,7 +72,7 @@ def test_a_duplicate_is_another_row_that_is_left_as_it_is() -> None:
     assert Counter(Counter(rows(duplicated=0.75)).values()) == {4: 50}  # 50 rows left, and three copies of each
 
 
-def test_a_truncated_reply_is_shorter_and_not_empty_if_it_can_be() -> None:
+def test_a_truncated_reply_is_shorter_and_not_empty_if_it_can_be():
     cuts = Counter()
     for (author, place, length), (_, _, before) in zip(rows(truncated=1.0), as_they_are(), strict=True):
         assert (author, LENGTHS["u"][place]) == ("u", before)
@@ -86,7 +81,7 @@ def test_a_truncated_reply_is_shorter_and_not_empty_if_it_can_be() -> None:
     assert {length for before, length in cuts if before == 3} == {1, 2}  # 11 replies of three tokens
 
 
-def test_wrong_rows_come_from_all_the_others_and_from_them_only() -> None:
+def test_wrong_rows_come_from_all_the_others_and_from_them_only():
     found = rows("u1", wrong_author=0.5)
     authors = Counter(author for author, _, _ in found)
     assert authors["u1"] == 100
@@ -95,7 +90,7 @@ def test_wrong_rows_come_from_all_the_others_and_from_them_only() -> None:
     assert len(set(found)) > 180
 
 
-def test_the_three_take_different_rows_and_together_their_shares() -> None:
+def test_the_three_take_different_rows_and_together_their_shares():
     shares = {"duplicated": 0.25, "truncated": 0.25, "wrong_author": 0.25}
     found = rows(**shares, num_turns=10, seed=3)
     first = changed([*as_they_are()[:190], *found])
@@ -117,7 +112,7 @@ def test_the_three_take_different_rows_and_together_their_shares() -> None:
         ({"wrong_author": 0.5, "lengths": {"u": np.arange(1, 20)}}, "nobody but 'u' to take rows from"),
     ],
 )
-def test_impossible_histories_are_refused(settings: dict[str, Any], message: str) -> None:
+def test_impossible_histories_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         rows(**settings)
 
@@ -125,18 +120,13 @@ def test_impossible_histories_are_refused(settings: dict[str, Any], message: str
 # ---- what becomes of it in the batches
 
 
-@pytest.fixture(params=["one row group", "many row groups"])
-def corpus(request: pytest.FixtureRequest) -> Preparation:
-    return request.getfixturevalue("preparation" if request.param == "one row group" else "in_small_groups")
-
-
-def data_of(preparation: Preparation, **settings: Any) -> UserSets:
+def data_of(preparation, **settings):
     data = UserSets(preparation, **{"min_train_turns": 1, **settings})
     data.setup("fit")
     return data
 
 
-def contents(loader: Any, user: int) -> Counter[tuple[int, ...]]:
+def contents(loader, user):
     """Pair id and labels of every row of a user."""
     return Counter(
         (pair, *labels[labels != IGNORED].tolist())
@@ -146,15 +136,15 @@ def contents(loader: Any, user: int) -> Counter[tuple[int, ...]]:
     )
 
 
-def stored(preparation: Preparation, split: str = "train") -> dict[str, list[tuple[int, ...]]]:
+def stored(preparation, split="train"):
     """Pair id and labels of every user's rows as they are in the shards, oldest first."""
-    found: dict[str, list[tuple[int, ...]]] = {}
+    found = {}
     for row in pq.read_table(preparation.output / "users" / split).to_pylist():
         found.setdefault(row["speaker"], []).append((row["pair_id"], *row["response_ids"], 1))
     return found
 
 
-def test_batches_have_the_most_recent_turns_and_counts_follow(corpus: Preparation) -> None:
+def test_batches_have_the_most_recent_turns_and_counts_follow(corpus):
     data = data_of(corpus, history=History(num_turns=13), rows_per_user=4)
     recent = {user: own[-13:] for user, own in stored(corpus).items()}
     assert [contents(data.train_dataloader(), user) for user in range(4)] == [Counter(recent[u]) for u in data.users]
@@ -164,7 +154,7 @@ def test_batches_have_the_most_recent_turns_and_counts_follow(corpus: Preparatio
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_training_rows_alone_are_changed(corpus: Preparation, kind: str) -> None:
+def test_training_rows_alone_are_changed(corpus, kind):
     clean, noisy = data_of(corpus), data_of(corpus, history=History(**{kind: 0.25}), users_per_batch=3)
     own = stored(corpus)
     for index, user in enumerate(noisy.users):
@@ -186,12 +176,12 @@ def test_training_rows_alone_are_changed(corpus: Preparation, kind: str) -> None
             assert contents(loader, index) == Counter(stored(corpus, split)[user])
 
 
-def test_a_row_of_somebody_else_brings_its_context_and_the_profile_stays(preparation: Preparation) -> None:
+def test_a_row_of_somebody_else_brings_its_context_and_the_profile_stays(preparation):
     prompt = PromptTemplate(style="psp", attributes=("city",))
     clean = data_of(preparation, prompt=prompt)
     noisy = data_of(preparation, prompt=prompt, users="ada", history=History(wrong_author=0.5), rows_per_user=1)
 
-    def inputs(data: UserSets, user: str) -> dict[int, tuple[str, str]]:
+    def inputs(data, user):
         found = {}
         for batch in data.train_dataloader():
             for index, pair, ids in zip(batch.user_index, batch.pair_id.tolist(), batch.input_ids, strict=True):
@@ -209,18 +199,18 @@ def test_a_row_of_somebody_else_brings_its_context_and_the_profile_stays(prepara
     assert all("Osaka" in after[pair][0] for pair in wrong)
 
 
-def test_a_user_has_the_same_history_alone_and_among_others(in_small_groups: Preparation) -> None:
+def test_a_user_has_the_same_history_alone_and_among_others(in_small_groups):
     history = History(num_turns=30, duplicated=0.1, truncated=0.2, wrong_author=0.3)
     together, alone = (data_of(in_small_groups, users=users, history=history) for users in (None, "cleo"))
     assert contents(together.train_dataloader(), 2) == contents(alone.train_dataloader(), 0)
 
 
-def test_too_few_turns_for_what_is_asked_for(preparation: Preparation) -> None:
+def test_too_few_turns_for_what_is_asked_for(preparation):
     with pytest.raises(ValueError, match=r"too few training turns.*'ada': 5.*lower data.min_train_turns"):
         data_of(preparation, history=History(num_turns=5), min_train_turns=20)
 
 
-def test_names_that_begin_like_others_have_rows_of_their_own(preparation: Preparation, tmp_path: Path) -> None:
+def test_names_that_begin_like_others_have_rows_of_their_own(preparation, tmp_path):
     copy = shutil.copytree(preparation.output, tmp_path / "copy")
     names = {"ada": "a", "ben": "a1", "cleo": "a11", "dan": "a/1"}
     for split in ("train", "validation", "test"):
@@ -239,7 +229,7 @@ def test_names_that_begin_like_others_have_rows_of_their_own(preparation: Prepar
 
 
 @pytest.mark.parametrize("experiment", ["lora_tiny", "tuning_tiny"])
-def test_the_card_names_the_history(project: Path, experiment: str) -> None:
+def test_the_card_names_the_history(project, experiment):
     from commands.cli import main
 
     arguments = ["fit", "--config", f"experiments/{experiment}.yaml", "--model.max_epochs=1", "--data.users=ben"]

@@ -1,44 +1,31 @@
 """Past replies in the prompt: those to the most similar contexts, never of the dialogue at hand, never held out."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections import defaultdict
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tokenizers import Tokenizer
 
 from datamodules import UserSets
-from datamodules.preparation.settings import Preparation
-from datamodules.prompts.rendering import Prompts
-from datamodules.prompts.template import PromptTemplate
-from datamodules.shards.ragged import Ragged
-from datamodules.shards.reader import TokenPairs
 from datamodules.users.past_replies import Retrieved
 from datamodules.users.similar_contexts import SimilarContexts
 
-MARKER = 5  # <|speaker profile|> of the word tokenizer
-Row = dict[str, Any]
 
-
-def data_of(preparation: Preparation, **settings: Any) -> UserSets:
+def data_of(preparation, **settings):
     data = UserSets(preparation, rows_per_user=5, users_per_batch=3, **settings)
     data.setup("fit")
     return data
 
 
-def loader_of(data: UserSets, split: str) -> Any:
+def loader_of(data, split):
     return {"train": data.train_dataloader, "validation": data.val_dataloader, "test": data.test_dataloader}[split]()
 
 
-def inputs_of(data: UserSets, split: str) -> dict[int, list[int]]:
+def inputs_of(data, split):
     """`pair_id` → ids of the encoder's input, without padding."""
     return {
         id: ids[:length]
@@ -50,10 +37,10 @@ def inputs_of(data: UserSets, split: str) -> dict[int, list[int]]:
     }
 
 
-def in_front(data: UserSets, ids: list[int]) -> list[list[int]]:
+def in_front(data, ids):
     """The replies in front of the context, where the prompt has no profile."""
     context = min(ids.index(marker) for marker in data.prompts.markers.tolist() if marker in ids)
-    replies: list[list[int]] = []
+    replies = []
     for id in ids[:context]:
         if id == data.prompts.reply_marker:
             replies.append([])
@@ -62,74 +49,30 @@ def in_front(data: UserSets, ids: list[int]) -> list[list[int]]:
     return replies
 
 
-def rows_of(preparation: Preparation, split: str) -> list[Row]:
+def rows_of(preparation, split):
     return pq.read_table(preparation.output / "users" / split).to_pylist()
-
-
-# ---- the prompt, by hand
-
-
-def test_replies_stand_between_profile_and_context(word_tokenizer: Tokenizer) -> None:
-    made = Prompts(PromptTemplate("psp"), word_tokenizer, {"ada": {"age": "old"}})
-    pairs = TokenPairs(
-        pair_id=np.array([1, 2]),
-        speakers=["ada"],
-        speaker=np.array([0, 0]),
-        partners=["ben"],
-        partner=np.array([0, 0]),
-        context=Ragged.from_lists([[8, 13], [9]]),
-        context_lengths=Ragged.from_lists([[2], [1]]),
-        context_speakers=Ragged.from_lists([[1], [1]]),
-        response=Ragged.from_lists([[14], [7]]),
-    )
-    replies = made.replies([[np.array([10, 12]), np.array([11])], []], 64)
-    rendered = made.render(pairs, 64, replies)
-    profile = [MARKER, 15, 17, 19]
-    assert rendered.inputs.row(0).tolist() == [*profile, MARKER, 10, 12, MARKER, 11, 4, 8, 13, 1]
-    assert rendered.inputs.row(1).tolist() == [*profile, 4, 9, 1]
-    assert rendered.prefix_lengths.tolist() == [4 + 5, 4]
-    assert rendered.costs.tolist() == made.render(pairs, 64).costs.tolist() == [4 + 2, 3 + 2]
-    assert made.turns(rendered.inputs.row(0).tolist()) == [("partner", "tea please")]
-
-
-@pytest.mark.parametrize(
-    ("max_tokens", "left"),
-    [
-        (5, [MARKER, 10, 12, MARKER, 11]),
-        (4, [MARKER, 12, MARKER, 11]),
-        (3, [MARKER, MARKER, 11]),
-        (2, [MARKER, 11]),  # the last one, which is the most similar
-    ],
-)
-def test_the_least_similar_is_cut_first(word_tokenizer: Tokenizer, max_tokens: int, left: list[int]) -> None:
-    made = Prompts(PromptTemplate(), word_tokenizer)
-    assert made.replies([[np.array([10, 12]), np.array([11])]], max_tokens).row(0).tolist() == left
 
 
 # ---- what is found
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
-@pytest.mark.parametrize("groups", ["preparation", "in_small_groups"])
-def test_replies_are_those_of_the_most_similar_contexts_of_other_training_dialogues(
-    request: pytest.FixtureRequest, groups: str, split: str
-) -> None:
+def test_replies_are_those_of_the_most_similar_contexts_of_other_training_dialogues(corpus, split):
     """Against a search row by row, in which the dialogue at hand is crossed out afterwards."""
-    preparation = request.getfixturevalue(groups)
-    data = data_of(preparation, retrieved=Retrieved(num_replies=3, max_tokens=1000), max_context_tokens=1000)
+    data = data_of(corpus, retrieved=Retrieved(num_replies=3, max_tokens=1000), max_context_tokens=1000)
     decode = data.prompts.tokenizer.decode
 
-    def text(row: Row) -> str:
+    def text(row):
         ends = np.cumsum(row["context_lengths"])
         turns = [row["context_ids"][end - n : end] for end, n in zip(ends, row["context_lengths"], strict=True)]
         return "\n".join(decode(turn) for turn in turns)
 
     past = defaultdict(list)
-    for row in rows_of(preparation, "train"):
+    for row in rows_of(corpus, "train"):
         past[row["speaker"]].append(row)
     index = {user: SimilarContexts([text(row) for row in rows]) for user, rows in past.items()}
     inputs = inputs_of(data, split)
-    rows = rows_of(preparation, split)
+    rows = rows_of(corpus, split)
     assert inputs.keys() == {row["pair_id"] for row in rows}
     for row in rows:
         user = row["speaker"]
@@ -140,7 +83,7 @@ def test_replies_are_those_of_the_most_similar_contexts_of_other_training_dialog
 
 
 @pytest.fixture
-def repeated(preparation: Preparation, tmp_path: Path) -> Preparation:
+def repeated(preparation, tmp_path):
     """One context of ada's, word for word, twice in one training dialogue and once in another one, in two validation
     dialogues and in a test dialogue."""
     copy = shutil.copytree(preparation.output, tmp_path / "repeated")
@@ -156,7 +99,7 @@ def repeated(preparation: Preparation, tmp_path: Path) -> Preparation:
     return replace(preparation, output=copy)
 
 
-def chosen(rows: list[Row], counts: list[int]) -> list[Row]:
+def chosen(rows, counts):
     """The first rows of some dialogues, in their order: so many of the first one, and so on."""
     dialogues = list(dict.fromkeys(row["dialogue_id"] for row in rows))
     return [
@@ -166,7 +109,7 @@ def chosen(rows: list[Row], counts: list[int]) -> list[Row]:
     ]
 
 
-def test_a_context_that_is_repeated_word_for_word_never_brings_its_own_reply(repeated: Preparation) -> None:
+def test_a_context_that_is_repeated_word_for_word_never_brings_its_own_reply(repeated):
     data = data_of(repeated, retrieved=Retrieved(num_replies=1, max_tokens=1000))
     same = chosen([row for row in rows_of(repeated, "train") if row["speaker"] == "ada"], [2, 1])
     first, second, elsewhere = ([row["response_ids"]] for row in same)
@@ -175,7 +118,7 @@ def test_a_context_that_is_repeated_word_for_word_never_brings_its_own_reply(rep
     assert found == [elsewhere, elsewhere, first]
 
 
-def test_validation_and_test_turns_are_never_found(repeated: Preparation) -> None:
+def test_validation_and_test_turns_are_never_found(repeated):
     data = data_of(repeated, retrieved=Retrieved(num_replies=3, max_tokens=1000))
     same = chosen([row for row in rows_of(repeated, "train") if row["speaker"] == "ada"], [2, 1])
     expected = [row["response_ids"] for row in reversed(same)]
@@ -189,7 +132,7 @@ def test_validation_and_test_turns_are_never_found(repeated: Preparation) -> Non
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
-def test_context_labels_and_order_stay_as_they_are(preparation: Preparation, split: str) -> None:
+def test_context_labels_and_order_stay_as_they_are(preparation, split):
     with_replies, plain = (
         data_of(preparation, retrieved=retrieved, max_context_tokens=15)
         for retrieved in (Retrieved(num_replies=4, max_tokens=20), None)
@@ -207,7 +150,7 @@ def test_context_labels_and_order_stay_as_they_are(preparation: Preparation, spl
     assert longer
 
 
-def test_others_in_the_same_row_group_are_not_searched(preparation: Preparation) -> None:
+def test_others_in_the_same_row_group_are_not_searched(preparation):
     data = data_of(preparation, users=["ben"], retrieved=Retrieved())
     assert inputs_of(data, "validation").keys() == {
         row["pair_id"] for row in rows_of(preparation, "validation") if row["speaker"] == "ben"
@@ -215,7 +158,7 @@ def test_others_in_the_same_row_group_are_not_searched(preparation: Preparation)
     assert data.past.prefixes_of.cache_info().currsize == 1
 
 
-def test_a_user_is_searched_once_for_all_rounds(preparation: Preparation) -> None:
+def test_a_user_is_searched_once_for_all_rounds(preparation):
     data = data_of(preparation, retrieved=Retrieved())
     for epoch in range(2):
         data.next_round(dict.fromkeys(data.users, epoch))
@@ -225,7 +168,7 @@ def test_a_user_is_searched_once_for_all_rounds(preparation: Preparation) -> Non
     assert data.past.prefixes_of.cache_info().misses == 8
 
 
-def test_somebody_with_one_dialogue_has_nothing_in_front(preparation: Preparation, tmp_path: Path) -> None:
+def test_somebody_with_one_dialogue_has_nothing_in_front(preparation, tmp_path):
     copy = shutil.copytree(preparation.output, tmp_path / "one")
     path = copy / "users" / "train" / "part-00000.parquet"
     table = pq.read_table(path)
@@ -247,6 +190,6 @@ def test_somebody_with_one_dialogue_has_nothing_in_front(preparation: Preparatio
         ({"max_tokens": 1}, "max_tokens must be 2 or more, a marker and something behind it, got 1"),
     ],
 )
-def test_bad_values_are_refused(settings: dict[str, int], message: str) -> None:
+def test_bad_values_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         Retrieved(**settings)

@@ -54,20 +54,13 @@ def test_the_key_fits_the_page(systems, tmp_path):
     assert tasks == ["choice"] * 4 + ["rating"] * 6  # 2 people: 2 choices each, 1 pair each with 3 replies
     for item, answer in zip(data["items"], key["items"].values(), strict=True):
         user, turn = answer["user"], answer["pair_id"]
-        texts = {
-            REAL: f"really {user[4:]} {turn}",
-            "sys-base": f"base of {user[4:]} {turn}",
-            "sys-lora": f"lora {turn}",
-        }
-        assert [[texts[source] for source in sources] for sources in answer["replies"]] == [
-            [r] for r in item["replies"]
-        ]
+        texts = {REAL: f"really {user[4:]} {turn}", "sys-lora": f"lora {turn}"}
+        texts["sys-base"] = f"base of {user[4:]} {turn}"
+        assert [texts[source] for (source,) in answer["replies"]] == item["replies"]
         assert item["context"] == [[False, f"hello {turn}"]]
         assert all(text.startswith(f"really {user[4:]} ") for text in data["persons"][item["person"]])
-    rated = Counter(
-        source for answer in key["items"].values() if answer["task"] == "rating" for source in answer["replies"][0]
-    )
-    assert rated == {REAL: 2, "sys-base": 2, "sys-lora": 2}
+    rated = [answer["replies"][0] for answer in key["items"].values() if answer["task"] == "rating"]
+    assert sorted(rated) == [[REAL]] * 2 + [["sys-base"]] * 2 + [["sys-lora"]] * 2
 
 
 def test_the_page_is_blinded_and_needs_no_network(systems, tmp_path):

@@ -79,13 +79,10 @@ def test_a_reply_of_several_counts_for_each_in_equal_parts(tmp_path):
     assert cells(markdown, "base")[3].startswith("1.67 [")  # (5 + 5 * 1) / 6: the shared reply is rated once
 
 
-def test_one_annotator_has_no_agreement(tmp_path):
+def test_agreement_is_of_several_annotators_and_undefined_on_one_and_the_same_answer(tmp_path):
     markdown = score(tmp_path, answers())
     assert "**Krippendorff's alpha**" not in markdown
     assert "One annotator: no Krippendorff's alpha, which is of two or more." in markdown
-
-
-def test_agreement_on_one_and_the_same_answer_is_undefined(tmp_path):
     markdown = score(tmp_path, answers(taken=[1] * 5), answers("bob", [1] * 5))
     assert cells(markdown, "**Krippendorff's alpha**")[1:3] == ["-", "-"]
     assert "- where all answers are the same" in markdown
@@ -100,25 +97,27 @@ def test_few_users_have_no_intervals(tmp_path):
 
 
 def changed(**fields):
-    """Answers with another field somewhere; `answers=` is a function of the list."""
-    record = answers()
-    change = fields.pop("answers", lambda found: found)
-    return {**record, **fields, "answers": change(record["answers"])}
+    """Answers with another field somewhere."""
+    return {**answers(), **fields}
+
+
+def with_answers(change):
+    return changed(answers=change(answers()["answers"]))
 
 
 @pytest.mark.parametrize(
     ("annotation", "problem"),
     [
         (changed(page="beef"), "answers of page beef, the key is that of page f00d"),
-        (changed(answers=lambda a: a[1:]), "item c0: missing, it is not answered"),
-        (changed(answers=lambda a: [*a, a[3]]), "item c3: answered 2 times"),
-        (changed(answers=lambda a: [*a, {"item": "zz", "taken": 1}]), "item zz: unknown, it is not in the key"),
-        (changed(answers=lambda a: [*a, 7]), r"item \?: unknown"),
-        (changed(answers=lambda a: [{"item": "c0", "taken": 3}, *a[1:]]), "item c0: taken must be .* 1 to 2, got 3"),
-        (changed(answers=lambda a: [{"item": "c0"}, *a[1:]]), "item c0: taken must be .*, got None"),
-        (changed(answers=lambda a: [*a[:-1], {**a[-1], "likeness": 6}]), "item b4: likeness must be .* 1 to 5, got 6"),
-        (changed(answers=lambda a: [*a[:-1], {**a[-1], "likeness": True}]), "item b4: likeness must be .* got True"),
-        (changed(answers=lambda a: [*a[:-1], {**a[-1], "item": [1]}]), r"item \[1\]: unknown"),
+        (with_answers(lambda a: a[1:]), "item c0: missing, it is not answered"),
+        (with_answers(lambda a: [*a, a[3]]), "item c3: answered 2 times"),
+        (with_answers(lambda a: [*a, {"item": "zz", "taken": 1}]), "item zz: unknown, it is not in the key"),
+        (with_answers(lambda a: [*a, 7]), r"item \?: unknown"),
+        (with_answers(lambda a: [{"item": "c0", "taken": 3}, *a[1:]]), "item c0: taken must be .* 1 to 2, got 3"),
+        (with_answers(lambda a: [{"item": "c0"}, *a[1:]]), "item c0: taken must be .*, got None"),
+        (with_answers(lambda a: [*a[:-1], {**a[-1], "likeness": 6}]), "item b4: likeness must be .* 1 to 5, got 6"),
+        (with_answers(lambda a: [*a[:-1], {**a[-1], "likeness": True}]), "item b4: likeness must be .* got True"),
+        (with_answers(lambda a: [*a[:-1], {**a[-1], "item": [1]}]), r"item \[1\]: unknown"),
         (changed(annotator=None), "expected the keys 'annotator'"),
         ([1], "expected a JSON object, got list"),
     ],
@@ -131,7 +130,7 @@ def test_bad_answers_are_refused_by_name(tmp_path, annotation, problem):
 
 
 def test_all_problems_are_said_at_once(tmp_path):
-    broken = changed(answers=lambda a: a[2:])
+    broken = with_answers(lambda a: a[2:])
     with pytest.raises(ValueError) as error:
         score(tmp_path, broken, {**broken, "annotator": "bob"}, answers(), answers("cy", natural=0))
     said = str(error.value).splitlines()[1:]

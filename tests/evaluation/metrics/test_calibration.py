@@ -10,6 +10,7 @@ import pytest
 from artefacts.predictions import Prediction
 from evaluation.metrics.calibration import achieved, ceiling, covered, floor
 from evaluation.metrics.similarity import TextEncoder
+from tests.evaluation.encoders import COMPASS, Directions
 
 ITEMS = {
     ("ann", 0): ("why?", "east", ["east", "north"]),
@@ -24,17 +25,9 @@ ALL = 10
 MIXED = (1.6 / 3, 1.0)  # of east with north, northeast and east, in any order
 
 
-class Compass:
-    """Three words with known directions."""
-
-    def encode(self, sentences):
-        vectors = {"east": (1.0, 0.0), "north": (0.0, 2.0), "northeast": (3.0, 4.0)}
-        return np.array([vectors[s] for s in sentences])
-
-
 @pytest.fixture
 def encoder():
-    return TextEncoder(Compass())
+    return TextEncoder(Directions(COMPASS))
 
 
 def predictions(items):

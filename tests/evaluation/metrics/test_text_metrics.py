@@ -2,8 +2,8 @@
 
 import random
 
-import numpy as np
 import pytest
+from torchmetrics.functional.text import rouge_score
 
 from evaluation.metrics.text_metrics import chrf, distinct, length_ratio, ngrams, rouge_l, sacrebleu, self_bleu, split
 
@@ -24,15 +24,14 @@ def test_ngrams():
 
 
 def test_distinct_counts_over_the_corpus():
-    """Words: a b a b | b a -> 2 of 6 unigrams; ab ba ab | ba -> 2 of 4 bigrams, none across replies."""
+    """Words: a b a b | b a -> 2 of 6 unigrams; ab ba ab | ba -> 2 of 4 bigrams, none across replies.
+
+    As words each Japanese reply is one unit; by character はいはい has 2 of 4 unigrams and 2 of 3 bigrams.
+    """
     replies = ["a b a b", "b a", ""]
     assert distinct(replies, 1, "word") == pytest.approx(2 / 6)
     assert distinct(replies, 2, "word") == pytest.approx(2 / 4)
     assert distinct(["a", "b"], 2, "word") == 0.0
-
-
-def test_distinct_works_for_japanese_by_character():
-    """As words each reply is one unit; by character はいはい has 2 of 4 unigrams and 2 of 3 bigrams."""
     assert distinct(["はいはい", "はいはい"], 1, "word") == pytest.approx(1 / 2)
     assert distinct(["はいはい"], 1, "character") == pytest.approx(2 / 4)
     assert distinct(["はいはい"], 2, "character") == pytest.approx(2 / 3)
@@ -42,15 +41,12 @@ def test_length_ratio_is_sum_over_sum():
     """(1 + 3) / (2 + 6) = 0.5, where the mean of ratios would be 0.5 too; (3 + 1) / (1 + 3) = 1, where it would not."""
     assert length_ratio(["a", "a b c"], ["a b", "a b c d e f"], "word").value == pytest.approx(0.5)
     assert length_ratio(["a b c", "a"], ["a", "a b c"], "word").value == pytest.approx(1.0)
-    with pytest.raises(ValueError, match="got 1 replies for 2 references"):
-        length_ratio(["a"], ["a", "b"], "word")
     with pytest.raises(ValueError, match="no text"):
         length_ratio(["a"], [" "], "word")
 
 
 def test_chrf():
     """Identical is 100 and disjoint 0, in Japanese as well; white space does not count."""
-    pytest.importorskip("sacrebleu")
     assert chrf(["はい、そうです"], ["はい、そうです"]).value == pytest.approx(100.0)
     assert chrf(["ab cdef"], ["abc def"]).value == pytest.approx(100.0)
     assert chrf(["aaaa"], ["bbbb"]).value == 0.0
@@ -81,24 +77,11 @@ def test_rouge_l_by_hand():
 
 def test_rouge_l_agrees_with_torchmetrics():
     """With a tokenizer that deletes nothing, on random letters of an alphabet small enough for repeats."""
-    from torchmetrics.functional.text import rouge_score
-
     rng = random.Random(0)
-    replies, references = (["".join(rng.choices("あいうx", k=rng.randint(1, 12))) for _ in range(60)] for _ in range(2))
-    theirs = rouge_score(replies, references, rouge_keys="rougeL", tokenizer=list, normalizer=lambda text: text)
-    assert rouge_l(replies, references, "character").value == pytest.approx(theirs["rougeL_fmeasure"].item(), abs=1e-6)
-
-
-def test_the_longest_common_subsequence_is_that_of_the_usual_table():
-    random = np.random.default_rng(0)
-    for _ in range(200):
-        left, right = (random.choice(list("abcd"), size=random.integers(12)).tolist() for _ in range(2))
-        lengths = np.zeros((len(left) + 1, len(right) + 1), dtype=int)
-        for i, j in np.ndindex(len(left), len(right)):
-            best = max(lengths[i, j + 1], lengths[i + 1, j])
-            lengths[i + 1, j + 1] = lengths[i, j] + 1 if left[i] == right[j] else best
-        found = rouge_l(["".join(left)], ["".join(right)], "character").value
-        assert found == pytest.approx(2 * lengths[-1, -1] / max(1, len(left) + len(right)))
+    for _ in range(100):
+        left, right = ("".join(rng.choices("あいうx", k=rng.randint(0, 12))) for _ in range(2))
+        theirs = rouge_score(left, right, rouge_keys="rougeL", tokenizer=list, normalizer=lambda text: text)
+        assert rouge_l([left], [right], "character").value == pytest.approx(theirs["rougeL_fmeasure"].item(), abs=1e-6)
 
 
 def test_self_bleu_by_hand():
@@ -114,7 +97,7 @@ def test_self_bleu_by_hand():
     assert self_bleu([["z"], ["y"]], "word") is None
 
 
-@pytest.mark.parametrize("score", [sacrebleu, rouge_l])
+@pytest.mark.parametrize("score", [length_ratio, sacrebleu, rouge_l])
 def test_scores_of_pairs_refuse_bad_input(score):
     with pytest.raises(ValueError, match="got 1 replies for 2 references"):
         score(["a"], ["a", "b"], "word")

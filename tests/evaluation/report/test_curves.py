@@ -33,11 +33,9 @@ def test_systems_that_differ_in_nothing_else_make_a_line(tmp_path):
     save_png(figure, tmp_path / "curve.png", dpi=40)
 
 
-def test_no_point_of_a_line_is_the_best_where_a_system_across_is_better():
+def test_without_the_best_point_of_a_line():
+    """A system across is better; or the point was not scored."""
     assert not [label for label in drawn(curve_picture(SYSTEMS, FOUND, ["n"], "title")) if "best" in label]
-
-
-def test_a_system_that_was_not_scored_is_left_out():
     found = {name: value for name, value in FOUND.items() if name != "LoRA, 100 turns"}
     assert drawn(curve_picture(SYSTEMS, found, ["n"], "title"))["LoRA"] == [[25.0, 82.0], [400.0, 83.0]]
 
@@ -60,11 +58,7 @@ def test_another_override_makes_another_line_and_of_several_settings_each():
 
 
 def test_lines_whose_names_are_alike_are_called_by_their_systems():
-    systems = {
-        "r 1": ("a.yaml", {"n": 1}),
-        "r 2": ("b.yaml", {"n": 2}),
-        "r 3": ("b.yaml", {"n": 3}),
-    }
+    systems = {"r 1": ("a.yaml", {"n": 1}), "r 2": ("b.yaml", {"n": 2}), "r 3": ("b.yaml", {"n": 3})}
     systems["r"] = systems.pop("r 1")
     assert list(drawn(curve_picture(systems, dict.fromkeys(systems, 1.0), ["n"], "title")))[:2] == ["r 2, r 3", "r"]
     assert line_name(["LoRA r=1", "LoRA r=12"], "x") == "LoRA"

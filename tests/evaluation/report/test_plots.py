@@ -9,11 +9,10 @@ from evaluation.report.plots import LOG_ABOVE, UserPanels, ascii_label, draw_cur
 def panels(num_users=4, num_systems=2, spread=1.0):
     """Invented values; user i gains i per mille."""
     base = np.linspace(20.0, 20.0 * spread, num_users)
-    perplexity = {"base": base}
-    for system in range(1, num_systems):
-        perplexity[f"system {system}"] = base * (1 - 0.001 * np.arange(num_users))
-    change = np.column_stack([np.full(num_users, 0.1), np.full(num_users, np.nan), np.full(num_users, np.nan)])
-    shown = list(perplexity)[1:] or ["base"]
+    others = [f"system {system}" for system in range(1, num_systems)]
+    perplexity = {"base": base} | dict.fromkeys(others, base * (1 - 0.001 * np.arange(num_users)))
+    change = np.tile([0.1, np.nan, np.nan], (num_users, 1))
+    shown = others or ["base"]
     labels = [f"u{i}" for i in range(num_users)]
     return UserPanels(labels, perplexity, dict.fromkeys(shown, change), "ppl", "sim", "change")
 
@@ -45,7 +44,6 @@ def test_any_number_of_users_and_systems(tmp_path, num_users, num_systems):
 
 
 def test_labels_are_ascii():
-    """The shipped font has no Japanese."""
     assert ascii_label("LoRA 花子") == "LoRA ??"
     assert draw_users(panels(), "花子").get_suptitle() == "??"
 

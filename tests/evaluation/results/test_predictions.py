@@ -1,6 +1,7 @@
 """Reading predictions.jsonl: what is accepted, and what the messages say about what is not."""
 
 import json
+import re
 
 import pytest
 
@@ -31,9 +32,8 @@ def test_reads_every_field(tmp_path):
     """The record comes back as written; unknown keys are ignored; line separators inside a text do not split it."""
     japanese = {**GOOD, "pair_id": 1, "reference": "はい\u2028ええ", "nll": 0, "extra": 1}
     first, second = read(write(tmp_path / "predictions.jsonl", GOOD, japanese))
-    assert first == Prediction(
-        "ann", 0, (("partner", "hello"), ("speaker", "hi")), "fine", ("good", ""), nll=2.5, tokens=3
-    )
+    context = (("partner", "hello"), ("speaker", "hi"))
+    assert first == Prediction("ann", 0, context, "fine", ("good", ""), nll=2.5, tokens=3)
     assert (second.reference, second.nll) == ("はい\u2028ええ", 0.0)
 
 
@@ -61,12 +61,9 @@ def test_reads_every_field(tmp_path):
     ],
 )
 def test_malformed_line_names_file_line_and_reason(tmp_path, bad, reason):
-    """Line 2 is bad: the whole file is refused."""
     path = write(tmp_path / "predictions.jsonl", GOOD, bad)
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match=re.escape(f"{path}, line 2: ") + ".*" + re.escape(reason)):
         read(path)
-    assert str(caught.value).startswith(f"{path}, line 2: ")
-    assert reason in str(caught.value)
 
 
 def test_files_that_are_missing_or_empty_or_have_some_likelihoods(tmp_path):
@@ -118,9 +115,7 @@ def test_cards(tmp_path):
 
 def test_a_tuned_system_stands_beside_the_backbone_it_was_tuned_from():
     def card(system, backbone, **data):
-        return (
-            {"system": system, "backbone": backbone, "data": data} if data else {"system": system, "backbone": backbone}
-        )
+        return {"system": system, "backbone": backbone, "data": data}
 
     cards = {
         "base": card("ProfileSeq2Seq", "aaa"),

@@ -78,7 +78,7 @@ def test_where_nothing_differs_an_interval_is_a_point():
     assert score.low == pytest.approx(score.value) == score.high
 
 
-def test_few_users_have_no_intervals():
+def test_few_users_have_no_intervals_and_single_candidates_no_self_bleu():
     found = by_metric(records(users=4))
     assert all(score.low is None and score.high is None for score in found.values())
     assert "self-BLEU" not in found

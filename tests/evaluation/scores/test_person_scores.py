@@ -10,6 +10,7 @@ import json
 import math
 import os
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -27,18 +28,10 @@ from evaluation.scores.person_scores import OTHERS, OWN, REAL, PersonTable
 from evaluation.scores.registry import FIGURES
 from evaluation.scores.standings import standings_of
 from evaluation.statistics.bootstrap import Bootstrap
+from tests.evaluation.encoders import Directions
 
 WORDS = ["amber", "birch", "cedar", "delta", "ember"]
 PEOPLE = [f"person {word}" for word in WORDS]
-
-
-class OneDirectionEach:
-    """Every word has a direction of its own; texts of one word repeated have that of the word."""
-
-    name = "one-direction-each"
-
-    def encode(self, sentences):
-        return np.array([np.eye(len(WORDS))[WORDS.index(sentence.split()[0])] for sentence in sentences])
 
 
 def said(word):
@@ -46,28 +39,28 @@ def said(word):
     return " ".join([word] * 6)
 
 
+# Every word has a direction of its own; texts of one word repeated have that of the word.
+ENCODER = Directions(
+    {text: direction for word, direction in zip(WORDS, np.eye(5), strict=True) for text in (word, said(word))},
+    "one-direction-each",
+)
+
+
 def write(folder, shift, nll=1.0, candidates=2):
     """Predictions of a system that says the word of the person `shift` places on, in each of its candidates."""
     folder.mkdir()
-    lines = [
-        Prediction(
-            user=user,
-            pair_id=10 * place + turn,
-            context=(("partner", "well"),),
-            reference=said(WORDS[place]),
-            candidates=(said(WORDS[(place + shift) % 5]),) * candidates,
-            nll=nll,
-            tokens=1,
-        ).line()
-        for place, user in enumerate(PEOPLE)
-        for turn in range(4)
-    ]
     path = folder / "predictions.jsonl"
-    path.write_text("".join(lines))
+    with path.open("w") as file:
+        for place, user in enumerate(PEOPLE):
+            replies = (said(WORDS[(place + shift) % 5]),) * candidates
+            for turn in range(4):
+                reference, context = said(WORDS[place]), (("partner", "well"),)
+                file.write(Prediction(user, 10 * place + turn, context, reference, replies, nll, 1).line())
     return path
 
 
 TRAINING = {user: [said(word)] * 3 for user, word in zip(PEOPLE, WORDS, strict=True)}
+TABLE = PersonTable(TRAINING, TextEncoder(ENCODER), "word", Bootstrap(200, 0))
 
 
 @pytest.fixture
@@ -84,8 +77,7 @@ def people(tmp_path, monkeypatch):
 
 
 def test_every_figure_by_hand(systems):
-    table = PersonTable(TRAINING, TextEncoder(OneDirectionEach()), "word", Bootstrap(200, 0))
-    scores = table.scores({name: read_predictions(path) for name, path in systems.items()})
+    scores = TABLE.scores({name: read_predictions(path) for name, path in systems.items()})
     heading, *rows = person_rows(Cells(scores, {}, FIGURES), list(systems))
     found = {row[0]: [cell.split(" ")[0].strip("*") for cell in row[1:]] for row in rows}
     assert len(heading) == 9
@@ -104,13 +96,12 @@ def test_marks_and_what_there_is_nothing_of(systems):
     """Every user's figure of "good" is the higher one: p is 1/32 and, times the six figures, no longer significant."""
     predictions = {name: read_predictions(path) for name, path in systems.items()}
     short = [replace(p, candidates=[p.candidates[0].split()[0]] * 2, reference="amber") for p in predictions["good"]]
-    table = PersonTable(TRAINING, TextEncoder(OneDirectionEach()), "word", Bootstrap(200, 0))
-    scores = table.scores(predictions)
+    scores = TABLE.scores(predictions)
     standings = standings_of(scores, ["good", "bad"])
     _, good, bad, *_ = person_rows(Cells(scores, standings, FIGURES), ["good", "bad"])
     assert good[1].startswith("**1.000**") and bad[1].endswith(" =")
     assert not good[7].startswith("**")  # copying is neither better nor worse
-    _, row, *_ = person_rows(Cells(table.scores({"short": short}), {}, FIGURES), ["short"])
+    _, row, *_ = person_rows(Cells(TABLE.scores({"short": short}), {}, FIGURES), ["short"])
     assert row[7] == "-"  # not one 5-gram
     assert row[8].startswith("0.0%")
 
@@ -120,24 +111,20 @@ def test_the_best_of_more_candidates_is_not_compared(systems, people):
     twice = [line | {"candidates": [*line["candidates"], line["reference"]]} for line in lines]
     systems["bad"].write_text("".join(json.dumps(line) + "\n" for line in twice))
     run(systems, people / "out", prepared=people)
-    with (people / "out" / "table.csv").open(newline="") as file:
-        metrics = {name: {row["metric"] for row in csv.DictReader(file) if row["system"] == name} for name in ["bad"]}
-    assert "recognised" in metrics["bad"] and not metrics["bad"] & {"best_of_n", "coverage"}
+    metrics = {metric for system, _, metric in values_of(people / "out" / "table.csv") if system == "bad"}
+    assert "recognised" in metrics and not metrics & {"best_of_n", "coverage"}
     markdown = (people / "out" / "table.md").read_text()
     assert "- bad: other numbers of candidates than good, so no best of n and no coverage." in markdown
 
 
 def test_the_best_of_one_candidate_is_no_figure_of_its_own(people):
     """It is the similarity, which would be tested twice."""
-    run(
-        {name: write(people / name, shift, candidates=1) for name, shift in [("good", 0), ("bad", 1)]},
-        people,
-        prepared=people,
-    )
-    markdown = (people / "table.md").read_text()
-    (heading,) = [line for line in markdown.splitlines() if "coverage  " in line]
-    assert [cell.strip() for cell in heading.split("|")[1:5]] == ["system", "sim", "coverage", "recognised"]
-    assert "best of n" not in markdown and "best_of_n" not in (people / "table.csv").read_text()
+    systems = {name: write(people / name, shift, candidates=1) for name, shift in [("good", 0), ("bad", 1)]}
+    run(systems, people, prepared=people)
+    *_, heading = tables_of(people / "table.md")
+    assert heading[:4] == ("system", "sim", "coverage", "recognised")
+    assert "best of n" not in (people / "table.md").read_text()
+    assert "best_of_n" not in (people / "table.csv").read_text()
 
 
 def test_predictions_of_earlier_weights_are_refused(systems, tmp_path):
@@ -149,16 +136,13 @@ def test_predictions_of_earlier_weights_are_refused(systems, tmp_path):
         run(systems, tmp_path / "out")
 
 
-def test_persons_that_cannot_be_compared_are_left_out_with_the_reason(systems, tmp_path, monkeypatch):
-    training = {user: [said(word)] * 3 for user, word in zip(PEOPLE[1:], WORDS[1:], strict=True)}
+def test_persons_that_cannot_be_compared_are_left_out_with_the_reason(systems, people, tmp_path, monkeypatch):
+    training = {user: turns for user, turns in TRAINING.items() if user != PEOPLE[0]}
     monkeypatch.setattr("evaluation.report.system_report.training_turns", lambda _: training)
-    monkeypatch.setattr("evaluation.results.systems.check_corpus", lambda *_: None)
     run(systems, tmp_path / "out", prepared=tmp_path)
     markdown = (tmp_path / "out" / "table.md").read_text()
-    assert (
-        "- The table with the persons is left out: 1 of 5 users have no training turns, such as 'person amber'."
-        in markdown
-    )
+    reason = "1 of 5 users have no training turns, such as 'person amber'."
+    assert f"- The table with the persons is left out: {reason}" in markdown
     one = {}
     for name, path in systems.items():
         one[name] = path.with_name(f"{name}_one.jsonl")
@@ -167,12 +151,9 @@ def test_persons_that_cannot_be_compared_are_left_out_with_the_reason(systems, t
     assert "is left out: a user is told from other users" in (tmp_path / "one" / "table.md").read_text()
 
 
-def test_a_prepared_corpus_that_is_damaged_stops_the_table(systems, tmp_path, monkeypatch):
-    def damaged(_):
-        raise ValueError("tokenizer.json is damaged")
-
+def test_a_prepared_corpus_that_is_damaged_stops_the_table(systems, people, tmp_path, monkeypatch):
+    damaged = Mock(side_effect=ValueError("tokenizer.json is damaged"))
     monkeypatch.setattr("evaluation.report.system_report.training_turns", damaged)
-    monkeypatch.setattr("evaluation.results.systems.check_corpus", lambda *_: None)
     with pytest.raises(ValueError, match=r"tokenizer\.json is damaged"):
         run(systems, tmp_path / "out", prepared=tmp_path)
     assert not (tmp_path / "out" / "table.md").exists()
@@ -184,28 +165,35 @@ def test_figures_of_persons_and_runs_are_in_the_file_for_machines(systems, peopl
     save_file({"A": torch.zeros(3, 4)}, adapter / "adapter_model.safetensors")
     (systems["good"].parent / "fit.card.json").write_text('{"metrics": {"val/best_macro_perplexity": 84.5}}')
     run(systems, people / "out", prepared=people, paper={"good": 0.57})
-    with (people / "out" / "table.csv").open(newline="") as file:
-        found = {(row["system"], row["user"], row["metric"]): row["value"] for row in csv.DictReader(file)}
+    found = values_of(people / "out" / "table.csv")
     assert len({user for _, user, _ in found}) == 4  # nobody by name
-    assert float(found["good", "(run)", "paper_similarity"]) == 0.57
-    assert float(found["good", "(run)", "adapter_parameters"]) == 12
-    assert float(found["good", "(run)", "validation_perplexity"]) == 84.5
+    assert {metric.partition(":")[0] for _, _, metric in found} <= set(FIGURES)  # each can be asked for
+    assert found["good", "(run)", "paper_similarity"] == 0.57
+    assert found["good", "(run)", "adapter_parameters"] == 12
+    assert found["good", "(run)", "validation_perplexity"] == 84.5
     for metric in ("best_of_n", "coverage", "recognised", "in_first_5", "MRR", "copied_5-grams", "copied_replies"):
-        assert float(found["good", "(macro)", metric]) == 1.0
-    assert float(found["bad", "(macro)", "MRR"]) < 0.6
-    assert float(found[OWN, "(macro)", "similarity:one-direction-each"]) == 1.0
-    assert float(found[OTHERS, "(macro)", "similarity:one-direction-each"]) == 0.0
+        assert found["good", "(macro)", metric] == 1.0
+    assert found["bad", "(macro)", "MRR"] < 0.6
+    assert found[OWN, "(macro)", "similarity:one-direction-each"] == 1.0
+    assert found[OTHERS, "(macro)", "similarity:one-direction-each"] == 0.0
     markdown = (people / "out" / "table.md").read_text()
-    heading, _, good, bad = ([c.strip() for c in line.split("|")[1:-1]] for line in markdown.splitlines()[2:6])
-    assert heading[-4:] == ["sim in the paper", "macro ppl in validation", "parameters of an adapter", "kB on disk"]
-    assert good[-4:-1] == ["0.57", "84.50", "12"]
-    assert bad[-4:] == [""] * 4
+    first, *_ = tables_of(people / "out" / "table.md").values()
+    of_runs = ["sim in the paper", "macro ppl in validation", "parameters of an adapter", "kB on disk"]
+    assert list(first["good"])[-4:] == of_runs
+    assert list(first["good"].values())[-4:-1] == ["0.57", "84.50", "12"]
+    assert list(first["bad"].values())[-4:] == [""] * 4
     assert "sim in the paper (Otsuka et al. 2024): of 222M parameters, Japanese, other people" in markdown
     assert "it does not compare. It is the best that is reported, of which prompt" in markdown
 
 
 def run(systems, output, **settings):
-    Table(systems, output, encoder=OneDirectionEach(), num_resamples=200, per_user=False, **settings).run()
+    Table(systems, output, encoder=ENCODER, num_resamples=200, per_user=False, **settings).run()
+
+
+def values_of(path):
+    """The figures in a CSV file: (system, user, metric) -> value."""
+    with path.open(newline="") as file:
+        return {(row["system"], row["user"], row["metric"]): float(row["value"]) for row in csv.DictReader(file)}
 
 
 def tables_of(path):
@@ -245,25 +233,18 @@ def test_a_table_shows_the_scores_that_it_names(systems, people):
 
 
 def test_what_a_score_needs_is_said_before_anything_is_made(systems, tmp_path):
-    for names, message in (
-        (["ppl"], "scores: there is no 'ppl'; there are"),
-        (["coverage"], "scores: 'coverage' needs `prepared: <directory"),
-        (["MAUVE"], "scores: 'MAUVE' needs `mauve: true`"),
+    for name, message in (
+        ("ppl", "there is no 'ppl'; there are"),
+        ("coverage", "'coverage' needs `prepared: <directory"),
+        ("MAUVE", "'MAUVE' needs `mauve: true`"),
     ):
-        with pytest.raises(ValueError, match=message):
-            Table(systems, tmp_path / "out", scores=names)
+        with pytest.raises(ValueError, match=f"scores: {message}"):
+            Table(systems, tmp_path / "out", scores=[name])
     with pytest.raises(ValueError, match="scores: 'similarity' needs an encoder"):
         Table(systems, tmp_path / "out", encoder=None, per_user=False, scores=["similarity"])
     with pytest.raises(ValueError, match=r"this table has none of \['loss_gap'\]; it has \['perplexity', "):
         run(systems, tmp_path / "out", scores=["loss_gap"])
     assert not (tmp_path / "out" / "table.md").exists()
-
-
-def test_every_score_of_a_table_can_be_named(systems, people):
-    run(systems, people / "all", prepared=people, paper={"good": 0.57})
-    with (people / "all" / "table.csv").open(newline="") as file:
-        metrics = {row["metric"].partition(":")[0] for row in csv.DictReader(file)}
-    assert "best_of_n" in metrics and metrics <= set(FIGURES)
 
 
 def test_the_reference_is_the_first_system_even_if_it_has_nothing_of_what_is_shown(systems, people):
@@ -289,13 +270,11 @@ def test_rows_that_fail_are_in_the_table_and_the_command_fails(systems, tmp_path
     with pytest.raises(ValueError, match="1 of 3 systems failed, the others are in the table"):
         run(wanted, tmp_path / "out", curve="rank", paper={"good": 0.57, "other split": 0.57})
     markdown = (tmp_path / "out" / "table.md").read_text()
-    cells = {
-        line.split("|")[1].strip(): [c.strip() for c in line.split("|")[2:-1]] for line in markdown.splitlines()[4:7]
-    }
-    assert cells["good"][0].startswith(f"**{math.e:.2f}**")
-    assert cells["good"][-1] == "0.57"
-    assert cells["other split"][0] == "failed"
-    assert cells["curved"][0].startswith(f"{math.e**2:.2f}")
+    first, *_ = tables_of(tmp_path / "out" / "table.md").values()
+    assert first["good"]["ppl"].startswith(f"**{math.e:.2f}**")
+    assert first["good"]["sim in the paper"] == "0.57"
+    assert first["other split"]["ppl"] == "failed"
+    assert first["curved"]["ppl"].startswith(f"{math.e**2:.2f}")
     assert "- other split failed: systems 'good' and 'other split' cannot be compared" in markdown
     assert (tmp_path / "out" / "table.png").stat().st_size > 5_000
     assert r"\toprule" in (tmp_path / "out" / "table.tex").read_text()
@@ -308,12 +287,10 @@ def test_rows_that_fail_are_in_the_table_and_the_command_fails(systems, tmp_path
 def test_self_bleu_stands_where_there_are_several_candidates(systems, tmp_path):
     systems["single"] = write(tmp_path / "single", 0, candidates=1)
     run(systems, tmp_path / "out")
-    rows = [line.split("|")[1:-1] for line in (tmp_path / "out" / "table.md").read_text().splitlines() if "|" in line]
-    rows = [[cell.strip() for cell in row] for row in rows]
-    (place,) = {row.index("self-BLEU") for row in rows if "self-BLEU" in row}
-    found = {row[0]: row[place:] for row in rows if row[-1] in ("20", "40")}
-    same = ["100.0 [100.0, 100.0]", "40"]  # two candidates that are the same
-    assert found == {"good": same, "bad": same, "single": ["-", "20"]}
+    _, texts = tables_of(tmp_path / "out" / "table.md").values()
+    found = {name: (row["self-BLEU"], row["replies"]) for name, row in texts.items()}
+    same = ("100.0 [100.0, 100.0]", "40")  # two candidates that are the same
+    assert found == {"good": same, "bad": same, "single": ("-", "20")}
 
 
 def test_scores_are_logged_as_a_table_of_wandb(systems, tmp_path, monkeypatch):

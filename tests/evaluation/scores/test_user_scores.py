@@ -7,17 +7,18 @@ import pytest
 
 from artefacts.predictions import Prediction
 from evaluation.metrics.similarity import TextEncoder
-from evaluation.scores.user_scores import items_of_users, user_scores
+from evaluation.scores.user_scores import items_of_users, perplexity, user_scores
 from evaluation.statistics.bootstrap import Bootstrap
+from tests.evaluation.encoders import INSTRUMENTS, Directions
 
 
-class FakeEncoder:
-    def encode(self, sentences):
-        vectors = {"guitar": (1.0, 0.0), "violin": (0.0, 1.0), "drums": (3.0, 4.0)}
-        return np.array([vectors[s] for s in sentences])
+def test_perplexity_is_elementwise_and_may_overflow():
+    """Arrays keep their shape; a hopeless model is infinitely perplexed, without a warning."""
+    np.testing.assert_allclose(perplexity([[math.log(2), 4 * math.log(2)]], [[1, 2]]), [[2.0, 4.0]])
+    assert perplexity(1e6, 1) == math.inf
 
 
-def test_perplexity_and_similarity_with_unequal_turns_and_tokens(tmp_path):
+def test_perplexity_and_similarity_with_unequal_turns_and_tokens():
     """Ann: 1 nat over 1 token, 2 nats over 3; cosines 1 and 0. Bob: 6 nats over 2 tokens; cosine 0.6.
 
     All turns: exp(9 / 6) and 1.6 / 3. Users: exp(3 / 4) and exp(3), 0.5 and 0.6; their means.
@@ -27,7 +28,7 @@ def test_perplexity_and_similarity_with_unequal_turns_and_tokens(tmp_path):
         Prediction(user, place, [("partner", "so")], "guitar", [reply], nll, tokens)
         for place, (user, nll, tokens, reply) in enumerate(lines)
     ]
-    users = items_of_users({"one": predictions}, TextEncoder(FakeEncoder()))
+    users = items_of_users({"one": predictions}, TextEncoder(Directions(INSTRUMENTS)))
     found = {(score.user, score.metric): score.value for score in user_scores(["one"], users, Bootstrap(10, 0))}
     assert found == {
         ("ann", "perplexity"): pytest.approx(math.exp(0.75)),

@@ -146,9 +146,8 @@ def test_a_changed_and_a_missing_file_are_refused(copied, name):
 
 def test_what_differs_between_two_prompts_is_named():
     """Long wordings are not printed."""
-    wording = WORDING
-    other = {**wording, "age": {"written": "age", "values": {"old": "aged"}}}
-    then, now = PromptTemplate("psp", wording=wording), PromptTemplate("ppp", wording=other)
+    other = {**WORDING, "age": {"written": "age", "values": {"old": "aged"}}}
+    then, now = PromptTemplate("psp", wording=WORDING), PromptTemplate("ppp", wording=other)
     assert differences(then, now) == ["style was 'psp', now 'ppp'", "the wording of age has changed"]
-    assert differences(then, replace(then, wording={"age": wording["age"]})) == ["the wording of city has changed"]
+    assert differences(then, replace(then, wording={"age": WORDING["age"]})) == ["the wording of city has changed"]
     assert differences(then, replace(then)) == []

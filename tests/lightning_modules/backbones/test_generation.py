@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from fitting import strip
 from transformers import TopPLogitsWarper
 
 from lightning_modules.backbones.generation import Decoding, Nucleus, generate
@@ -42,11 +43,6 @@ def test_candidates_of_a_row_stand_together(tiny_model, make_batch):
         assert [strip(ids) for ids in both[row].tolist()] == [strip(ids) for ids in alone.tolist()]
 
 
-def strip(ids):
-    """Without padding behind the end."""
-    return ids[: ids.index(1) + 1] if 1 in ids else ids
-
-
 @pytest.mark.parametrize("size", [1, 2])
 def test_no_sequence_of_this_size_comes_twice(tiny_model, make_batch, size):
     def repeats(decoding):
@@ -58,13 +54,6 @@ def test_no_sequence_of_this_size_comes_twice(tiny_model, make_batch, size):
         tiny_model.shared.weight[1] = 0  # so that the reply does not end at once
     assert repeats(Decoding(**PLAIN)) > 0
     assert repeats(Decoding(**{**PLAIN, "no_repeat_ngram_size": size})) == 0
-
-
-def test_a_narrow_nucleus_is_greedy(tiny_model, batch):
-    torch.manual_seed(3)
-    sampled = generate(tiny_model, batch, Decoding(top_p=1e-6, no_repeat_ngram_size=0, max_new_tokens=5))
-    greedy = generate(tiny_model, batch, Decoding(sample=False, no_repeat_ngram_size=0, max_new_tokens=5))
-    assert torch.equal(sampled, greedy)
 
 
 @pytest.mark.parametrize("temperature", [0.7, 1.0, 1.6])

@@ -26,12 +26,6 @@ def test_rows_cost_what_they_cost_alone(tiny_model, make_batch):
     assert nll.dtype == torch.float32
 
 
-def test_summed_nll_is_the_sum_of_the_rows(tiny_model, make_batch):
-    batch = make_batch(INPUTS, LABELS)
-    summed = summed_nll(tiny_model, reply_states(tiny_model, batch), batch.labels)
-    torch.testing.assert_close(summed, row_nll(tiny_model, batch)[0].sum())
-
-
 def test_gradients_are_those_of_plain_cross_entropy(tiny_model, make_batch):
     plain = copy.deepcopy(tiny_model)
     batch = make_batch(INPUTS, LABELS)

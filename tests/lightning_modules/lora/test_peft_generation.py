@@ -9,6 +9,7 @@ from itertools import product
 
 import pytest
 import torch
+from fitting import logits_of, strip
 from peft import PeftModel, get_peft_config, get_peft_model
 
 from lightning_modules.backbones.generation import Decoding, generate
@@ -44,13 +45,7 @@ def tuned(request, tiny_model, tmp_path):
 
 def replies(candidates):
     """Rows → candidates → ids, without the decoder's start and what follows the end."""
-    lists = [[one[1:] for one in row] for row in candidates.tolist()]
-    return [[one[: one.index(END) + 1] if END in one else one for one in row] for row in lists]
-
-
-@torch.no_grad()
-def logits_of(model, batch):
-    return model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels).logits
+    return [[strip(one[1:]) for one in row] for row in candidates.tolist()]
 
 
 def test_greedy_replies_are_the_most_likely_tokens_of_the_likelihood(tuned, batch, make_batch):

@@ -41,13 +41,13 @@ def test_free_slots_go_to_those_who_wait_in_order():
     rounds = UserRounds(["ada", "ben", "cleo", "dan"], num_slots=2)
     assert rounds.fill(begin) == [0, 1]
     assert rounds.slots_of(["ben", "ada"]) == [1, 0]
-    assert (rounds.waiting, rounds.num_unfinished) == (["cleo", "dan"], 4)
+    assert rounds.waiting == ["cleo", "dan"]
     rounds.slots[0] = None
     assert rounds.fill(begin) == [0]
     assert {slot: progress.user for slot, progress in rounds.active.items()} == {0: "cleo", 1: "ben"}
     rounds.slots = [None, None]
     assert rounds.fill(begin) == [0]
-    assert rounds.num_unfinished == 1
+    assert (rounds.waiting, list(rounds.active)) == ([], [0])
 
 
 def test_a_rounds_comes_back_from_its_state():

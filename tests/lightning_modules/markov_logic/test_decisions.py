@@ -31,6 +31,7 @@ def test_a_posterior_of_zero_does_not_break_a_product():
     assert best == 1 and 0.9 < posterior <= 1
 
 
-def test_abstention():
-    assert Decision(min_posterior=0.5).abstains(0.49)
-    assert not Decision(min_posterior=0.5).abstains(0.5)
+@pytest.mark.parametrize(("posterior", "is_left_out"), [(0.49, True), (0.5, False)])
+def test_abstention(posterior, is_left_out):
+    row = Decision(min_posterior=0.5).row("ann", "age", ["old"], np.array([[posterior]]), is_short=False)
+    assert (row is None) == is_left_out
