@@ -2,10 +2,10 @@
 
 import asyncio
 import multiprocessing
-import os
 from pathlib import Path
 
 import pytest
+from ending import run_command
 
 from commands.experiments import child_process
 from commands.experiments.child_process import Run
@@ -58,15 +58,6 @@ def fork(monkeypatch):
         return process
 
     return start
-
-
-def run_command(arguments, directory):
-    """A command in a process group of its own."""
-    from commands.cli import main
-
-    os.setsid()
-    os.chdir(directory)
-    main(arguments)
 
 
 @pytest.fixture

@@ -1,7 +1,20 @@
-"""Processes that are waited for and told to end."""
+"""Processes that are started, waited for and told to end.
 
+Not in `conftest.py`: a child process may find another file of that name.
+"""
+
+import os
 import time
 from pathlib import Path
+
+
+def run_command(arguments, directory):
+    """A command in a process group of its own."""
+    from commands.cli import main
+
+    os.setsid()
+    os.chdir(directory)
+    main(arguments)
 
 
 def wait_until(condition, is_alive=lambda: True):

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import yaml
@@ -30,7 +31,7 @@ def agents_command(sweep, point, nested, monkeypatch):
     from wandb import wandb_agent
 
     started = []
-    monkeypatch.setattr(wandb_agent, "AgentProcess", lambda command, **_: started.append(command) or object())
+    monkeypatch.setattr(wandb_agent, "AgentProcess", lambda command, **_: started.append(command) or Mock())
     monkeypatch.chdir(sweep.path.parent)  # it writes a file
     monkeypatch.setenv("WANDB_SWEEP_ID", "s")
     monkeypatch.setenv("WANDB_RUN_ID", "r")
