@@ -5,7 +5,32 @@ from typing import Any
 
 from artefacts.files import read_json, write_json
 from artefacts.fingerprints import fingerprint_of
-from artefacts.layout import MANIFEST, run_card
+from artefacts.layout import (
+    ADAPTERS,
+    BACKBONE,
+    CARD,
+    CONVERSATIONS,
+    JUDGEMENTS,
+    MANIFEST,
+    MODELS,
+    NETWORK,
+    NETWORK_WEIGHTS,
+    PREDICTIONS,
+    PROFILES,
+    TEST_USERS,
+    run_card,
+)
+
+WRITTEN = {  # at least one of these, or the command is not finished
+    "fit": (
+        f"{BACKBONE}/{MANIFEST}",
+        f"{ADAPTERS}/*/{CARD}",
+        f"{MODELS}/*/{CARD}",
+        f"{NETWORK}/{NETWORK_WEIGHTS}",
+    ),
+    "test": (TEST_USERS, JUDGEMENTS),
+    "predict": (PREDICTIONS, PROFILES, CONVERSATIONS),
+}
 
 
 def read_run_card(run: Path, command: str) -> dict[str, Any] | None:
@@ -17,6 +42,15 @@ def read_run_card(run: Path, command: str) -> dict[str, Any] | None:
 def write_run_card(run: Path, command: str, card: dict[str, Any]) -> None:
     """Writes the card of a command; values that JSON does not know are written as text."""
     write_json(run_card(run, command), card, default=str)
+
+
+def has_written(run: Path, command: str, config: dict[str, Any]) -> bool:
+    """Whether what a command is for is there: in its run, or where its model was told to write it."""
+    model = (config.get("model") or {}).get("init_args") or {}
+    places = [(run, pattern) for pattern in WRITTEN.get(command, (run_card(run, command).name,))]
+    if command == "fit":
+        places += [(Path(model[name]), f"**/{CARD}") for name in ("adapters", "tuned") if model.get(name)]
+    return any(any(directory.glob(pattern)) for directory, pattern in places)
 
 
 def prepared_fingerprint(corpus: Path) -> str | None:

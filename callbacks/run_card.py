@@ -11,13 +11,16 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 
 from artefacts.commit import git_commit
-from artefacts.run_card import prepared_fingerprint, profiles_fingerprint, write_run_card
+from artefacts.run_card import WRITTEN, has_written, prepared_fingerprint, profiles_fingerprint, write_run_card
 
 PACKAGES = ("lightning", "torch", "transformers", "peft", "torchmetrics", "tokenizers", "sentencepiece")
 
 
 class RunCard(Callback):
     """Writes `<run>/<stage>.card.json` at the start with status `running`, at the end with `finished`.
+
+    It starts when everything is set up: what is refused before leaves no card. A command that has written nothing is
+    not finished.
 
     Args:
         config: the resolved configuration.
@@ -29,16 +32,29 @@ class RunCard(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.start = time.monotonic()
-        if trainer.is_global_zero and not trainer.fast_dev_run:
-            self._write(trainer, "running")
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._begin(trainer, pl_module)
         for logger in trainer.loggers:
             logger.log_hyperparams(self.config)
 
+    def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero and not trainer.fast_dev_run:
+            self._write(trainer, "running")
+
+    on_test_start = on_predict_start = _begin
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == "validate":
+            self._begin(trainer, pl_module)
+
     def _finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero and not trainer.fast_dev_run and not trainer.interrupted:
-            self._write(trainer, "finished")
+        if not trainer.is_global_zero or trainer.fast_dev_run or trainer.interrupted:
+            return
+        run, command = Path(trainer.default_root_dir), trainer.state.fn.value
+        if not has_written(run, command, self.config):
+            raise ValueError(f"{run} is not finished: {command} has written none of {', '.join(WRITTEN[command])}")
+        self._write(trainer, "finished")
 
     on_fit_end = on_test_end = on_predict_end = _finish
 

@@ -47,7 +47,8 @@ class Openings(UserSets):
             of them has none); in each further round everybody has another partner, until all have met.
         opening_turns: first turns of a test dialogue that a conversation begins with (not stated in the paper).
         conversations_per_batch: conversations that are held at the same time.
-        seed: decides who talks with whom, and which dialogue of theirs begins it.
+        seed: decides who talks with whom, and which dialogue of theirs begins it; None is the run's
+            (`seed_everything`).
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class Openings(UserSets):
         opening_turns: int = 2,
         conversations_per_batch: int = 64,
         max_context_tokens: int = 64,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         super().__init__(
             preparation, users, prompt, profiles, control, max_context_tokens=max_context_tokens, min_train_turns=1,

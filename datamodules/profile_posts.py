@@ -53,7 +53,7 @@ class ProfilePosts(LightningDataModule):
         chunks_per_batch: chunks in a batch of test and prediction, which memory depends on; 0 puts all into one, as
             formulas between users need it.
         num_workers: processes beside this one that make the evidence of a test or prediction.
-        seed: of the folds.
+        seed: of the folds; None is the run's (`seed_everything`).
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class ProfilePosts(LightningDataModule):
         network: Path | None = None,
         chunks_per_batch: int = 256,
         num_workers: int = 0,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         super().__init__()
         self.preparation = preparation
@@ -89,7 +89,7 @@ class ProfilePosts(LightningDataModule):
         self.network = network
         self.chunks_per_batch = chunks_per_batch
         self.num_workers = num_workers
-        self.seed = seed
+        self.seed = seed or 0
         self.users: list[str] = []
         if posts_per_chunk < 1:
             raise ValueError(f"posts_per_chunk must be 1 or more, got {posts_per_chunk}")

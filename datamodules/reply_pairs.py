@@ -60,7 +60,7 @@ class ReplyPairs(LightningDataModule):
         tokens_per_batch: tokens of a batch that are neither padding nor profile, inputs and labels together, on each
             device (not stated in the paper). It may change when a run is resumed.
         max_context_tokens: ids of context kept, from the end (not stated in the paper).
-        seed: of the order of the pairs.
+        seed: of the order of the pairs; None is the run's (`seed_everything`).
         train_split: what is trained on; `users/train` for one model of all target users. Only `pretrain/train` is
             shuffled in its files: of another split, windows of 65,536 pairs come in an order of their own each.
         validation_split: what is validated on.
@@ -68,6 +68,7 @@ class ReplyPairs(LightningDataModule):
         test_general_pairs: as in `UserSets`.
     """
 
+    changes_on_resume: ClassVar = ("tokens_per_batch",)
     only_in_test: ClassVar = ("test_train_turns", "test_general_pairs")
     retrieved = None
     """Past replies are never in these prompts."""
@@ -84,13 +85,15 @@ class ReplyPairs(LightningDataModule):
         mixed_with: list[MixedCorpus] | None = None,
         tokens_per_batch: int = 4096,
         max_context_tokens: int = 64,
-        seed: int = 0,
+        seed: int | None = None,
         train_split: str = "pretrain/train",
         validation_split: str = "pretrain/validation",
         test_train_turns: int = 0,
         test_general_pairs: int = 0,
     ) -> None:
         super().__init__()
+        if tokens_per_batch < 1:
+            raise ValueError(f"data.tokens_per_batch must be 1 or more, got {tokens_per_batch}")
         self.preparation = preparation
         self.prompt = prompt or PromptTemplate()
         self.profiles = profiles
@@ -99,7 +102,7 @@ class ReplyPairs(LightningDataModule):
         self.mixed_with = mixed_with or []
         self.tokens_per_batch = tokens_per_batch
         self.max_context_tokens = max_context_tokens
-        self.seed = seed
+        self.seed = seed or 0
         self.train_split = train_split
         self.validation_split = validation_split
         self.test_train_turns = test_train_turns

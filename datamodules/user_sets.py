@@ -49,7 +49,7 @@ class UserSets(LightningDataModule):
             every change of batches.
         max_context_tokens: ids of context kept, from the end; as the backbone was trained with.
         min_train_turns: a user with fewer training turns is rejected.
-        seed: of the order of each user's rows.
+        seed: of the order of each user's rows; None is the run's (`seed_everything`).
         test_train_turns: a test also looks at so many of each user's own training turns, evenly spaced (0: at none):
             how much better than held-out ones they are is what was memorised.
         test_general_pairs: a test also looks at so many reply pairs of other people that nobody was trained on, the
@@ -75,11 +75,18 @@ class UserSets(LightningDataModule):
         predict_rows: int | None = None,
         max_context_tokens: int = 64,
         min_train_turns: int = 20,
-        seed: int = 0,
+        seed: int | None = None,
         test_train_turns: int = 0,
         test_general_pairs: int = 0,
     ) -> None:
         super().__init__()
+        for name, size in (
+            ("rows_per_user", rows_per_user),
+            ("users_per_batch", users_per_batch),
+            ("predict_rows", 1 if predict_rows is None else predict_rows),
+        ):
+            if size < 1:
+                raise ValueError(f"data.{name} must be 1 or more, got {size}")
         if min(test_train_turns, test_general_pairs) < 0:
             raise ValueError(
                 f"data.test_train_turns and data.test_general_pairs must be 0 or more, got {test_train_turns} and "
@@ -97,13 +104,14 @@ class UserSets(LightningDataModule):
         self.predict_rows = predict_rows
         self.max_context_tokens = max_context_tokens
         self.min_train_turns = min_train_turns
-        self.seed = seed
+        self.seed = seed or 0
         self.test_train_turns = test_train_turns
         self.test_general_pairs = test_general_pairs
         self.users: list[str] = []
         self._epochs: dict[str, int] = {}
         self._round: Round | None = None
         self._handed_out = 0
+        self._cuts = [(0, users_per_batch)]  # of this round: batches, and the most users in those that follow
 
     @property
     def tokenizer_directory(self) -> Path:
@@ -169,6 +177,7 @@ class UserSets(LightningDataModule):
         self._epochs = dict(epochs)
         self._round = None
         self._handed_out = 0
+        self._cuts = [(0, self.users_per_batch)]
 
     def _plan(self, split: str, epochs: Mapping[str, int | None]) -> RoundPlan:
         return RoundPlan(
@@ -186,7 +195,9 @@ class UserSets(LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         if self._round is not None:  # a loader that is made anew goes on where the last one stood
             self._epochs, self._handed_out = self._round.plan.epochs, self._round.handed_out
-        self._round = Round(self._plan("train", self._epochs), self._handed_out)
+        (_, first), *cuts = self._cuts
+        plan = replace(self._plan("train", self._epochs), users_per_batch=first, cuts=cuts)
+        self._round = Round(plan, self._handed_out)
         return DataLoader(self._round, batch_size=None)
 
     def val_dataloader(self) -> DataLoader:
@@ -220,7 +231,7 @@ class UserSets(LightningDataModule):
         if self._round is not None and self.trainer is not None:
             progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
             epochs, batches = self._round.plan.epochs, self._round.handed_out - (progress.ready - progress.processed)
-        return {"epochs": epochs, "batches": batches, "users": self.users}
+        return {"epochs": epochs, "batches": batches, "users": self.users, "cuts": self._cuts}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if state_dict["users"] != self.users:
@@ -229,3 +240,6 @@ class UserSets(LightningDataModule):
                 "others; continue with the same users, or start anew in another run directory"
             )
         self._epochs, self._handed_out, self._round = dict(state_dict["epochs"]), state_dict["batches"], None
+        self._cuts = [tuple(cut) for cut in state_dict.get("cuts", self._cuts)]
+        if self._cuts[-1][1] != self.users_per_batch:
+            self._cuts.append((self._handed_out, self.users_per_batch))

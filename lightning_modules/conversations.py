@@ -32,14 +32,21 @@ class Conversations(ReplyModule):
         init_from: directory of the backbone.
         adapters: directory of the adapters of all users of the data; rank and matrices are those of its files.
         num_turns: turns that are generated, of both people together.
-        seed: of what is sampled; the backbone and the adapters draw from the same numbers.
+        seed: of what is sampled; the backbone and the adapters draw from the same numbers. None is the run's
+            (`seed_everything`).
         decoding: how a turn is generated; one candidate.
     """
 
+    written_by: ClassVar = {"predict": "callbacks.ConversationWriter"}
     not_in_run_name: ClassVar = ("adapters",)
 
     def __init__(
-        self, init_from: Path, adapters: Path, num_turns: int = 40, seed: int = 0, decoding: Decoding | None = None
+        self,
+        init_from: Path,
+        adapters: Path,
+        num_turns: int = 40,
+        seed: int | None = None,
+        decoding: Decoding | None = None,
     ) -> None:
         super().__init__(decoding)
         if num_turns < 1:
@@ -49,7 +56,7 @@ class Conversations(ReplyModule):
         self.init_from = init_from
         self.adapters = adapters
         self.num_turns = num_turns
-        self.seed = seed
+        self.seed = seed or 0
 
     def configure_model(self) -> None:
         if self.model is not None:

@@ -8,7 +8,7 @@ last one has seen all users. A labelled user is judged, and given a profile, by 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning import LightningModule
@@ -36,6 +36,12 @@ class ProfileNetwork(LightningModule):
         tolerance: learning ends when the loss has fallen by less than this share in ten steps.
         propagation: how messages pass between users, where formulas link them.
     """
+
+    written_by: ClassVar = {
+        "fit": "callbacks.NetworkExport",
+        "test": "callbacks.ProfileWriter",
+        "predict": "callbacks.ProfileWriter",
+    }
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ the model never sees a validation or test turn before the one it answers.
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from lightning import LightningModule
@@ -32,6 +32,8 @@ class PromptedLLM(LightningModule):
         wording: the words of the prompt.
         decoding: how it is asked to answer.
     """
+
+    written_by: ClassVar = {"predict": "callbacks.PredictionWriter"}
 
     def __init__(
         self,

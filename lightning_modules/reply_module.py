@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from lightning import LightningModule
 from torch import Tensor
@@ -37,6 +37,9 @@ class ReplyModule(LightningModule):
 
     A subclass sets `model` in `configure_model`.
     """
+
+    written_by: ClassVar[dict[str, str]] = {"predict": "callbacks.PredictionWriter"}
+    """Command → callback that writes what the command is for; a run has it whatever `trainer.callbacks` says."""
 
     def __init__(self, decoding: Decoding | None) -> None:
         super().__init__()

@@ -6,6 +6,7 @@ Only training turns are searched, so that a held-out reply is never found.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from lightning import LightningModule
 
@@ -36,6 +37,8 @@ class RetrievedReply(LightningModule):
     Args:
         decoding: how replies are chosen; called as that of the systems which generate them.
     """
+
+    written_by: ClassVar = {"predict": "callbacks.PredictionWriter"}
 
     def __init__(self, decoding: Retrieval | None = None) -> None:
         super().__init__()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -36,6 +36,8 @@ class ProfileSeq2Seq(ReplyModule):
         dropout: of the new model. Below one pass over the data there is nothing to regularise (not stated).
         decoding: how replies are generated.
     """
+
+    written_by: ClassVar = {**ReplyModule.written_by, "fit": "callbacks.BackboneExport"}
 
     def __init__(
         self,

@@ -43,14 +43,15 @@ class UserLora(UserModule, AdapterModule):
         max_grad_norm: a user's gradient is scaled down to this norm; 0 leaves it.
         max_epochs: most epochs of a user.
         patience: epochs without a better validation loss after which a user is done.
-        max_users_at_once: slots; more users than that are taken in turn.
+        max_users_at_once: slots; more users than that are taken in turn. A resumed run keeps those it began with.
         adapters: directory of the adapters; None is `adapters` in the run directory.
         num_swaps: in a test, how many other users' adapters are tried on each user; None: all, and every pair of them
             is written to `swaps.csv`.
-        seed: of the adapters' first weights, together with the user's name.
+        seed: of the adapters' first weights, together with the user's name; None is the run's (`seed_everything`).
         decoding: how replies are generated.
     """
 
+    written_by: ClassVar = {**AdapterModule.written_by, "fit": "callbacks.AdapterCheckpoint"}
     not_in_run_name: ClassVar = ("max_users_at_once", "adapters")
     only_in_test: ClassVar = ("num_swaps",)
 
@@ -71,10 +72,12 @@ class UserLora(UserModule, AdapterModule):
         max_users_at_once: int = 32,
         adapters: Path | None = None,
         num_swaps: int | None = 3,
-        seed: int = 0,
+        seed: int | None = None,
         decoding: Decoding | None = None,
     ) -> None:
         super().__init__(decoding)
+        if max_users_at_once < 1:
+            raise ValueError(f"model.max_users_at_once must be 1 or more, got {max_users_at_once}")
         self.automatic_optimization = False
         self.init_from = init_from
         self.rank = rank
@@ -91,7 +94,7 @@ class UserLora(UserModule, AdapterModule):
         self.max_users_at_once = max_users_at_once
         self.adapters = adapters
         self.num_swaps = num_swaps
-        self.seed = seed
+        self.seed = seed or 0
         self.validated = UserTotals()
 
     @property

@@ -39,10 +39,11 @@ class UserTuning(UserModule, ProfileSeq2Seq):
         max_epochs: most epochs of a user.
         patience: epochs without a better validation loss after which a user is done.
         tuned: directory to test and predict with; None is the run directory.
-        seed: of a method's first weights, together with the user's name.
+        seed: of a method's first weights, together with the user's name; None is the run's (`seed_everything`).
         decoding: how replies are generated.
     """
 
+    written_by: ClassVar = {**ProfileSeq2Seq.written_by, "fit": "callbacks.TunedExport"}
     not_in_run_name: ClassVar = ("tuned",)
 
     def __init__(
@@ -54,7 +55,7 @@ class UserTuning(UserModule, ProfileSeq2Seq):
         max_epochs: int = 6,
         patience: int = 2,
         tuned: Path | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         decoding: Decoding | None = None,
     ) -> None:
         super().__init__(init_from=init_from, optimizer=optimizer, lr_scheduler=lr_scheduler, decoding=decoding)
@@ -62,7 +63,7 @@ class UserTuning(UserModule, ProfileSeq2Seq):
         self.max_epochs = max_epochs
         self.patience = patience
         self.tuned = tuned
-        self.seed = seed
+        self.seed = seed or 0
         self.user: str | None = None  # whose weights `model` has
 
     @property

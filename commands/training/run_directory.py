@@ -1,6 +1,5 @@
 """What an earlier command left in a run: a stopped fit resumes, a finished one is kept, another's is refused."""
 
-import fcntl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,19 +9,15 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_only
 
 from artefacts import layout
-from artefacts.run_card import backbone_fingerprint, prepared_fingerprint, profiles_fingerprint, read_run_card
-from commands.training.run_name import differences, same_settings
-
-MADE_BY_A_FIT = (  # at least one of these
-    f"{layout.BACKBONE}/{layout.MANIFEST}",
-    f"{layout.ADAPTERS}/*/{layout.CARD}",
-    f"{layout.MODELS}/*/{layout.CARD}",
-    f"{layout.NETWORK}/{layout.NETWORK_WEIGHTS}",
+from artefacts.locks import locked
+from artefacts.run_card import (
+    backbone_fingerprint,
+    has_written,
+    prepared_fingerprint,
+    profiles_fingerprint,
+    read_run_card,
 )
-WRITTEN = {  # at least one of these
-    "test": (layout.TEST_USERS, layout.JUDGEMENTS),
-    "predict": (layout.PREDICTIONS, layout.PROFILES, layout.CONVERSATIONS),
-}
+from commands.training.run_name import differences, same_settings
 
 
 @contextmanager
@@ -34,14 +29,11 @@ def one_at_a_time(directory: Path, subcommand: str) -> Iterator[None]:
     if rank_zero_only.rank:
         yield
         return
-    locks = directory.parent / ".locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    with (locks / f"{directory.name}.{subcommand}").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"another process is at `lightning {subcommand}` of {directory}; waiting for it", flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+
+    def wait() -> None:
+        print(f"another process is at `lightning {subcommand}` of {directory}; waiting for it", flush=True)
+
+    with locked(directory.parent / ".locks" / f"{directory.name}.{subcommand}", wait):
         yield
 
 
@@ -67,7 +59,7 @@ class EarlierRun:
         if card is None:
             return None
         is_finished = card["status"] == "finished"
-        has_results = any(any(self.directory.glob(pattern)) for pattern in MADE_BY_A_FIT)
+        has_results = has_written(self.directory, "fit", self.settings)
         checkpoint = self.directory / layout.CHECKPOINT
         if not (is_finished or has_results or checkpoint.is_file()):
             return None  # it was stopped before there was anything to resume from
@@ -82,7 +74,7 @@ class EarlierRun:
 
     def _difference(self, card: dict[str, Any]) -> str | None:
         """What of a fit was another one than it is now; None if all was the same."""
-        if differing := differences(self.reread(card["config"]), self.settings):
+        if differing := differences(self.reread(card["config"]), self.settings, resumes=card["status"] != "finished"):
             return f"with other settings ({'; '.join(differing)})"
         backbone = backbone_fingerprint(self._init_from)
         if card["status"] == "finished" and backbone not in (None, card["backbone"]):
@@ -103,7 +95,7 @@ class EarlierRun:
             and backbone_fingerprint(self.directory / layout.BACKBONE, self._init_from) in (None, card["backbone"])
             and self._prepared in (None, card["prepared"])
             and profiles_fingerprint(self.settings) == card.get("profiles")
-            and any((self.directory / name).is_file() for name in WRITTEN.get(self.subcommand, (path.name,)))
+            and has_written(self.directory, self.subcommand, self.settings)
             and all(file.stat().st_mtime < path.stat().st_mtime for file in self._made_from())
         ):
             print(f"{self.subcommand} of {self.directory} is done already; delete {path} to do it again")

@@ -2,8 +2,9 @@
 
 A class declares what an argument of its own is to a run:
 
-    not_in_run_name   it decides speed, memory or what is looked at, so that a test finds the run without it
-    only_in_test      a run is trained, named and predicted with the same whatever it is
+    not_in_run_name     it decides speed, memory or what is looked at, so that a test finds the run without it
+    changes_on_resume   it decides memory, and a stopped run may resume with another; a finished one is another run
+    only_in_test        a run is trained, named and predicted with the same whatever it is
 """
 
 import hashlib
@@ -14,6 +15,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
+from jsonargparse import Namespace
+
 TRAINER_KEYS_OF_A_RUN = (
     "accumulate_grad_batches",
     "gradient_clip_val",
@@ -23,6 +26,7 @@ TRAINER_KEYS_OF_A_RUN = (
     "overfit_batches",
     "precision",
 )
+WITH_FP32_WEIGHTS = ("32-true", "32", "16-mixed", "16", "bf16-mixed", "bf16", "None")
 LONGEST_NAME = 120
 
 
@@ -34,18 +38,19 @@ def run_settings(config: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in flat.items() if ".decoding" not in key and not key.endswith("__path__")}
 
 
-def _without(config: Any, declaration: Literal["not_in_run_name", "only_in_test"]) -> Any:
-    """A configuration without the arguments that the classes in it declare so."""
+def _without(config: Any, *declarations: Literal["not_in_run_name", "changes_on_resume", "only_in_test"]) -> Any:
+    """A configuration without the arguments that the classes in it declare as one of these."""
     if not isinstance(config, dict):
         return config
-    kept = {key: _without(value, declaration) for key, value in config.items()}
+    kept = {key: _without(value, *declarations) for key, value in config.items()}
     if isinstance(kept.get("init_args"), dict):
-        declared = getattr(_class_at(kept.get("class_path")), declaration, ())
+        owner = class_at(kept.get("class_path"))
+        declared = {name for declaration in declarations for name in getattr(owner, declaration, ())}
         kept["init_args"] = {name: value for name, value in kept["init_args"].items() if name not in declared}
     return kept
 
 
-def _class_at(path: str | None) -> type | None:
+def class_at(path: str | None) -> type | None:
     """The class at a dotted path; None if there is none, as in the configuration of an earlier version."""
     module, _, name = (path or "").rpartition(".")
     try:
@@ -67,9 +72,28 @@ def experiment_files(arguments: Sequence[str]) -> list[Path]:
     return parser.parse_known_args(arguments)[0].config
 
 
+def follow_run_seed(config: Any) -> None:
+    """Gives each argument `seed` of the model and the data that is left open (None) the seed of the run, in place."""
+    seed = int(config.seed_everything or 0)
+
+    def fill(settings: Any) -> None:
+        for key, value in vars(settings).items():
+            if key == "seed" and value is None:
+                settings[key] = seed
+            for part in value if isinstance(value, list) else [value]:
+                if isinstance(part, Namespace):
+                    fill(part)
+
+    fill(config.model)
+    fill(config.data)
+
+
 def run_name(files: Sequence[Path], without_flags: dict[str, Any], now: dict[str, Any]) -> str:
     """The name of a run: those of its experiment files, and what the flags change in the configuration they give."""
     before, after = (run_settings(_without(config, "not_in_run_name")) for config in (without_flags, now))
+    for key in after:
+        if key.endswith(".seed") and before.get(key) is None and after[key] == after["seed"]:
+            after[key] = None  # it would have been the run's anyway
     changes = [f"{_short(key)}={value}" for key, value in sorted(after.items()) if before.get(key) != value]
     name = re.sub(r"[^\w.,+=-]+", "-", ",".join(["+".join(path.stem for path in files), *changes]))
     if len(name) <= LONGEST_NAME:
@@ -77,9 +101,16 @@ def run_name(files: Sequence[Path], without_flags: dict[str, Any], now: dict[str
     return f"{name[:LONGEST_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
-def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What decides the weights and differs between two configurations, a sentence each."""
-    theirs, ours = run_settings(then), run_settings(now)
+def differences(then: dict[str, Any], now: dict[str, Any], resumes: bool) -> list[str]:
+    """What decides the weights and differs between two configurations, a sentence each.
+
+    What only bounds memory or time is not among it, so that a run may move to another machine.
+    """
+    ignored = ("not_in_run_name", "changes_on_resume") if resumes else ("not_in_run_name",)
+    theirs, ours = (run_settings(_without(config, *ignored)) for config in (then, now))
+    for settings in (theirs, ours):
+        if str(settings.get("trainer.precision")) in WITH_FP32_WEIGHTS:
+            settings["trainer.precision"] = "fp32 weights"
     return [
         f"{key} was {theirs.get(key)}, now {ours.get(key)}"
         for key in sorted(theirs.keys() | ours.keys())

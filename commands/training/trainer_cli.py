@@ -18,15 +18,18 @@ from typing import Any, NoReturn
 
 from jsonargparse import set_parsing_settings
 from lightning import Trainer
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from artefacts.layout import CHECKPOINT, RUNS
 from commands.experiments.outcome import Report
 from commands.tools import ExplainedExit
 from commands.training.run_directory import EarlierRun, one_at_a_time
-from commands.training.run_name import experiment_files, run_name
+from commands.training.run_name import experiment_files, follow_run_seed, run_name
+from commands.training.writers import as_list, missing_writer
 
 TRIAL = "fast_dev_run"
 PARSER_SETTINGS = {"parser_mode": "omegaconf+", "allow_abbrev": False}
@@ -88,7 +91,9 @@ class TrainerCLI(LightningCLI):
         parser = self._parser(self.subcommand)
         exits, parser.exit_on_error = parser.exit_on_error, False
         try:
-            return self._plain({self.subcommand: parser.parse_object(deepcopy(config))})
+            read = parser.parse_object(deepcopy(config))
+            follow_run_seed(read)
+            return self._plain({self.subcommand: read})
         except (ArgumentError, TypeError, ValueError):
             return config
         finally:
@@ -116,11 +121,26 @@ class TrainerCLI(LightningCLI):
         _prefer_fast_precision(config.trainer)
         config.trainer.default_root_dir = str(self.run_directory)
         _send_logs_to(self.run_directory, config.trainer.logger)
+        self._add_writer()
+        follow_run_seed(config)
         return EarlierRun(self.run_directory, self.subcommand, self.settings, self._reread)
+
+    def _add_writer(self) -> None:
+        """Adds the callback that writes what the command is for, where the given ones lack it."""
+        config = self.config[self.subcommand]
+        given = [one.class_path for one in as_list(config.trainer.callbacks)]
+        files = experiment_files(self.arguments[1:])
+        if writer := missing_writer(config.model.class_path, self.subcommand, given, files):
+            print(f"trainer.callbacks has no {writer['class_path']}, which {self.subcommand} needs; it is added")
+            added = [*self.arguments, f"--trainer.callbacks+={json.dumps(writer)}"]
+            config.trainer.callbacks = self.parser.parse_args(added)[self.subcommand].trainer.callbacks
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
+        if self.subcommand == "fit":
+            _require_training(config.trainer)
         self.run_directory = self._directory()
+        _refuse_requeued(self.run_directory)
         print(f"run directory: {self.run_directory}", flush=True)
         self.report.begin(self.run_directory)
         self.held.enter_context(one_at_a_time(self.run_directory, self.subcommand))
@@ -141,13 +161,17 @@ class TrainerCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         from callbacks import ResumeCheckpoint, RunCard
 
-        callbacks = list(self._get(self.config_init, "trainer").get("callbacks") or [])
+        given = self._get(self.config_init, "trainer")
+        callbacks = as_list(given.get("callbacks"))
         if self.subcommand == "fit":
-            callbacks.append(ResumeCheckpoint(self.run_directory / CHECKPOINT, self.config.fit.checkpoint_every))
+            every, timer = self.config.fit.checkpoint_every, Timer(given.get("max_time"))
+            callbacks.append(ResumeCheckpoint(self.run_directory / CHECKPOINT, every, timer))
         callbacks.append(RunCard(self.settings))
-        if self.config[self.subcommand].trainer.logger in (None, True):
+        if given.get("logger") in (None, True):
             kwargs["logger"] = CSVLogger(self.run_directory, name="logs")
-        return super().instantiate_trainer(callbacks=callbacks, **kwargs)
+        if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
+            kwargs["plugins"] = [*as_list(given.get("plugins")), SLURMEnvironment(auto_requeue=False)]
+        return super().instantiate_trainer(callbacks=callbacks, max_time=None, **kwargs)
 
 
 def _prefer_fast_precision(trainer: Any) -> None:
@@ -161,6 +185,23 @@ def _prefer_fast_precision(trainer: Any) -> None:
     if trainer.precision == "bf16-mixed" and on_cpu and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         print("this CPU has no 16-bit matrix products: precision is 32-true, not bf16-mixed")
         trainer.precision = "32-true"
+
+
+def _require_training(trainer: Any) -> None:
+    """Raises ValueError for a fit that would train nothing, and export what it began with."""
+    limits = {name: trainer[name] for name in ("max_steps", "max_epochs", "limit_train_batches")}
+    wrong = [f"trainer.{name} is {limit}" for name, limit in limits.items() if limit is not None and limit <= 0]
+    if wrong := [text for text in wrong if not text.endswith("is -1")]:
+        raise ValueError(f"nothing would be trained: {', '.join(wrong)}; give more than 0, or -1 for no limit")
+
+
+def _refuse_requeued(run: Path) -> None:
+    """Raises ValueError for checkpoints of Lightning's own requeueing, which it loads under SLURM whatever is asked."""
+    if SLURMEnvironment.detect() and (found := sorted(run.glob("hpc_ckpt_*.ckpt"))):
+        raise ValueError(
+            f"{', '.join(map(str, found))}: Lightning would load the last of these over the weights of this run; "
+            f"delete them (a fit resumes from {run / CHECKPOINT})"
+        )
 
 
 def _send_logs_to(directory: Path, loggers: Any) -> None:

@@ -13,14 +13,13 @@ Everything is written to `<output>.partial`, which is renamed when it is complet
 
 from __future__ import annotations
 
-import fcntl
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from artefacts.files import partial_of, publish_directory
 from artefacts.layout import MANIFEST
+from artefacts.locks import locked
 from artefacts.manifest import num_pairs, read_manifest
 from datamodules.corpora.posts.reader import Posts
 
@@ -71,15 +70,10 @@ def _summary(manifest: dict[str, Any]) -> str:
     return f"{len(manifest['target_users'])} target users; reply pairs: {pairs}"
 
 
-@contextmanager
-def alone(output: Path) -> Iterator[None]:
+def alone(output: Path) -> AbstractContextManager[None]:
     """Holds a lock beside the directory, so that no two processes write the same one."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with output.with_name(output.name + ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"another preparation is at work on {output}; wait for it, or give another output"
-            ) from None
-        yield
+
+    def refuse() -> NoReturn:
+        raise ValueError(f"another preparation is at work on {output}; wait for it, or give another output")
+
+    return locked(output.with_name(output.name + ".lock"), refuse)

@@ -30,15 +30,16 @@ class ProfileControl:
         shuffled: everybody gets the whole profile of another user.
         wrong: share of the attributes that get another value, drawn as the values of all users are distributed.
         missing: share of the attributes that are left out.
-        seed: of all three.
+        seed: of all three; None is the run's (`seed_everything`).
     """
 
     shuffled: bool = False
     wrong: float = 0.0
     missing: float = 0.0
-    seed: int = 0
+    seed: int | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "seed", self.seed or 0)
         if min(self.wrong, self.missing) < 0 or self.wrong + self.missing > 1:
             raise ValueError(
                 f"wrong {self.wrong} and missing {self.missing} are shares: none below 0, and together at most 1"

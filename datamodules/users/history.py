@@ -37,16 +37,17 @@ class History:
             seems to stop there; one token stays at least, and of a reply of one token only the end token.
         wrong_author: share of the rows that are replaced by training rows of another target user, reply and context.
             The profile in the prompt, if any, stays the user's.
-        seed: of what is drawn.
+        seed: of what is drawn; None is the run's (`seed_everything`).
     """
 
     num_turns: int | None = None
     duplicated: float = 0.0
     truncated: float = 0.0
     wrong_author: float = 0.0
-    seed: int = 0
+    seed: int | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "seed", self.seed or 0)
         shares = {name: getattr(self, name) for name in ("duplicated", "truncated", "wrong_author")}
         if not all(0 <= share <= 1 for share in shares.values()) or sum(shares.values()) > 1:
             raise ValueError(f"data.history: {shares} are shares of a user's rows: from 0 to 1, and together at most 1")

@@ -22,6 +22,9 @@ from datamodules.users.user_rows import RowPrefixes, UserRows, UserSplit
 
 USERS_IN_MEMORY = 256
 
+Step = list[tuple[str, np.ndarray]]
+"""Users of a batch, each with their rows."""
+
 
 @dataclass(frozen=True)
 class RoundPlan:
@@ -40,6 +43,7 @@ class RoundPlan:
     rows_per_user: int
     users_per_batch: int
     seed: int
+    cuts: Sequence[tuple[int, int]] = ()  # batches after which a resumed run has at most so many users in a batch
     most_turns: int | None = None  # of each user, evenly spaced from the oldest to the newest
     rows_at_once: int | None = None
 
@@ -51,7 +55,7 @@ class RoundPlan:
 
     @cached_property
     def num_batches(self) -> int:
-        return sum(len(self._steps(self._load(block))) for block in self.blocks)
+        return sum(len(steps) for _, steps in self._steps_of_blocks())
 
     @cached_property
     def label_tokens_per_batch(self) -> float:
@@ -60,13 +64,24 @@ class RoundPlan:
 
     def batches(self) -> Iterator[Seq2SeqBatch]:
         index = {user: number for number, user in enumerate(self.users)}
-        for block in self.blocks:
-            loaded = self._load(block)
+        for loaded, steps in self._steps_of_blocks():
             rendered = loaded.rendered
-            for group in self._steps(loaded):
+            for group in steps:
                 rows = np.concatenate([rows for _, rows in group])
                 people = np.repeat([index[user] for user, _ in group], self.rows_per_user)
                 yield collate(rendered.inputs, rendered.targets, rows, people, rendered.pair_id)
+
+    def _steps_of_blocks(self) -> Iterator[tuple[UserRows, list[Step]]]:
+        """Each block with its steps; steps that come after a cut are divided, and those before it stay as they were."""
+        start = 0
+        for block in self.blocks:
+            loaded = self._load(block)
+            steps = self._steps(loaded)
+            for done, size in self.cuts:
+                before = max(0, done - start)
+                steps = steps[:before] + [piece for step in steps[before:] for piece in _divided(step, size)]
+            start += len(steps)
+            yield loaded, steps
 
     def _load(self, block: Sequence[str]) -> UserRows:
         loaded = self.split.load(block, self.prompts, self.max_context_tokens, self.prefixes)
@@ -75,7 +90,7 @@ class RoundPlan:
         rows = {user: rows[evenly(len(rows), self.most_turns)] for user, rows in loaded.rows.items()}
         return replace(loaded, rows=rows)
 
-    def _steps(self, loaded: UserRows) -> list[list[tuple[str, np.ndarray]]]:
+    def _steps(self, loaded: UserRows) -> list[Step]:
         """Puts users' batches of the same cell together, each user's in their own order, no user twice in a step."""
         cells: dict[int, dict[str, list[np.ndarray]]] = defaultdict(lambda: defaultdict(list))
         for user in loaded.rows:
@@ -93,21 +108,23 @@ class RoundPlan:
             for tick in range(max(len(batches) for batches in members.values())):
                 ready = [(user, batches[tick]) for user, batches in members.items() if tick < len(batches)]
                 ready.sort(key=lambda item: lengths[item[1][item[1] >= 0]].max())
-                steps += [
-                    ready[start : start + self.users_per_batch] for start in range(0, len(ready), self.users_per_batch)
-                ]
+                steps += _divided(ready, self.users_per_batch)
         if self.users_per_batch == 1:  # a module that changes weights between users has to do so once for each
             steps.sort(key=lambda step: step[0][0])
         return steps
 
-    def _full(self, groups: list[tuple[str, np.ndarray]]) -> list[list[tuple[str, np.ndarray]]]:
+    def _full(self, groups: Step) -> list[Step]:
         """Groups of rows in full batches, in their order; of one user each where batches are of one user."""
         together = [groups]
         if self.users_per_batch == 1:
             groups = sorted(groups, key=lambda group: group[0])
             together = [list(own) for _, own in groupby(groups, key=lambda group: group[0])]
         size = max(1, self.rows_at_once // self.rows_per_user)
-        return [some[start : start + size] for some in together for start in range(0, len(some), size)]
+        return [step for some in together for step in _divided(some, size)]
+
+
+def _divided(step: Step, size: int) -> list[Step]:
+    return [step[start : start + size] for start in range(0, len(step), size)]
 
 
 @dataclass
@@ -123,7 +140,8 @@ class Round(IterableDataset):
     def __iter__(self) -> Iterator[Seq2SeqBatch]:
         if self.handed_out >= len(self):  # no `next_round` since the last pass: the same users, one epoch on
             epochs = {user: epoch + 1 for user, epoch in self.plan.epochs.items()}
-            self.plan, self.handed_out = replace(self.plan, epochs=epochs), 0
+            size = self.plan.cuts[-1][1] if self.plan.cuts else self.plan.users_per_batch
+            self.plan, self.handed_out = replace(self.plan, epochs=epochs, users_per_batch=size, cuts=()), 0
         for number, batch in enumerate(self.plan.batches()):
             if number >= self.handed_out:
                 self.handed_out += 1

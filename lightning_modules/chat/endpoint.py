@@ -49,7 +49,7 @@ class ChatEndpoint(ChatModel):
         timeout: seconds that one attempt may take.
         cache: directory of the answers that were given; it may serve several runs.
         price_per_million: of tokens of prompts and of completions, in any currency; None counts no cost.
-        seed: of the first candidate, the second has the next one, and so on.
+        seed: of the first candidate, the second has the next one, and so on; None is the run's (`seed_everything`).
         request: further fields of a request, or other values of ours; null leaves a field out. A model that reasons
             may want `{max_tokens: null, max_completion_tokens: 2000, temperature: null, top_p: null}`.
     """
@@ -75,7 +75,7 @@ class ChatEndpoint(ChatModel):
         timeout: float = 120.0,
         cache: Path = Path("runs/.answers"),
         price_per_million: tuple[float, float] | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         request: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class ChatEndpoint(ChatModel):
         self.timeout = timeout
         self.cache = cache
         self.price_per_million = price_per_million
-        self.seed = seed
+        self.seed = seed or 0
         self.request = request or {}
         self.name = f"{Path(model).name if Path(model).is_absolute() else model} at {urlsplit(base_url).netloc}"
 

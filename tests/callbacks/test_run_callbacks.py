@@ -56,7 +56,7 @@ class Stop(SampleReplies):
 
 def test_a_run_card_says_what_was_run(fit, preparation, tmp_path):
     config = {"seed_everything": 7, "model": {"size": "tiny"}}
-    fit(RunCard(config))
+    fit(BackboneExport(), RunCard(config))
     card = read_card(tmp_path)
     assert (card["status"], card["steps"], card["seed"], card["config"]) == ("finished", 3, 7, config)
     manifest = (preparation.output / "manifest.json").read_bytes()
@@ -64,6 +64,18 @@ def test_a_run_card_says_what_was_run(fit, preparation, tmp_path):
     assert card["versions"]["torch"] == torch.__version__
     assert 0 < card["wall_seconds"] < 600
     assert card.keys() >= {"commit", "backbone"}
+
+
+def test_a_fit_that_has_written_nothing_is_not_finished(fit, tmp_path):
+    with pytest.raises(ValueError, match="run is not finished: fit has written none of backbone/manifest.json"):
+        fit(RunCard({}))
+    assert read_card(tmp_path)["status"] == "running"
+
+
+def test_what_is_refused_while_it_is_set_up_leaves_no_card(fit, tmp_path):
+    with pytest.raises(KeyError, match="enormous"):
+        fit(BackboneExport(), RunCard({}), size="enormous")
+    assert not (tmp_path / "run/fit.card.json").exists()
 
 
 def test_wall_time_adds_up_over_stops():
