@@ -26,8 +26,8 @@ class Range(NamedTuple):
 
     def __str__(self) -> str:
         if self.high < math.inf:
-            return f"{'above' if self.above else 'at least'} {self.low:g} and at most {self.high:g}"
-        return f"above {self.low:g}" if self.above else f"{self.low:g} or more"
+            return f"{'above' if self.above else 'at least'} {self.low} and at most {self.high}"
+        return f"above {self.low}" if self.above else f"{self.low} or more"
 
 
 AT_LEAST_0 = Range(0)

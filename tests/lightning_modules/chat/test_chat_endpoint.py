@@ -355,9 +355,7 @@ def test_a_server_that_sends_a_byte_now_and_then(opened, part):
 
 
 def test_texts_are_encrypted_on_their_way():
-    with pytest.raises(
-        ValueError, match=r"http://api.example.com/v1 is not on this machine, and not encrypted; use http"
-    ):
+    with pytest.raises(ValueError, match=r"api.example.com/v1 is not on this machine, and not encrypted; use https"):
         ChatEndpoint("m", "http://api.example.com/v1", allow_sending_text=True)
 
 
