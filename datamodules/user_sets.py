@@ -144,7 +144,7 @@ class UserSets(LightningDataModule):
         if unknown := [user for user in chosen if user not in set(known)]:
             raise ValueError(
                 f"unknown users {unknown}: {self.preparation.output} has {len(known)} target users, "
-                f"among them {known[:3]}; an id of digits alone is written as text: ['123']"
+                f"among them {known[:3]}; a file of users has one a line"
             )
         turns = self.splits["train"].num_turns
         if few := {user: turns[user] for user in chosen if turns[user] < self.min_train_turns}:
