@@ -25,7 +25,7 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> tuple[Any, Any
     parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True)
     parser.add_argument("--trainer", type=dict[str, Any])
     config = parser.parse_args(["--config", str(path), *overrides])
-    objects = parser.instantiate_classes(config)
+    objects = parser.instantiate(config)
     return objects.model, objects.data, dict(yaml.safe_load(path.read_text())["trainer"])
 
 

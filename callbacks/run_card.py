@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
+from copy import deepcopy
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,12 @@ class RunCard(Callback):
 
     Args:
         config: the resolved configuration.
+        log_users: whether loggers get the ids in `data.users`, and paths with them, or how many there are.
     """
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: dict[str, Any], log_users: bool = False) -> None:
         self.config = config
+        self.log_users = log_users
         self.seconds = 0.0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -36,7 +39,7 @@ class RunCard(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._begin(trainer, pl_module)
         for logger in trainer.loggers:
-            logger.log_hyperparams(self.config)
+            logger.log_hyperparams(self.config if self.log_users else without_users(self.config))
 
     def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and not trainer.fast_dev_run:
@@ -84,3 +87,20 @@ class RunCard(Callback):
             "config": self.config,
         }
         write_run_card(Path(trainer.default_root_dir), trainer.state.fn.value, card)
+
+
+def without_users(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration with the number of chosen users for their ids, and without the paths that are named after them.
+
+    A file of users counts as one.
+    """
+    users = config.get("data", {}).get("init_args", {}).get("users")
+    if users is None:
+        return config
+    public = deepcopy(config)
+    public["data"]["init_args"]["users"] = 1 if isinstance(users, str) else len(users)
+    for key in ("default_root_dir", "logger"):
+        public["trainer"].pop(key, None)
+    for key in ("run", "ckpt_path"):
+        public.pop(key, None)
+    return public

@@ -7,6 +7,7 @@ from typing import Any
 from lightning import Callback, Trainer
 from lightning.pytorch.loggers import WandbLogger
 
+from artefacts.ranges import AT_LEAST_0, require
 from artefacts.sample_replies import sample_lines
 from datamodules.batches import IGNORED, Seq2SeqBatch
 from lightning_modules.backbones.generation import generate
@@ -27,6 +28,7 @@ class SampleReplies(Callback):
     def __init__(self, num_samples: int = 3, share: bool = False) -> None:
         self.num_samples = num_samples
         self.share = share
+        require(vars(self), num_samples=AT_LEAST_0)
         self.rows: list[list[str]] = []
 
     def on_validation_start(self, trainer: Trainer, pl_module: ReplyModule) -> None:

@@ -1,19 +1,17 @@
 """The command `lightning`: finds the subcommand, and ends as a person, a shell and a parent process expect it."""
 
-import re
 import signal
 import sys
-import traceback
 import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
 
-from commands.environment import import_torchmetrics_for_help, keep_offline
+from commands.environment import import_torchmetrics_for_help, keep_offline, keep_private
 from commands.experiments.outcome import Report
+from commands.mistakes import message_for_a_person, one_line_of
+from commands.parsing import files_first
 from commands.registry import COMMANDS, TRAINER, command_in, help_of
 
-OUR_PACKAGES = ("artefacts", "callbacks", "commands", "datamodules", "evaluation", "lightning_modules")
 HARMLESS_WARNINGS = (
     ".*LightningCLI's args parameter is intended to run from within Python.*",
     ".*does not have many workers.*",  # collation is far faster than a training step
@@ -33,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         warnings.filterwarnings("ignore", message)
     report = Report.of_this_process()
     try:
+        keep_private()
         dispatch(arguments, report)
     except BaseException as error:
         end = _end_of(error)
@@ -49,9 +48,13 @@ def dispatch(arguments: Sequence[str], report: Report) -> None:
         sys.exit(help_of())
     if arguments in (["--help"], ["-h"], ["human-eval", "--help"], ["human-eval", "-h"]):
         print(help_of(arguments[0] if len(arguments) > 1 else ""))
-    elif arguments == ["--version"]:
+        return
+    if arguments == ["--version"]:
         print(version("user-dialogue"))
-    elif COMMANDS[name := command_in(arguments)].path == TRAINER:
+        return
+    name = command_in(arguments)
+    arguments = [*name.split(), *files_first(arguments[len(name.split()) :])]
+    if COMMANDS[name].path == TRAINER:
         if {"--help", "-h"} & set(arguments):
             import_torchmetrics_for_help()
         from commands.training.trainer_cli import run_trainer
@@ -71,34 +74,15 @@ def _end_of(error: BaseException) -> BaseException:
         end = SystemExit(128 + signal.SIGINT)
         end.add_note("interrupted")
         return end
-    if isinstance(error, SystemExit) or (message := _message_for_a_person(error)) is None:
+    if isinstance(error, SystemExit) or (message := message_for_a_person(error)) is None:
         return error
     return SystemExit(f"error: {message}")
-
-
-def _message_for_a_person(error: BaseException) -> str | None:
-    """The message of an error in the configuration, or of one that our own code raised first; None for others."""
-    from omegaconf.errors import OmegaConfBaseException
-
-    if isinstance(error, OmegaConfBaseException):
-        if unset := re.search(r"Environment variable '(\w+)' not found", str(error)):
-            key, name = error.full_key, unset.group(1)
-            return f"{key} is ${{oc.env:{name}}}, but {name} is not set; set it: {name}=<value> lightning ..."
-        return f"{error.full_key}: {error}"
-    root = Path(__file__).parents[1]
-    while isinstance(error, ValueError | FileNotFoundError):
-        raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
-        if any(raised_in.is_relative_to(root / package) for package in OUR_PACKAGES):
-            return str(error)
-        error = error.__cause__ or error.__context__
-    return None
 
 
 def _reason(end: BaseException) -> str | None:
     """Why the command failed, in one line; None if it did not."""
     if not isinstance(end, SystemExit):
-        lines = "".join(traceback.format_exception_only(end)).splitlines()
-        return next(line for line in lines if line and not line[0].isspace())
+        return one_line_of(end)
     if end.code in (None, 0):
         return None
     texts = [end.code] if isinstance(end.code, str) else getattr(end, "__notes__", [f"exit code {end.code}"])

@@ -4,8 +4,6 @@ Written below `runs/sweep-<name of the file>/`: a run directory for each point, 
 number varies, `sweep.png`. The metric of a point is read from its run card.
 """
 
-import csv
-import io
 import math
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -18,7 +16,7 @@ from artefacts.layout import RUNS
 from artefacts.run_card import read_run_card
 from commands.experiments.jobs import Job, RowFailedError, all_of, jobs_of, threads_of
 from commands.experiments.sweep_file import Point, SweepFile, read_sweep
-from evaluation.report.cells import align
+from evaluation.report.cells import align, csv_text
 from evaluation.report.files import write_file
 from evaluation.report.plots import draw_curves
 
@@ -59,7 +57,7 @@ class Sweep:
         self.output = RUNS / f"sweep-{self.config.stem}"
 
     def run(self) -> None:
-        """Runs the points in their order, prints the table and writes the files; ValueError if none has a metric."""
+        """Runs the points in their order, prints the table and writes the files; ValueError if one has no metric."""
         sweep = read_sweep(self.config)
         points = sweep.points(self.count, self.seed)
         arguments = [sweep.arguments(point) for point in points]  # all, so that a mistake shows before the first run
@@ -71,8 +69,8 @@ class Sweep:
         works = [partial(_run_point, *work, sweep.metric) for work in zip(jobs, points, arguments, strict=True)]
         outcomes = _without_duplicates(all_of(works, self.jobs))
         self._write(sweep, outcomes)
-        if all(outcome.error for outcome in outcomes):
-            raise ValueError(f"none of {len(outcomes)} points has a result; the first: {outcomes[0].error}")
+        if errors := [outcome.error for outcome in outcomes if outcome.error]:
+            raise ValueError(f"{len(errors)} of {len(outcomes)} points have no result; the first: {errors[0]}")
 
     def _write(self, sweep: SweepFile, outcomes: list[Outcome]) -> None:
         finite = [outcome for outcome in outcomes if math.isfinite(outcome.value)]
@@ -146,11 +144,9 @@ def _table(sweep: SweepFile, outcomes: list[Outcome], varying: list[str], best: 
 
 
 def _csv(sweep: SweepFile, outcomes: list[Outcome], best: Outcome | None) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*outcomes[0].point, sweep.metric, "best", "seconds", "run", "error"])
+    rows = [[*outcomes[0].point, sweep.metric, "best", "seconds", "run", "error"]]
     for outcome in outcomes:
         value = None if outcome.error else outcome.value
         facts = [value, outcome is best, outcome.seconds, outcome.run, outcome.error]
-        writer.writerow([*outcome.point.values(), *facts])
-    return text.getvalue()
+        rows.append([*outcome.point.values(), *facts])
+    return csv_text(rows)

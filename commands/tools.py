@@ -3,22 +3,12 @@
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from inspect import signature
-from typing import Any, NoReturn
+from typing import Any
 
 from jsonargparse import ArgumentParser, set_parsing_settings
 
+from commands.parsing import ExplainedExit
 from commands.registry import COMMANDS
-
-
-class ExplainedExit:
-    """A parser that ends with what was wrong as a note on its SystemExit, besides printing it."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        try:
-            super().error(message, ex)
-        except SystemExit as end:
-            end.add_note(message)
-            raise
 
 
 class ToolParser(ExplainedExit, ArgumentParser):
@@ -48,5 +38,5 @@ def read_tool(name: str, arguments: Sequence[str]) -> tuple[dict[str, Any], Call
         f"{argument}=true" if argument in switches and after.startswith("-") else argument  # a switch alone is on
         for argument, after in zip(arguments, following, strict=True)
     ]
-    config = parser.instantiate_classes(parser.parse_args(given))
+    config = parser.instantiate(parser.parse_args(given))
     return {name: config[name] for name in names}, tool

@@ -24,6 +24,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from artefacts.layout import NETWORK
+from artefacts.ranges import AT_LEAST_0, AT_LEAST_1, Range, require
 from datamodules.batches import EvidenceBatch, Facts, WholePass
 from datamodules.evidence.counts import NOTHING, Chunk, Words, choose, gram_counts
 from datamodules.evidence.facts import ChunkFacts, cut, rarity, read_vocabulary, saturating
@@ -91,10 +92,18 @@ class ProfilePosts(LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed or 0
         self.users: list[str] = []
-        if posts_per_chunk < 1:
-            raise ValueError(f"posts_per_chunk must be 1 or more, got {posts_per_chunk}")
-        if num_folds < 2:
-            raise ValueError(f"num_folds must be 2 or more, got {num_folds}: somebody has to be held out")
+        require(
+            vars(self),
+            posts_per_chunk=AT_LEAST_1,
+            min_posts=AT_LEAST_0,
+            num_folds=Range(2),  # somebody has to be held out
+            min_users=AT_LEAST_0,
+            max_words=AT_LEAST_0,
+            max_grams=AT_LEAST_0,
+            chunks_per_batch=AT_LEAST_0,
+            num_workers=AT_LEAST_0,
+            seed=AT_LEAST_0,
+        )
 
     @property
     def network_directory(self) -> Path:

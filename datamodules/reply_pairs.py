@@ -14,6 +14,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from artefacts.layout import TOKENIZER
+from artefacts.ranges import AT_LEAST_0, AT_LEAST_1, require
 from datamodules.batches import WholePass
 from datamodules.preparation.run import prepare
 from datamodules.preparation.settings import Preparation
@@ -107,6 +108,15 @@ class ReplyPairs(LightningDataModule):
         self.validation_split = validation_split
         self.test_train_turns = test_train_turns
         self.test_general_pairs = test_general_pairs
+        require(
+            vars(self),
+            passes=AT_LEAST_1,
+            tokens_per_batch=AT_LEAST_1,
+            max_context_tokens=AT_LEAST_1,
+            seed=AT_LEAST_0,
+            test_train_turns=AT_LEAST_0,
+            test_general_pairs=AT_LEAST_0,
+        )
         self.users: list[str] = []
         self.sources: list[Source] = []
         self._position = Position()

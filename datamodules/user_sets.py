@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from os.path import isfile
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +16,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from artefacts.layout import TOKENIZER
+from artefacts.ranges import AT_LEAST_0, AT_LEAST_1, require
 from datamodules.batches import WholePass
 from datamodules.preparation.run import prepare
 from datamodules.preparation.settings import Preparation
@@ -80,18 +82,6 @@ class UserSets(LightningDataModule):
         test_general_pairs: int = 0,
     ) -> None:
         super().__init__()
-        for name, size in (
-            ("rows_per_user", rows_per_user),
-            ("users_per_batch", users_per_batch),
-            ("predict_rows", 1 if predict_rows is None else predict_rows),
-        ):
-            if size < 1:
-                raise ValueError(f"data.{name} must be 1 or more, got {size}")
-        if min(test_train_turns, test_general_pairs) < 0:
-            raise ValueError(
-                f"data.test_train_turns and data.test_general_pairs must be 0 or more, got {test_train_turns} and "
-                f"{test_general_pairs}"
-            )
         self.preparation = preparation
         self.wanted = users
         self.prompt = prompt or PromptTemplate()
@@ -107,6 +97,17 @@ class UserSets(LightningDataModule):
         self.seed = seed or 0
         self.test_train_turns = test_train_turns
         self.test_general_pairs = test_general_pairs
+        require(
+            vars(self),
+            rows_per_user=AT_LEAST_1,
+            users_per_batch=AT_LEAST_1,
+            predict_rows=AT_LEAST_1.or_none(),
+            max_context_tokens=AT_LEAST_1,
+            min_train_turns=AT_LEAST_0,
+            seed=AT_LEAST_0,
+            test_train_turns=AT_LEAST_0,
+            test_general_pairs=AT_LEAST_0,
+        )
         self.users: list[str] = []
         self._epochs: dict[str, int] = {}
         self._round: Round | None = None
@@ -137,9 +138,7 @@ class UserSets(LightningDataModule):
     def _chosen(self, known: list[str]) -> list[str]:
         wanted = self.wanted
         if isinstance(wanted, str):
-            path = Path(wanted)
-            lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else [wanted]
-            wanted = [line.strip() for line in lines if line.strip()]
+            wanted = [wanted] if wanted in known or not isfile(wanted) else self._named_in(Path(wanted), known)
         chosen = sorted(set(known if wanted is None else wanted))
         if not chosen:
             raise ValueError(f"no users: data.users is {self.wanted!r}, {self.preparation.output} has {len(known)}")
@@ -155,6 +154,16 @@ class UserSets(LightningDataModule):
                 "leave these users out, or lower data.min_train_turns"
             )
         return chosen
+
+    def _named_in(self, path: Path, known: list[str]) -> list[str]:
+        """The users in a file; an error quotes no line: it may be another file, with people's words."""
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        if unknown := [number for number, line in enumerate(lines, start=1) if line and line not in known]:
+            raise ValueError(
+                f"data.users is the file {path}, in which {len(unknown)} of {len(lines)} lines are no target user of "
+                f"{self.preparation.output}, the first is line {unknown[0]}; a file of users has one a line"
+            )
+        return [line for line in lines if line]
 
     def num_train_batches(self, user: str) -> int:
         return math.ceil(self.splits["train"].num_turns[user] / self.rows_per_user)

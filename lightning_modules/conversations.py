@@ -14,6 +14,7 @@ import torch
 from artefacts.conversations import Utterance
 from artefacts.fingerprints import fingerprint
 from artefacts.layout import ADAPTER_WEIGHTS, user_directory
+from artefacts.ranges import AT_LEAST_0, AT_LEAST_1, require
 from datamodules.batches import ConversationBatch, Seq2SeqBatch
 from lightning_modules.backbones.generation import Decoding, generate
 from lightning_modules.lora.adapter_files import load_adapter
@@ -49,14 +50,13 @@ class Conversations(ReplyModule):
         decoding: Decoding | None = None,
     ) -> None:
         super().__init__(decoding)
-        if num_turns < 1:
-            raise ValueError(f"model.num_turns must be 1 or more, got {num_turns}")
         if self.decoding.num_candidates != 1:
             raise ValueError(f"one reply a turn: set decoding.num_candidates to 1, got {self.decoding.num_candidates}")
         self.init_from = init_from
         self.adapters = adapters
         self.num_turns = num_turns
         self.seed = seed or 0
+        require(vars(self), num_turns=AT_LEAST_1, seed=AT_LEAST_0)
 
     def configure_model(self) -> None:
         if self.model is not None:

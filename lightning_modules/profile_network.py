@@ -14,6 +14,7 @@ import torch
 from lightning import LightningModule
 from torch import Tensor
 
+from artefacts.ranges import AT_LEAST_0, require
 from datamodules.batches import EvidenceBatch
 from lightning_modules.markov_logic.grounding import Grounding
 from lightning_modules.markov_logic.network import MarkovLogicNetwork
@@ -58,6 +59,7 @@ class ProfileNetwork(LightningModule):
         self.l2_words = l2_words
         self.l1 = l1
         self.tolerance = tolerance
+        require(vars(self), l2=AT_LEAST_0, l2_words=AT_LEAST_0, l1=AT_LEAST_0, tolerance=AT_LEAST_0)
         self.propagation = propagation or BeliefPropagation()
         self.network: MarkovLogicNetwork | None = None
         self.groundings: list[Grounding] | None = None

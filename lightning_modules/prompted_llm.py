@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from lightning import LightningModule
 
+from artefacts.ranges import AT_LEAST_1, require
 from datamodules.batches import Seq2SeqBatch
 from datamodules.prompts.rendering import Turns
 from lightning_modules.chat.models import ChatDecoding, ChatModel
@@ -44,11 +45,10 @@ class PromptedLLM(LightningModule):
         decoding: ChatDecoding | None = None,
     ) -> None:
         super().__init__()
-        if num_examples < 1:
-            raise ValueError(f"model.num_examples must be 1 or more, got {num_examples}; told=profile has no examples")
         self.chat_model = chat_model
         self.told = told
         self.num_examples = num_examples
+        require(vars(self), num_examples=AT_LEAST_1)
         self.wording = wording or ChatWording()
         self.decoding = decoding or ChatDecoding()
         self._examples_of: dict[str, list[tuple[Turns, str]]] = {}

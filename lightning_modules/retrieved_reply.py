@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from lightning import LightningModule
 
+from artefacts.ranges import AT_LEAST_1, require
 from datamodules.batches import Seq2SeqBatch
 from datamodules.prompts.rendering import Turns
 
@@ -27,8 +28,7 @@ class Retrieval:
     num_candidates: int = 1
 
     def __post_init__(self) -> None:
-        if self.num_candidates < 1:
-            raise ValueError(f"num_candidates must be 1 or more, got {self.num_candidates}")
+        require(vars(self), num_candidates=AT_LEAST_1)
 
 
 class RetrievedReply(LightningModule):

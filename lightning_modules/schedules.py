@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from artefacts.ranges import SHARE, require
+
 
 def warmup_linear(step: int, num_steps: int, warmup_share: float) -> float:
     """Factor on the learning rate: up over the first `warmup_share` of the steps, then down to 0 after the last."""
@@ -24,4 +26,5 @@ class WarmupLinear(LambdaLR):
     """
 
     def __init__(self, optimizer: Optimizer, num_steps: int, warmup_share: float = 0.04) -> None:
+        require({"warmup_share": warmup_share}, warmup_share=SHARE)
         super().__init__(optimizer, lambda step: warmup_linear(step, num_steps, warmup_share))

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from artefacts.layout import BACKBONE
+from artefacts.ranges import SHARE, require
 from datamodules.batches import IGNORED, Seq2SeqBatch
 from lightning_modules.backbones.generation import Decoding
 from lightning_modules.backbones.likelihood import reply_states, summed_nll
@@ -54,6 +55,7 @@ class ProfileSeq2Seq(ReplyModule):
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.dropout = dropout
+        require(vars(self), dropout=SHARE)
 
     def configure_model(self) -> None:
         if self.model is not None:

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from artefacts.layout import ADAPTERS
+from artefacts.ranges import AT_LEAST_0, AT_LEAST_1, POSITIVE, SHARE, require
 from datamodules.batches import IGNORED, Seq2SeqBatch
 from lightning_modules.backbones.generation import Decoding
 from lightning_modules.backbones.likelihood import reply_states, summed_nll
 from lightning_modules.backbones.user_totals import UserTotals
 from lightning_modules.lora.adapter_files import TrainedAdapter
 from lightning_modules.lora.per_user_adamw import PerUserAdamW
-from lightning_modules.lora.stacked_lora import StackedLora
+from lightning_modules.lora.stacked_lora import StackedLora, as_names
 from lightning_modules.lora.user_rounds import UserProgress, macro_perplexity, seed_of
 
 from .adapter_module import AdapterModule
@@ -83,7 +84,7 @@ class UserLora(UserModule, AdapterModule):
         self.rank = rank
         self.alpha = alpha
         self.use_rslora = use_rslora
-        self.target_modules = target_modules
+        self.target_modules = as_names(target_modules)
         self.learning_rate = learning_rate
         self.schedule = schedule
         self.warmup_share = warmup_share
@@ -95,6 +96,20 @@ class UserLora(UserModule, AdapterModule):
         self.adapters = adapters
         self.num_swaps = num_swaps
         self.seed = seed or 0
+        require(
+            vars(self),
+            rank=AT_LEAST_1,
+            alpha=POSITIVE,
+            learning_rate=POSITIVE,
+            warmup_share=SHARE,
+            weight_decay=AT_LEAST_0,
+            max_grad_norm=AT_LEAST_0,
+            max_epochs=AT_LEAST_1,
+            patience=AT_LEAST_1,
+            max_users_at_once=AT_LEAST_1,
+            num_swaps=AT_LEAST_0.or_none(),
+            seed=AT_LEAST_0,
+        )
         self.validated = UserTotals()
 
     @property

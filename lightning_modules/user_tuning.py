@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from artefacts.files import write_json
 from artefacts.layout import ADAPTERS, CARD, MODELS, user_directory
+from artefacts.ranges import AT_LEAST_0, AT_LEAST_1, require
 from datamodules.batches import IGNORED, Seq2SeqBatch
 from lightning_modules.backbones.files import load_backbone
 from lightning_modules.backbones.generation import Decoding
@@ -64,6 +65,7 @@ class UserTuning(UserModule, ProfileSeq2Seq):
         self.patience = patience
         self.tuned = tuned
         self.seed = seed or 0
+        require(vars(self), max_epochs=AT_LEAST_1, patience=AT_LEAST_1, seed=AT_LEAST_0)
         self.user: str | None = None  # whose weights `model` has
 
     @property

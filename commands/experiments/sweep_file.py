@@ -107,7 +107,8 @@ def read_sweep(path: Path) -> SweepFile:
         raise ValueError(
             f"{path}: method is {method}; here it can be grid or random, for others use: wandb sweep {path}"
         )
-    if not isinstance(metric, dict) or "name" not in metric or metric.get("goal") not in ("minimize", "maximize", None):
+    name = metric.get("name") if isinstance(metric, dict) else None
+    if not (isinstance(name, str) and name) or metric.get("goal") not in ("minimize", "maximize", None):
         raise ValueError(f"{path}: metric is {metric}; expected {{name: ..., goal: minimize or maximize}}")
     if command is not None and not (isinstance(command, list) and any("${args" in str(word) for word in command)):
         raise ValueError(f"{path}: command is {command}; expected a list with ${{args}} in it")
@@ -117,7 +118,7 @@ def read_sweep(path: Path) -> SweepFile:
     return SweepFile(
         path=path,
         method=method,
-        metric=metric["name"],
+        metric=name,
         maximize=metric.get("goal") == "maximize",
         parameters=content["parameters"],
         command=command,

@@ -17,6 +17,8 @@ from typing import Any, Literal
 
 from jsonargparse import Namespace
 
+from artefacts.layout import RUNS
+
 TRAINER_KEYS_OF_A_RUN = (
     "accumulate_grad_batches",
     "gradient_clip_val",
@@ -27,7 +29,8 @@ TRAINER_KEYS_OF_A_RUN = (
     "precision",
 )
 WITH_FP32_WEIGHTS = ("32-true", "32", "16-mixed", "16", "bf16-mixed", "bf16", "None")
-LONGEST_NAME = 120
+LONGEST_NAME = 120  # bytes of a name that is made here
+LONGEST_OWN_NAME = 200  # bytes of --run; file systems take 255, with the suffixes of locks
 
 
 def run_settings(config: dict[str, Any]) -> dict[str, Any]:
@@ -94,11 +97,31 @@ def run_name(files: Sequence[Path], without_flags: dict[str, Any], now: dict[str
     for key in after:
         if key.endswith(".seed") and before.get(key) is None and after[key] == after["seed"]:
             after[key] = None  # it would have been the run's anyway
-    changes = [f"{_short(key)}={value}" for key, value in sorted(after.items()) if before.get(key) != value]
-    name = re.sub(r"[^\w.,+=-]+", "-", ",".join(["+".join(path.stem for path in files), *changes]))
-    if len(name) <= LONGEST_NAME:
+    changed = [(key, value) for key, value in sorted(after.items()) if before.get(key) != value]
+    name = _joined(files, changed)
+    if len(name.encode()) <= LONGEST_NAME:
         return name
-    return f"{name[:LONGEST_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    # What is cut off is of the data, where a file of a whole corpus changes many settings.
+    start = _joined(files, sorted(changed, key=lambda change: change[0].startswith("data.")))
+    start = start.encode()[:LONGEST_NAME].decode(errors="ignore")
+    return f"{start}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def _joined(files: Sequence[Path], changed: Sequence[tuple[str, Any]]) -> str:
+    parts = ["+".join(path.stem for path in files), *(f"{_short(key)}={value}" for key, value in changed)]
+    return re.sub(r"[^\w.,+=-]+", "-", ",".join(parts))
+
+
+def require_name(name: str) -> None:
+    """ValueError unless `--run` names a directory below `runs/`, in which every command looks for runs."""
+    parts = name.split("/")
+    if not all(parts) or any(part.startswith(".") for part in parts):
+        raise ValueError(
+            f"--run is {name!r}; expected the name of a directory below {RUNS}/: no absolute path, no .. and no name "
+            "that begins with a dot"
+        )
+    if max(len(part.encode()) for part in parts) > LONGEST_OWN_NAME:
+        raise ValueError(f"--run {name[:20]!r}... is longer than {LONGEST_OWN_NAME} bytes; give a shorter name")
 
 
 def differences(then: dict[str, Any], now: dict[str, Any], resumes: bool) -> list[str]:

@@ -13,6 +13,7 @@ from argparse import ArgumentError
 from collections.abc import Sequence
 from contextlib import ExitStack
 from copy import deepcopy
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,18 +21,21 @@ from jsonargparse import set_parsing_settings
 from lightning import Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from artefacts.layout import CHECKPOINT, RUNS
+from artefacts.ranges import AT_LEAST_0, Range, require
 from commands.experiments.outcome import Report
-from commands.tools import ExplainedExit
+from commands.parsing import ExplainedExit, with_names
 from commands.training.run_directory import EarlierRun, one_at_a_time
-from commands.training.run_name import experiment_files, follow_run_seed, run_name
+from commands.training.run_name import experiment_files, follow_run_seed, require_name, run_name
 from commands.training.writers import as_list, missing_writer
 
 TRIAL = "fast_dev_run"
+MLFLOW_DIRECTORY = "./mlruns"  # the default of its logger
+USERS = ("--data.users", "--data.init_args.users")
 PARSER_SETTINGS = {"parser_mode": "omegaconf+", "allow_abbrev": False}
 
 
@@ -51,9 +55,10 @@ class TrainerCLI(LightningCLI):
     """LightningCLI with run directories, automatic resume and a run card; the report is told the directory."""
 
     def __init__(self, args: Sequence[str], report: Report | None = None) -> None:
-        self.arguments = list(args)
+        self.arguments = with_names(args, USERS)
         self.report = report or Report()
         set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+        _let_loggers_choose_no_directory()
         with ExitStack() as self.held:  # everything is run in here
             super().__init__(
                 subclass_mode_model=True,
@@ -76,6 +81,14 @@ class TrainerCLI(LightningCLI):
         parser.add_argument(
             "--checkpoint_every", type=float, default=60.0, help="Seconds of training between checkpoints."
         )
+        parser.add_argument(
+            "--log_users", type=bool, default=False, help="Whether loggers get the ids in data.users, not their number."
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        super().parse_arguments(parser, args)
+        config = self.config[self.arguments[0]]
+        require(config, seed_everything=Range(0, 2**32 - 1).or_none(), checkpoint_every=AT_LEAST_0)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -84,7 +97,7 @@ class TrainerCLI(LightningCLI):
 
     def _plain(self, config: Any) -> dict[str, Any]:
         parser = self._parser(self.subcommand)
-        return json.loads(parser.dump(config[self.subcommand], format="json", skip_none=False))
+        return json.loads(parser.dump(config[self.subcommand], format="json", skip_unset=False))
 
     def _reread(self, config: dict[str, Any]) -> dict[str, Any]:
         """An earlier configuration with today's defaults for what it lacks; unchanged if it cannot be read today."""
@@ -113,6 +126,8 @@ class TrainerCLI(LightningCLI):
         if config.trainer.fast_dev_run and self.subcommand == "fit":
             return RUNS / TRIAL
         sweep = os.environ.get("WANDB_SWEEP_ID") or os.environ.get("LOCAL_SWEEP")  # of W&B, or of `lightning sweep`
+        if config.run is not None:
+            require_name(config.run)
         return (RUNS / f"sweep-{sweep}" if sweep else RUNS) / (config.run or self._run_name())
 
     def earlier_run(self) -> EarlierRun:
@@ -166,7 +181,7 @@ class TrainerCLI(LightningCLI):
         if self.subcommand == "fit":
             every, timer = self.config.fit.checkpoint_every, Timer(given.get("max_time"))
             callbacks.append(ResumeCheckpoint(self.run_directory / CHECKPOINT, every, timer))
-        callbacks.append(RunCard(self.settings))
+        callbacks.append(RunCard(self.settings, self.config[self.subcommand].log_users))
         if given.get("logger") in (None, True):
             kwargs["logger"] = CSVLogger(self.run_directory, name="logs")
         if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
@@ -204,12 +219,23 @@ def _refuse_requeued(run: Path) -> None:
         )
 
 
+def _let_loggers_choose_no_directory() -> None:
+    """Makes `save_dir` optional where Lightning requires it: it becomes the run directory, as for other loggers."""
+    for logger in (CSVLogger, TensorBoardLogger):
+        if signature(logger).parameters["save_dir"].default is Parameter.empty:
+            logger.__init__.__defaults__ = (".", *logger.__init__.__defaults__)
+
+
 def _send_logs_to(directory: Path, loggers: Any) -> None:
     """Points loggers that were given no directory of their own at the run directory."""
     for logger in loggers if isinstance(loggers, list) else [loggers]:
         arguments = getattr(logger, "init_args", None)
-        if arguments is not None and arguments.get("save_dir") in (".", None):
+        if arguments is None:
+            continue
+        if arguments.get("save_dir") in (".", None):
             arguments.save_dir = str(directory)
+        elif arguments.save_dir == MLFLOW_DIRECTORY:
+            arguments.save_dir = str(directory / MLFLOW_DIRECTORY)
 
 
 def _end_terminated(number: int, _: Any) -> NoReturn:

@@ -11,6 +11,7 @@ from evaluation.scores.standings import Standings
 from evaluation.statistics.significance import Standing
 
 LABEL_LENGTH = 8
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what begins one
 
 
 class Cells:
@@ -57,8 +58,13 @@ def marked(text: str, system: str, standing: Standing | None) -> str:
 
 
 def align(rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose source is readable as plain text; the first row is the heading."""
-    heading, *body = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    """A Markdown table whose source is readable as plain text; the first row is the heading.
+
+    Names that people have given neither break a row nor become HTML.
+    """
+    heading, *body = [
+        [" ".join(cell.splitlines()).replace("|", "\\|").replace("<", "&lt;") for cell in row] for row in rows
+    ]
     widths = [max(map(len, column)) for column in zip(heading, *body, strict=True)]
     lines = [heading, ["-" * width for width in widths], *body]
     return "\n".join("| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in lines)
@@ -66,8 +72,13 @@ def align(rows: Sequence[Sequence[str]]) -> str:
 
 def csv_lines(records: Iterable[Any], kind: type) -> str:
     """Records of a dataclass as CSV: a heading, a line each, None as nothing."""
+    return csv_text([[field.name for field in fields(kind)], *map(astuple, records)])
+
+
+def csv_text(rows: Iterable[Iterable[Any]]) -> str:
+    """Rows as CSV. A text that a spreadsheet would run as a formula gets an apostrophe before it; numbers stay."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(field.name for field in fields(kind))
-    writer.writerows(map(astuple, records))
+    csv.writer(text, lineterminator="\n").writerows(
+        [f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell for cell in row] for row in rows
+    )
     return text.getvalue()

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from artefacts.ranges import AT_LEAST_0, AT_LEAST_1, POSITIVE, POSITIVE_SHARE, require
 from datamodules.batches import Seq2SeqBatch
 
 if TYPE_CHECKING:
@@ -38,8 +39,15 @@ class Decoding:
     max_new_tokens: int = 48
 
     def __post_init__(self) -> None:
-        if self.num_candidates < 1 or self.num_beams < 1 or self.max_new_tokens < 1:
-            raise ValueError(f"num_candidates, num_beams and max_new_tokens must be 1 or more, got {self}")
+        require(
+            vars(self),
+            num_candidates=AT_LEAST_1,
+            num_beams=AT_LEAST_1,
+            top_p=POSITIVE_SHARE,
+            temperature=POSITIVE,
+            no_repeat_ngram_size=AT_LEAST_0,
+            max_new_tokens=AT_LEAST_1,
+        )
         if not self.sample and self.num_candidates > self.num_beams:
             raise ValueError(
                 f"{self.num_candidates} candidates without sampling need num_beams of at least as many, "

@@ -6,24 +6,28 @@ logged nor kept, nor is what a server says in its errors, because it may repeat 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
-import time
+from asyncio import sleep
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 import torch
 
 from artefacts.files import read_json, write_text
 from artefacts.fingerprints import sha256_of_content
+from artefacts.ranges import AT_LEAST_0, AT_LEAST_1, POSITIVE, require
 
 from .models import ChatDecoding, ChatModel, Message
+
+if TYPE_CHECKING:
+    import openai
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class ChatEndpoint(ChatModel):
         concurrency: requests under way at the same time; never more than a batch has candidates.
         max_retries: further attempts where the server is busy, fails, cannot be reached or answers nothing. The waits
             of the `openai` client between them grow from half a second to eight.
-        timeout: seconds that one attempt may take.
+        timeout: seconds that one attempt may take, from the request to the last byte of the answer.
         cache: directory of the answers that were given; it may serve several runs.
         price_per_million: of tokens of prompts and of completions, in any currency; None counts no cost.
         seed: of the first candidate, the second has the next one, and so on; None is the run's (`seed_everything`).
@@ -86,6 +90,8 @@ class ChatEndpoint(ChatModel):
                 "known of them. If they, and the terms of the corpus, allow that it is sent there, set "
                 "model.chat_model.allow_sending_text=true"
             )
+        if not self.is_here and urlsplit(base_url).scheme != "https":
+            raise ValueError(f"{base_url} is not on this machine, and not encrypted; use https://")
         self.model = model
         self.base_url = base_url
         self.api_key_variable = api_key_variable
@@ -96,24 +102,42 @@ class ChatEndpoint(ChatModel):
         self.price_per_million = price_per_million
         self.seed = seed or 0
         self.request = request or {}
+        require(vars(self), concurrency=AT_LEAST_1, max_retries=AT_LEAST_0, timeout=POSITIVE, seed=AT_LEAST_0)
         self.name = f"{Path(model).name if Path(model).is_absolute() else model} at {urlsplit(base_url).netloc}"
 
     def open(self, device: torch.device) -> None:
         try:
-            import openai
+            import openai  # noqa: F401
         except ModuleNotFoundError:
             raise ValueError("an endpoint is asked through the openai client: pip install -e '.[llm]'") from None
-        key = os.environ.get(self.api_key_variable)
-        if not key and not self.is_here:
+        if not os.environ.get(self.api_key_variable) and not self.is_here:
             raise ValueError(f"no key for {self.base_url}: set the environment variable {self.api_key_variable}")
         self.cache.mkdir(parents=True, exist_ok=True)
-        self.client = openai.OpenAI(
+
+    def _client(self) -> openai.AsyncOpenAI:
+        """A client for the requests of one batch."""
+        import httpx
+        import openai
+
+        timeout = self.timeout
+
+        class WithDeadline(openai.DefaultAsyncHttpxClient):
+            """Ends an attempt after so many seconds; httpx itself waits as long for every single byte."""
+
+            async def send(self, *arguments: Any, **options: Any) -> httpx.Response:
+                try:
+                    async with asyncio.timeout(timeout):
+                        return await super().send(*arguments, **options)
+                except TimeoutError:
+                    raise httpx.ReadTimeout(f"no whole answer within {timeout:g} s") from None
+
+        # What stays on this machine does not go through a proxy either, nor where a server points to.
+        return openai.AsyncOpenAI(
             base_url=self.base_url,
-            api_key=key or "none",
+            api_key=os.environ.get(self.api_key_variable) or "none",
             max_retries=self.max_retries,
-            timeout=self.timeout,
-            # What stays on this machine does not go through a proxy either, nor where a server points to.
-            http_client=openai.DefaultHttpxClient(trust_env=False, follow_redirects=False) if self.is_here else None,
+            timeout=timeout,
+            http_client=WithDeadline(trust_env=False, follow_redirects=False) if self.is_here else WithDeadline(),
         )
 
     def replies(self, prompts: Sequence[Sequence[Message]], decoding: ChatDecoding) -> list[list[str]]:
@@ -122,12 +146,26 @@ class ChatEndpoint(ChatModel):
         # A key names the cached answer: the same only for the same question, settings, model and endpoint.
         keys = [sha256_of_content(json.dumps([self.base_url, body], sort_keys=True)) for body in bodies]
         distinct = dict(zip(keys, bodies, strict=True))  # nobody pays twice for the same question
-        with ThreadPoolExecutor(self.concurrency) as pool:  # when one fails, those that have not started are dropped
-            answers = list(pool.map(lambda key: self._answer(key, distinct[key], size), distinct))
+        answers = asyncio.run(self._answers(distinct, size))
         for answer, is_cached in answers:
             self._count(answer, is_cached)
         texts = {key: answer.text for key, (answer, _) in zip(distinct, answers, strict=True)}
         return [[texts[key] for key in keys[start : start + size]] for start in range(0, len(keys), size)]
+
+    async def _answers(self, bodies: dict[str, dict[str, Any]], next_seed: int) -> list[tuple[Answer, bool]]:
+        """The answers, and whether they were cached; when one fails, the others are dropped."""
+        turns = asyncio.Semaphore(self.concurrency)
+
+        async def in_turn(client: openai.AsyncOpenAI, key: str) -> tuple[Answer, bool]:
+            async with turns:
+                return await self._answer(client, key, bodies[key], next_seed)
+
+        try:
+            async with self._client() as client, asyncio.TaskGroup() as group:
+                tasks = [group.create_task(in_turn(client, key)) for key in bodies]
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        return [task.result() for task in tasks]
 
     def _body(self, prompt: Sequence[Message], decoding: ChatDecoding, seed: int) -> dict[str, Any]:
         fields = {
@@ -140,42 +178,42 @@ class ChatEndpoint(ChatModel):
         fields = {name: value for name, value in fields.items() if value is not None}
         return {"model": self.model, "messages": list(prompt), **fields}
 
-    def _answer(self, key: str, body: dict[str, Any], next_seed: int) -> tuple[Answer, bool]:
+    async def _answer(
+        self, client: openai.AsyncOpenAI, key: str, body: dict[str, Any], next_seed: int
+    ) -> tuple[Answer, bool]:
         """The answer, and whether it was cached."""
         path = self.cache / key[:2] / f"{key}.json"
         with suppress(FileNotFoundError, ValueError, TypeError):  # an unreadable one is asked for again
             return Answer(**read_json(path)), True
-        answer = self._ask(body, next_seed)
+        answer = await self._ask(client, body, next_seed)
         write_text(path, json.dumps(asdict(answer), ensure_ascii=False), shared=True)
         return answer, False
 
-    def _ask(self, body: dict[str, Any], next_seed: int) -> Answer:
+    async def _ask(self, client: openai.AsyncOpenAI, body: dict[str, Any], next_seed: int) -> Answer:
         """Asks until the answer is not empty; each time later, and with a seed that no other candidate has."""
         prompt_tokens = completion_tokens = 0
         for attempt in range(self.max_retries + 1):
             if attempt:
-                time.sleep(min(8.0, 0.5 * 2 ** (attempt - 1)))  # s, as the client waits for a busy server
-            completion = self._complete(body)
-            if completion.usage is not None:
-                prompt_tokens += completion.usage.prompt_tokens
-                completion_tokens += completion.usage.completion_tokens
-            choice = completion.choices[0]
-            if text := (choice.message.content or "").strip():
-                return Answer(text, prompt_tokens, completion_tokens)
+                await sleep(min(8.0, 0.5 * 2 ** (attempt - 1)))  # s, as the client waits for a busy server
+            answer, finish_reason = await self._complete(client, body)
+            prompt_tokens += answer.prompt_tokens
+            completion_tokens += answer.completion_tokens
+            if answer.text:
+                return Answer(answer.text, prompt_tokens, completion_tokens)
             body = {**body, "seed": body["seed"] + next_seed} if "seed" in body else body
         raise ValueError(
-            f"{self.name} gave an empty answer {self.max_retries + 1} times (finish_reason {choice.finish_reason!r}). "
+            f"{self.name} gave an empty answer {self.max_retries + 1} times (finish_reason {finish_reason!r}). "
             "With 'length', a model that reasons has used up model.decoding.max_new_tokens; with 'content_filter' it "
             "refuses; otherwise look at the server's log. Answers so far are cached: the same command resumes"
         )
 
-    def _complete(self, body: dict[str, Any]) -> Any:
-        """One request, with the client's own retries; what goes wrong becomes one message that quotes nobody."""
+    async def _complete(self, client: openai.AsyncOpenAI, body: dict[str, Any]) -> tuple[Answer, str]:
+        """One request, with the client's own retries, and why its answer ended; errors quote nobody."""
         import openai
 
         try:
-            completion = self.client.chat.completions.create(
-                model=self.model, messages=body["messages"], extra_body=body
+            return _read(
+                await client.chat.completions.create(model=self.model, messages=body["messages"], extra_body=body)
             )
         except openai.APIConnectionError as error:  # a timeout is one
             raise ValueError(
@@ -187,14 +225,10 @@ class ChatEndpoint(ChatModel):
                 f"{self.base_url} answered with status {error.status_code}: {self._advice(error.status_code)} "
                 "(OPENAI_LOG=debug shows all that is sent and answered)"
             ) from None
-        except json.JSONDecodeError:
-            completion = None
-        choices = getattr(completion, "choices", None)
-        if not choices or choices[0].message is None:
+        except (ValueError, TypeError, AttributeError, LookupError):  # no JSON, or other JSON: nothing checks its types
             raise ValueError(
                 f"{self.base_url} is no OpenAI-compatible API; model.chat_model.base_url usually ends in /v1"
-            )
-        return completion
+            ) from None
 
     def _advice(self, status: int) -> str:
         if status in (401, 403):
@@ -221,6 +255,17 @@ class ChatEndpoint(ChatModel):
             cost = (answer.prompt_tokens * of_prompt + answer.completion_tokens * of_completion) / 1e6
             usage.cost = (usage.cost or 0.0) + cost
             usage.paid = (usage.paid or 0.0) + (0.0 if is_cached else cost)
+
+
+def _read(completion: Any) -> tuple[Answer, str]:
+    """The first answer in a completion, whose types nobody has checked, and why it ended."""
+    choice, usage = completion.choices[0], completion.usage
+    text = choice.message.content or ""
+    if not isinstance(text, str):
+        raise TypeError(f"the content is {type(text).__name__}")
+    used = [int(getattr(usage, name, None) or 0) for name in ("prompt_tokens", "completion_tokens")]
+    text = text.encode("utf-8", "replace").decode()  # a lone surrogate can be in JSON, but not in a file
+    return Answer(text.strip(), *used), str(choice.finish_reason)
 
 
 def is_loopback(base_url: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+
+from artefacts.ranges import AT_LEAST_0, AT_LEAST_1, POSITIVE_SHARE, require
 
 Message = dict[str, str]
 """`role` and `content`."""
@@ -31,8 +34,13 @@ class ChatDecoding:
     max_new_tokens: int = 64
 
     def __post_init__(self) -> None:
-        if self.num_candidates < 1 or self.max_new_tokens < 1 or self.temperature < 0:
-            raise ValueError(f"num_candidates and max_new_tokens must be 1 or more, temperature 0 or more; got {self}")
+        require(
+            vars(self),
+            num_candidates=AT_LEAST_1,
+            temperature=AT_LEAST_0,
+            top_p=POSITIVE_SHARE,
+            max_new_tokens=AT_LEAST_1,
+        )
         if self.temperature == 0 and self.num_candidates > 1:
             raise ValueError(f"{self.num_candidates} candidates at temperature 0 would all be the same; raise it")
 
@@ -114,6 +122,9 @@ class LocalChatModel(ChatModel):
         self.model = model.to(device).eval()
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
+        added = {token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special}
+        longest_first = sorted(map(re.escape, added | set(self.tokenizer.all_special_tokens)), key=len, reverse=True)
+        self._special = re.compile("|".join(longest_first) or r"(?!)")
 
     def _file(self) -> dict[str, str]:
         """Which GGUF file the model is, if it is one."""
@@ -135,11 +146,16 @@ class LocalChatModel(ChatModel):
             answers += self._generate(texts[start : start + self.rows_at_once], decoding)
         return answers
 
+    def _typed(self, text: str) -> str:
+        """The text with a blank in each special token that a person has typed, so that it stays text."""
+        return self._special.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
+
     def _text(self, prompt: Sequence[Message]) -> str:
+        prompt = [{**message, "content": self._typed(message["content"])} for message in prompt]
         if self.tokenizer.chat_template is None:
             return "\n\n".join(message["content"] for message in prompt)
         return self.tokenizer.apply_chat_template(
-            list(prompt), tokenize=False, add_generation_prompt=True, **self.template_options
+            prompt, tokenize=False, add_generation_prompt=True, **self.template_options
         )
 
     @torch.no_grad()

@@ -131,11 +131,20 @@ def target_names(model: nn.Module, target_modules: str | list[str] | set[str]) -
         matches = {entry: [name for name in linears if f".{name}".endswith(f".{entry}")] for entry in target_modules}
     if empty := sorted(entry for entry, names in matches.items() if not names):
         kinds = sorted({name.rpartition(".")[2] for name in linears})
-        raise ValueError(f"target_modules {empty} match nothing in this model; its linear layers are called {kinds}")
+        hint = "; a text is a regular expression for whole names, names are a list: [q, v]"
+        raise ValueError(
+            f"target_modules {empty} match nothing in this model; its linear layers are called {kinds}"
+            f"{hint if isinstance(target_modules, str) else ''}"
+        )
     chosen = {name for names in matches.values() for name in names}
     if "lm_head" in chosen:
         raise ValueError("lm_head shares its weights with the embedding and cannot be adapted; drop it")
     return [name for name in linears if name in chosen]
+
+
+def as_names(target_modules: str | list[str]) -> str | list[str]:
+    """One name as a list of it: as a regular expression it would match no whole name of a layer."""
+    return [target_modules] if isinstance(target_modules, str) and target_modules.isidentifier() else target_modules
 
 
 def _refuse_unsupported(config: LoraConfig) -> None:

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from artefacts.ranges import SHARE, require
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -25,6 +27,9 @@ class Decision:
     rule: Literal["vote", "product"] = "vote"
     min_vote: float = 0.5
     min_posterior: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(vars(self), min_vote=SHARE, min_posterior=SHARE)
 
     def decide(self, chunks: np.ndarray) -> tuple[int, float]:
         """The most likely value by posteriors of (chunks, values), and its own: for `vote` the mean over the chunks."""

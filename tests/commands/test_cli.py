@@ -260,13 +260,39 @@ def test_a_misspelt_key_is_named(project, capsys, old, new, named):
         (["--model.rank=0"], "error: rank must be 1 or more, got 0"),
         (["--model.target_modules=[q,wi_0]"], "error: target_modules ['wi_0'] match nothing in this model"),
         (["--data.users=eve"], "error: unknown users ['eve']"),
+        (["--data.users=[123, 007]"], "error: unknown users ['007', '123']"),
+        (["--data.users=ann: lee"], "error: unknown users ['ann: lee']"),
+        (["--data.users=corpora/words.txt"], "words.txt, in which 1 of 2 lines are no target user"),
+        (["--model.target_modules=q,v"], "a text is a regular expression for whole names, names are a list: [q, v]"),
+        (["--trainer.accelerator=gpu"], "error: trainer: No supported gpu backend found!"),
+        (["--trainer.logger=MLFlowLogger"], "pip install -U 'mlflow"),
+        (["--trainer.logger=TensorBoardLogger"], "`tensorboard`"),
+        (["--seed_everything=-1"], "error: seed_everything must be at least 0"),
+        (["--checkpoint_every=-1"], "error: checkpoint_every must be 0 or more, got -1.0"),
+        (["--run=../x"], "error: --run is '../x'; expected the name of a directory below runs/"),
+        (["--run=/x"], "error: --run is '/x'"),
+        (["--run=" + "名" * 80], "is longer than 200 bytes"),
+        (
+            ["--model.rank=0", "--model.alpha=.nan", "--model.max_epochs=null"],
+            "rank must be 1 or more, got 0; alpha must be above 0, got nan; max_epochs must be 1 or more, got None",
+        ),
+        (["--model.rank=many"], "error: model.rank: expected int, got many"),
         (["--model.decoding.num_candidates=0"], "must be 1 or more"),
         (["--trainer.max_epoch=3"], "max_epoch"),
         (["--config", "experiments/no.yaml"], "experiments/no.yaml"),
     ],
 )
 def test_mistakes_end_in_one_message(project, capsys, flags, message):
-    assert message in said([*LORA, *flags], capsys)
+    Path("corpora").mkdir()
+    Path("corpora/words.txt").write_text("ada\nwhat a person said\n")
+    text = said([*LORA, *flags], capsys)
+    assert message in text and "what a person said" not in text
+
+
+def test_a_flag_before_its_file_wins_too(project):
+    main(["fit", "--model.rank=2", "--model.target_modules=q", "--model.max_epochs=1", *LORA[1:]])
+    settings = json.loads(next(Path("runs").glob("lora_tiny,*/adapters/ada/adapter_config.json")).read_text())
+    assert (settings["r"], settings["target_modules"]) == (2, ["q"])
 
 
 def test_wandb_offline_by_flags_gets_the_whole_configuration(project, monkeypatch):
@@ -279,7 +305,7 @@ def test_wandb_offline_by_flags_gets_the_whole_configuration(project, monkeypatc
     )
     main([*LORA, "--config", "experiments/wandb.yaml", "--model.max_epochs=1", "--run=w", "--data.users=ada"])
     assert logged["model"]["init_args"]["rank"] == 3
-    assert logged["data"]["init_args"]["users"] == "ada"
+    assert logged["data"]["init_args"]["users"] == 1 and '"ada"' not in json.dumps(logged)
     assert list(Path("runs/w/wandb").glob("offline-run-*"))
     import wandb
 

@@ -53,6 +53,9 @@ class OnlyNamed(TrainerCLI):
             "llm_profile+chat_endpoint,chat_model.seed=4",
         ),
         ("lora_r12 paper/conditions/speed_dating paper/conditions/on_ppp", "", "lora_r12+speed_dating+on_ppp"),
+        # What is cut off is of the data; 120 bytes, not characters.
+        ("lora_r12", f"--data.users={'x' * 120} --model.rank=3", f"lora_r12,rank=3,users={'x' * 98}-82bbe3d2"),
+        ("lora_r12", f"--data.users={'名' * 50}", f"lora_r12,users={'名' * 35}-b5244dab"),
     ],
 )
 def test_names(monkeypatch, files, flags, name):

@@ -4,6 +4,7 @@ import json
 import socket
 import threading
 import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -244,7 +245,11 @@ def test_what_a_status_means_is_said_and_nobody_is_quoted(
 def waits(monkeypatch):
     """How long the endpoint would have waited, s."""
     found = []
-    monkeypatch.setattr("lightning_modules.chat.endpoint.time.sleep", found.append)
+
+    async def sleep(seconds):
+        found.append(seconds)
+
+    monkeypatch.setattr("lightning_modules.chat.endpoint.sleep", sleep)
     return found
 
 
@@ -277,11 +282,34 @@ def test_nothing_but_empty_answers(server, opened, tmp_path, waits):
     assert not list((tmp_path / "answers").rglob("*.json"))
 
 
-@pytest.mark.parametrize("answer", [b"<html>", b'{"hello": "world"}', b'{"choices": []}', b'{"choices": [{}]}'])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *(
+            b"<html>",
+            b'{"hello": "world"}',
+            b'{"choices": []}',
+            b'{"choices": [{}]}',
+            b"\xff\xfe",
+            b"[]",
+            b"5",
+            b"null",
+        ),
+        *(b'{"choices": 5}', b'{"choices": ["a"]}', b'{"choices": [{"message": "hi"}]}'),
+        *(b'{"choices": [{"message": {"content": ["hi"]}}]}', b'{"choices": [{"message": {"content": 7}}]}'),
+    ],
+)
 def test_what_is_not_such_an_endpoint(server, opened, answer):
     server.script = [answer]
     with pytest.raises(ValueError, match=r"is no OpenAI-compatible API; .*base_url usually ends in /v1"):
         opened(server.url).replies(asked("a"), GREEDY)
+
+
+@pytest.mark.parametrize("usage", ["null", "{}", '{"prompt_tokens": null, "completion_tokens": null}'])
+def test_what_a_server_does_not_count_and_what_no_file_can_hold(server, opened, usage):
+    message = '{"message": {"content": "hi \\ud800"}, "finish_reason": null}'
+    server.script = [f'{{"choices": [{message}], "usage": {usage}}}'.encode()]
+    assert opened(server.url).replies(asked("a"), GREEDY) == [["hi ?"]]
 
 
 def test_nobody_is_there(opened):
@@ -298,7 +326,37 @@ def test_a_server_that_takes_too_long(server, opened):
         opened(server.url, max_retries=0, timeout=0.1).replies(asked("a"), GREEDY)
 
 
+@pytest.mark.parametrize("part", ["head", "body"])
+def test_a_server_that_sends_a_byte_now_and_then(opened, part):
+    """No single read waits for long, but the answer never ends."""
+    stop = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def drip():
+            connection, _ = listening.accept()
+            with connection, suppress(OSError):
+                head = b"HTTP/1.1 200 OK\r\n" + (b"\r\n" if part == "body" else b"X: ")
+                connection.sendall(head)
+                while not stop.wait(0.02):
+                    connection.sendall(b" ")
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+        try:
+            with pytest.raises(ValueError, match=r"no answer from .*\(APITimeoutError\)"):
+                opened(url, max_retries=0, timeout=0.3).replies(asked("a"), GREEDY)
+        finally:
+            stop.set()
+            thread.join()
+
+
 # ---- what leaves this machine
+
+
+def test_texts_are_encrypted_on_their_way():
+    with pytest.raises(ValueError, match=r"api.example.com/v1 is not on this machine, and not encrypted; use https"):
+        ChatEndpoint("m", "http://api.example.com/v1", allow_sending_text=True)
 
 
 @pytest.mark.parametrize(
