@@ -93,8 +93,6 @@ class ReplyPairs(LightningDataModule):
         test_general_pairs: int = 0,
     ) -> None:
         super().__init__()
-        if tokens_per_batch < 1:
-            raise ValueError(f"data.tokens_per_batch must be 1 or more, got {tokens_per_batch}")
         self.preparation = preparation
         self.prompt = prompt or PromptTemplate()
         self.profiles = profiles

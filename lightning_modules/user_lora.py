@@ -77,8 +77,6 @@ class UserLora(UserModule, AdapterModule):
         decoding: Decoding | None = None,
     ) -> None:
         super().__init__(decoding)
-        if max_users_at_once < 1:
-            raise ValueError(f"model.max_users_at_once must be 1 or more, got {max_users_at_once}")
         self.automatic_optimization = False
         self.init_from = init_from
         self.rank = rank
