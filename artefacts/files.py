@@ -13,6 +13,7 @@ from typing import Any
 
 PARTIAL = ".partial"
 """Suffix of what is being written, or was when its process died."""
+REPEAT = "repair it, or delete it and repeat the command that wrote it"
 
 
 def partial_of(path: Path) -> Path:
@@ -53,9 +54,24 @@ def write_json(path: Path, value: Any, **options: Any) -> None:
     write_text(path, json.dumps(value, indent=1, **options) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """The content of a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+def read_json(path: Path, mend: str = REPEAT) -> Any:
+    """The content of a JSON file; ValueError names a damaged one, and how to mend it."""
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not valid JSON ({error}); {mend}") from error
+
+
+def read_object(path: Path, *keys: str, mend: str = REPEAT) -> dict[str, Any]:
+    """The object in a JSON file, with at least these keys; errors name the file, and how to mend it."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    record = read_json(path, mend)
+    if not isinstance(record, dict):
+        raise ValueError(f"{path}: expected a JSON object, got {type(record).__name__}; {mend}")
+    if missing := [key for key in keys if key not in record]:
+        raise ValueError(f"{path}: the keys {', '.join(missing)} are missing; {mend}")
+    return record
 
 
 def publish_directory(partial: Path, directory: Path) -> None:
@@ -88,16 +104,3 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """The object in a JSON file that people may have edited; errors name the file."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        record = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON: {error}") from error
-    if not isinstance(record, dict):
-        raise ValueError(f"{path}: expected a JSON object, got {type(record).__name__}")
-    return record

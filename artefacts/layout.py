@@ -5,7 +5,7 @@ runs/<run>/<command>.card.json      what was run, with what, and whether it fini
            backbone/                model, tokenizer, prompt.yaml and manifest.json
            adapters/<user>/         PEFT adapter and card.json
            models/<user>/           all weights of a user and card.json
-           network/                 a learned Markov logic network
+           network/                 a learned Markov logic network and card.json
            predictions.jsonl        replies, with predictions.card.json
            conversations.jsonl      conversations, with conversations.card.json
            profiles.parquet         inferred profiles, with judgements.parquet
@@ -16,7 +16,11 @@ data/<corpus>/manifest.json         what a prepared corpus holds, with tokenizer
 from pathlib import Path
 from urllib.parse import quote
 
+from artefacts.fingerprints import sha256_of_content
+
 RUNS = Path("runs")
+LONGEST_NAME = 120
+"""Characters of a file name, so that suffixes fit into the 143 bytes of encrypted file systems, 255 of others."""
 
 CARD = "card.json"
 MANIFEST = "manifest.json"
@@ -50,14 +54,27 @@ def card_of(path: Path) -> Path:
     return path.with_name(f"{path.stem}.{CARD}")
 
 
+def describing_card(path: Path) -> Path:
+    """The card that has the SHA-256 of a file (`artefacts/described.py`)."""
+    if path.name == SWAPS:
+        return card_of(path.with_name(TEST_USERS))
+    return card_of(path) if path.name in (PREDICTIONS, CONVERSATIONS, TEST_USERS) else path.with_name(CARD)
+
+
 def run_card(run: Path, command: str) -> Path:
     """The card of a command of the trainer (fit, validate, test, predict) in its run."""
     return run / f"{command}.{CARD}"
 
 
 def user_directory(parent: Path, user: str) -> Path:
-    """A user's directory below `adapters` or `models`; any name is safe, and no two names meet."""
-    return parent / quote(user, safe="").replace(".", "%2E")
+    """A user's directory below `adapters` or `models`; any name is safe, and no two names meet.
+
+    The end of a long name is replaced by a hash after `=`, which no quoted name has.
+    """
+    name = quote(user, safe="").replace(".", "%2E")
+    if len(name) > LONGEST_NAME:
+        name = f"{name[: LONGEST_NAME - 33]}={sha256_of_content(user)[:32]}"
+    return parent / name
 
 
 def configs_of(run: Path) -> str | None:

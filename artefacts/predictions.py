@@ -1,16 +1,19 @@
 """Lines of `predictions.jsonl`: one JSON object per reply pair, in UTF-8.
 
-`{"user": str, "pair_id": int, "context": [["speaker" | "partner", text], ...], "reference": str,
+`{"user": str, "pair_id": str, "context": [["speaker" | "partner", text], ...], "reference": str,
 "candidates": [str, ...], "nll": float | null, "tokens": int | null}`; further keys are ignored. A system without
 likelihoods (retrieval, a model behind an interface) has null for both. Messages never quote what people wrote.
 """
 
 import json
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
 ROLES = ("speaker", "partner")
+ROUNDING = "a program whose numbers have 53 bits (jq 1.6, JavaScript)"
+"""What may have rounded a `pair_id`, which has 63."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Prediction:
 
     def line(self) -> str:
         """The line of this reply pair, with its line end."""
-        return json.dumps(vars(self), ensure_ascii=False) + "\n"
+        return json.dumps({**vars(self), "pair_id": str(self.pair_id)}, ensure_ascii=False) + "\n"
 
 
 def parse_prediction(line: bytes) -> Prediction:
@@ -57,13 +60,23 @@ def parse_prediction(line: bytes) -> Prediction:
     nll, tokens = _likelihood(record)
     return Prediction(
         user=record["user"],
-        pair_id=_field(record, "pair_id", int),
+        pair_id=_pair_id(record),
         context=tuple((role, text) for role, text in context),
         reference=record["reference"],
         candidates=tuple(candidates),
         nll=nll,
         tokens=tokens,
     )
+
+
+def _pair_id(record: dict[str, Any]) -> int:
+    """A string in our files, which jq 1.6 and JavaScript keep; a whole number in others'."""
+    value = _field(record, "pair_id", int | str | float)
+    if isinstance(value, float):
+        raise ValueError(f"key 'pair_id' was rounded to {value} by {ROUNDING}; copy it as a string")
+    if isinstance(value, str) and not re.fullmatch(r"-?[0-9]{1,20}", value):
+        raise ValueError("key 'pair_id' must be a whole number, as a string or not")
+    return int(value)
 
 
 def _likelihood(record: dict[str, Any]) -> tuple[float | None, int | None]:

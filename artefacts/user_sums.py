@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from artefacts.described import described
 from artefacts.files import replacing, write_json
 from artefacts.layout import SWAPS, TEST_USERS, card_of
 
@@ -25,7 +26,7 @@ Losses = Mapping[str, tuple[float, int]]
 def write_user_sums(
     directory: Path, kinds: Mapping[str, Losses], swaps: Mapping[str, Losses] | None, card: dict[str, Any]
 ) -> None:
-    """Writes the files of a test; the card is removed first and written last, so that it is never of other sums.
+    """Writes the files of a test; the card, with their SHA-256, is removed first and written last: never of other sums.
 
     `kinds` are own, train, ...; `swaps` has the adapter's user → losses, and None removes those of an earlier test.
     """
@@ -36,7 +37,8 @@ def write_user_sums(
     if swaps is not None:
         rows = [[user, adapter, *sums] for adapter, losses in swaps.items() for user, sums in losses.items()]
         _write(swaps_path, [["user", "adapter", "nll", "tokens"], *sorted(rows)])
-    write_json(card_of(path), card)
+    written = [path] if swaps is None else [path, swaps_path]
+    write_json(card_of(path), {**card, **described(*written)})
 
 
 def write_kinds(path: Path, kinds: Mapping[str, Losses]) -> None:

@@ -178,7 +178,7 @@ def switch(job: dict[str, Any]) -> None:
                     max_new_tokens=model.decoding.max_new_tokens,
                 )
                 reply = tokenizer.decode(tokens[0], skip_special_tokens=True)
-                line = {"user": user, "pair_id": int(loaded.rendered.pair_id[row]), "candidates": [reply]}
+                line = {"user": user, "pair_id": str(loaded.rendered.pair_id[row]), "candidates": [reply]}
                 file.write(json.dumps(line) + "\n")
     (output / SECONDS).write_text(json.dumps((clocks() - began).tolist()))
 

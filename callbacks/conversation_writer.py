@@ -14,6 +14,7 @@ from lightning import Callback, Trainer
 
 from artefacts.commit import git_commit
 from artefacts.conversations import Utterance
+from artefacts.described import described
 from artefacts.files import partial_of, publish, write_json
 from artefacts.layout import CONVERSATIONS, card_of
 from lightning_modules.conversations import Conversations
@@ -62,6 +63,7 @@ class ConversationWriter(Callback):
             "max_context_turns": data.preparation.max_context_turns,
             "prompt": data.prompts.template.style,
             "commit": git_commit(),
+            **described(partial_of(self.path)),
         }
         write_json(self.card_path, card)
         publish(partial_of(self.path), self.path)

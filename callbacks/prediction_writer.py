@@ -8,9 +8,11 @@ from typing import Any, TextIO
 
 from lightning import Callback, LightningModule, Trainer
 
+from artefacts.described import described
 from artefacts.files import partial_of, publish, write_json
 from artefacts.layout import PREDICTIONS, card_of
 from artefacts.predictions import Prediction
+from artefacts.run_card import weights_in
 from datamodules.batches import IGNORED, Seq2SeqBatch
 from datamodules.protocol import Replies
 from lightning_modules.lora.adapter_files import retrieved_settings
@@ -57,17 +59,21 @@ class PredictionWriter(Callback):
         if trainer.fast_dev_run:
             partial_of(self.path).unlink()
             return
+        partial = partial_of(self.path)
         card = {
             "system": type(pl_module).__name__,
             "split": trainer.datamodule.splits["test"].reader.content,
             "backbone": getattr(pl_module, "backbone_fingerprint", None),
             **getattr(pl_module, "card", {}),
             "decoding": vars(pl_module.decoding),
+            **described(partial),
         }
+        if directory := getattr(pl_module, "weights_directory", None):
+            card["weights"] = weights_in(directory)
         if facts := prompt_facts(trainer.datamodule):
             card["data"] = facts
         card_of(self.path).unlink(missing_ok=True)
-        publish(partial_of(self.path), self.path)
+        publish(partial, self.path)
         write_json(card_of(self.path), card)
         print(f"predictions are in {self.path}")
 

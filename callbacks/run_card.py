@@ -12,7 +12,14 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 
 from artefacts.commit import git_commit
-from artefacts.run_card import WRITTEN, has_written, prepared_fingerprint, profiles_fingerprint, write_run_card
+from artefacts.run_card import (
+    WRITTEN,
+    has_written,
+    made_from,
+    prepared_fingerprint,
+    profiles_fingerprint,
+    write_run_card,
+)
 
 PACKAGES = ("lightning", "torch", "transformers", "peft", "torchmetrics", "tokenizers", "sentencepiece")
 
@@ -32,9 +39,11 @@ class RunCard(Callback):
         self.config = config
         self.log_users = log_users
         self.seconds = 0.0
+        self.made_from: list[str] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.start = time.monotonic()
+        self.made_from = [] if stage == "fit" else made_from(self.config, Path(trainer.default_root_dir))
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._begin(trainer, pl_module)
@@ -83,6 +92,7 @@ class RunCard(Callback):
             "backbone": getattr(trainer.lightning_module, "backbone_fingerprint", None),
             "profiles": profiles_fingerprint(self.config),
             "prepared": prepared_fingerprint(data.preparation.output) if data is not None else None,
+            "made_from": self.made_from,
             "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
             "config": self.config,
         }

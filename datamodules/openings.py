@@ -151,7 +151,9 @@ class Openings(UserSets):
     def said(self, ids: Sequence[int]) -> tuple[str, list[int]]:
         """The text of generated ids, and the ids that preparation gives this text: the context of the next turns."""
         text = harmless(" ".join(self.prompts.tokenizer.decode(list(ids)).split()))
-        return text, self.prompts.tokenizer.encode(text).ids[: self.preparation.max_turn_tokens]
+        return text, self.prompts.tokenizer.encode(text, add_special_tokens=False).ids[
+            : self.preparation.max_turn_tokens
+        ]
 
     def real_turns(self, user: str, number: int) -> list[tuple[bool, str]]:
         """The first `number` turns of the user's test dialogues: whether the user said it, and the text.

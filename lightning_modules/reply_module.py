@@ -9,6 +9,7 @@ from lightning import LightningModule
 from torch import Tensor
 from torchmetrics import SumMetric
 
+from artefacts.run_card import weights_in
 from artefacts.user_sums import write_user_sums
 from datamodules.batches import Seq2SeqBatch
 from datamodules.prompts.template import PromptTemplate
@@ -107,6 +108,8 @@ class ReplyModule(LightningModule):
             "train_turns": data.test_train_turns,
             "general_pairs": data.test_general_pairs,
         }
+        if directory := getattr(self, "weights_directory", None):
+            card["weights"] = weights_in(directory)
         run = Path(self.trainer.default_root_dir)
         write_user_sums(run, self.tested.sums(), None if swaps is None else swaps.sums(), card)
 

@@ -131,7 +131,7 @@ class UserLora(UserModule, AdapterModule):
             use_rslora=self.use_rslora,
             target_modules=self.target_modules,
             task_type="SEQ_2_SEQ_LM",
-            base_model_name_or_path=str(self.init_from),
+            base_model_name_or_path=str(self.init_from.absolute()),
             inference_mode=True,
         )
         self.open_rounds(self.max_users_at_once)

@@ -13,14 +13,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from artefacts.files import write_json
-from artefacts.layout import ADAPTERS, CARD, MODELS, user_directory
+from artefacts.layout import ADAPTERS, MODELS, user_directory
 from artefacts.ranges import AT_LEAST_0, AT_LEAST_1, require
 from datamodules.batches import IGNORED, Seq2SeqBatch
 from lightning_modules.backbones.files import load_backbone
 from lightning_modules.backbones.generation import Decoding
 from lightning_modules.backbones.t5 import load_model
-from lightning_modules.lora.adapter_files import retrieved_settings, trained_weights
+from lightning_modules.lora.adapter_files import retrieved_settings, trained_weights, write_card
 from lightning_modules.lora.stacked_lora import target_names
 from lightning_modules.lora.user_rounds import UserProgress, seed_of
 
@@ -116,7 +115,7 @@ class UserTuning(UserModule, ProfileSeq2Seq):
             from peft import get_peft_config, get_peft_model
 
             config = get_peft_config(dict(self.method))
-            config.base_model_name_or_path = str(self.init_from)
+            config.base_model_name_or_path = str(self.init_from.absolute())
             if getattr(config, "target_modules", None):
                 target_names(model, config.target_modules)  # raises where an entry matches nothing
             model = get_peft_model(model, config)
@@ -152,8 +151,7 @@ class UserTuning(UserModule, ProfileSeq2Seq):
     def save(self, directory: Path) -> None:
         """Writes the weights as they are now, in Hugging Face's or PEFT's format, with a card; not atomic."""
         self.model.save_pretrained(directory)
-        card = {"user": self.user, **self.weights_card(self.progress)}
-        write_json(directory / CARD, card, ensure_ascii=False)
+        write_card(directory, self.user, self.weights_card(self.progress))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)

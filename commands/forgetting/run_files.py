@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from artefacts.files import write_text
+from artefacts.described import rewrite
 from artefacts.layout import CHECKPOINT, CONVERSATIONS, PREDICTIONS
 from artefacts.people import keys_to_ids, without_id
 from artefacts.sample_replies import is_sample_line
@@ -112,7 +112,7 @@ def _known_keys(path: Path, person: Person) -> Trace | None:
     if before == after:
         return None
     dumped = json.dumps(after, indent=1, ensure_ascii=False) + "\n" if is_json else yaml.safe_dump(after)
-    return Trace(path, f"the id in {'.'.join(keys)}", partial(write_text, path, dumped))
+    return Trace(path, f"the id in {'.'.join(keys)}", partial(rewrite, path, dumped))
 
 
 def _log(path: Path, person: Person) -> Trace | None:
@@ -162,4 +162,4 @@ def _read(path: Path) -> str:
 def _rewrite(path: Path, num: int, of: int, what: str, content: str, is_certain: bool = True) -> Trace | None:
     if not num:
         return None
-    return Trace(path, f"{num:,} of {of:,} {what}", partial(write_text, path, content), is_certain)
+    return Trace(path, f"{num:,} of {of:,} {what}", partial(rewrite, path, content), is_certain)

@@ -9,10 +9,12 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_only
 
 from artefacts import layout
+from artefacts.described import require_whole_zip
 from artefacts.locks import locked
 from artefacts.run_card import (
     backbone_fingerprint,
     has_written,
+    made_from,
     prepared_fingerprint,
     profiles_fingerprint,
     read_run_card,
@@ -70,7 +72,10 @@ class EarlierRun:
         if is_finished:
             print(f"{self.directory} is finished already and is used as it is; delete it to train anew")
             raise SystemExit(0)
-        return checkpoint if checkpoint.is_file() else None
+        if not checkpoint.is_file():
+            return None
+        require_whole_zip(checkpoint, "delete it: the same command then trains again what is not finished")
+        return checkpoint
 
     def _difference(self, card: dict[str, Any]) -> str | None:
         """What of a fit was another one than it is now; None if all was the same."""
@@ -96,23 +101,12 @@ class EarlierRun:
             and self._prepared in (None, card["prepared"])
             and profiles_fingerprint(self.settings) == card.get("profiles")
             and has_written(self.directory, self.subcommand, self.settings)
-            and all(file.stat().st_mtime < path.stat().st_mtime for file in self._made_from())
+            and ("made_from" not in card or set(made_from(self.settings, self.directory)) <= set(card["made_from"]))
         ):
             print(f"{self.subcommand} of {self.directory} is done already; delete {path} to do it again")
             for name, value in card["metrics"].items():
                 print(f"  {name}: {value:.4g}")
             raise SystemExit(0)
-
-    def _made_from(self) -> list[Path]:
-        """The files that a test or prediction is made from and its card has no fingerprint of."""
-        model, data = (self.settings[part]["init_args"] for part in ("model", "data"))
-        adapters = Path(model.get("adapters") or self.directory / layout.ADAPTERS)
-        paths = [*adapters.glob(f"*/{layout.CARD}"), *(self.directory / layout.MODELS).glob(f"*/{layout.CARD}")]
-        if chat_model := (model.get("chat_model") or {}).get("init_args", {}).get("directory"):
-            paths += [*Path(chat_model).glob("*.safetensors"), Path(chat_model) / "config.json"]
-        if data.get("conversations"):
-            paths += [Path(data["conversations"]), Path(data["network"] or self.directory) / layout.VOCABULARY]
-        return [path for path in paths if path.is_file()]
 
     @property
     def _init_from(self) -> str | None:

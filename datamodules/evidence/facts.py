@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from artefacts.files import read_json
+from artefacts.files import read_object
 from artefacts.layout import VOCABULARY
 from datamodules.batches import Facts
 from datamodules.evidence.counts import NOTHING, Chunk, Words, gram_counts, gram_key, gram_text, named, said, used
@@ -147,7 +147,7 @@ def read_vocabulary(directory: Path, language: Language, path: Path) -> dict[str
             f"no learnt network in {directory}; learn it with: lightning fit --config <the same experiment>, or name "
             "one as `network`"
         )
-    content = read_json(file)
+    content = read_object(file, "folds", "num_folds", mend=f"delete {directory} and learn the network again")
     if content.get("domains") != language_domains(language):  # weights go by the places of values and patterns
         raise ValueError(f"{path} has other values, patterns or forms than when {directory} was learnt; learn it anew")
     return content

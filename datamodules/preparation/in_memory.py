@@ -87,7 +87,7 @@ class DialoguePreparation:
 
     def _rows(self, dialogue: Dialogue, author: str | None, tokenizer: Tokenizer) -> Iterator[dict[str, Any]]:
         max_tokens = self.preparation.max_turn_tokens
-        encodings = tokenizer.encode_batch([turn.text for turn in dialogue.turns])
+        encodings = tokenizer.encode_batch([turn.text for turn in dialogue.turns], add_special_tokens=False)
         self.num_cut += sum(len(encoding.ids) > max_tokens for encoding in encodings)
         ids = [encoding.ids[:max_tokens] for encoding in encodings]
         return reply_pairs(dialogue, ids, author, self.preparation.max_context_turns)

@@ -113,7 +113,7 @@ def fast_encoder(directory: Path) -> Callable[[list[str]], list[list[int]]]:
     model = directory / MODEL_FILE
     if not model.is_file():
         tokenizer = load_tokenizer(directory)
-        return lambda texts: [encoding.ids for encoding in tokenizer.encode_batch_fast(texts)]
+        return lambda texts: [encoding.ids for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
     import sentencepiece
 
     processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
@@ -138,8 +138,14 @@ def copy_tokenizer(source: Path, directory: Path) -> Tokenizer:
 
 
 def load_tokenizer(directory: Path) -> Tokenizer:
-    """The tokenizer of a prepared corpus or of a backbone; FileNotFoundError if it is missing."""
-    return Tokenizer.from_file(str(_file_of(directory)))
+    """The tokenizer of a prepared corpus or of a backbone; FileNotFoundError if missing, ValueError if damaged."""
+    path = _file_of(directory)
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing more precise
+        raise ValueError(
+            f"{path} is damaged ({error}); copy it again, or delete {directory} and make it again"
+        ) from None
 
 
 def tokenizer_fingerprint(directory: Path) -> str:

@@ -79,7 +79,8 @@ class Prompts:
         key = (user, marker)
         if key not in self._cache:
             text = harmless(self.template.render(self.profiles.get(user, {})))
-            self._cache[key] = [self.tokenizer.token_to_id(marker), *self.tokenizer.encode(text).ids] if text else []
+            ids = self.tokenizer.encode(text, add_special_tokens=False).ids
+            self._cache[key] = [self.tokenizer.token_to_id(marker), *ids] if text else []
         return self._cache[key]
 
     def report_missing(self, people: Collection[str], whose: str) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from artefacts.layout import TOKENIZER
+from artefacts.described import require_same
+from artefacts.layout import MANIFEST, TOKENIZER
 from artefacts.manifest import read_manifest, split_fingerprint
 from datamodules.preparation.shards import FINGERPRINT_KEY
 from datamodules.preparation.tokenizer import tokenizer_fingerprint
@@ -45,7 +46,8 @@ class ShardReader:
 
     Raises:
         FileNotFoundError: no prepared corpus, or a part of it is missing.
-        ValueError: the split does not exist, or a shard was made with another tokenizer.
+        ValueError: the split does not exist, a shard is not the one of the manifest, or it was made with another
+            tokenizer.
     """
 
     def __init__(self, directory: Path, split: str) -> None:
@@ -53,47 +55,37 @@ class ShardReader:
         manifest = read_manifest(directory)
         if split not in manifest["splits"]:
             raise ValueError(f"{directory} has no split {split!r}; it has {sorted(manifest['splits'])}")
+        self.target_users = frozenset(manifest.get("target_users", ()))
         self.content = split_fingerprint(manifest, split)
         self.fingerprint = tokenizer_fingerprint(directory / TOKENIZER)
         self.groups: list[tuple[Path, int]] = []
         self.group_sizes: list[int] = []
-        self._groups_of: dict[Path, int] = {}
+        self._sha256_of: dict[Path, str] = {}
         self._checked: set[Path] = set()
         for part in manifest["splits"][split]:
             path = directory / split / part["file"]
             if not path.is_file():
                 raise FileNotFoundError(f"{path} is named in the manifest but missing; {self._mend}")
-            self._groups_of[path] = len(part["row_groups"])
+            self._sha256_of[path] = part["sha256"]
             self.groups += [(path, number) for number in range(len(part["row_groups"]))]
             self.group_sizes += [group[0] for group in part["row_groups"]]
         if self.groups:
             self._open(self.groups[0][0])
 
     def _open(self, path: Path) -> pq.ParquetFile:
-        """Opens a part; the first time it is looked into."""
-        try:
-            file = pq.ParquetFile(path)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise ValueError(f"{path} is damaged or truncated ({error}); {self._mend}") from None
-        if path not in self._checked:
-            self._check(path, file.metadata)
-            self._checked.add(path)
-        return file
-
-    def _check(self, path: Path, metadata: pq.FileMetaData) -> None:
-        if missing := set(COLUMNS) - set(metadata.schema.to_arrow_schema().names):
-            raise ValueError(f"{path} lacks the columns {sorted(missing)}; {self._mend}")
-        theirs = (metadata.metadata or {}).get(FINGERPRINT_KEY, b"none").decode()
+        """Opens a part; the first time it is compared with the manifest."""
+        if path in self._checked:
+            return pq.ParquetFile(path)
+        require_same(path, self._sha256_of[path], self.directory / MANIFEST, self._mend)
+        file = pq.ParquetFile(path)
+        theirs = (file.metadata.metadata or {}).get(FINGERPRINT_KEY, b"none").decode()
         if theirs != self.fingerprint:
             raise ValueError(
                 f"{path} was made with tokenizer {theirs}, but {self.directory / TOKENIZER} is {self.fingerprint}; "
                 f"{self._mend}"
             )
-        if metadata.num_row_groups != self._groups_of[path]:
-            raise ValueError(
-                f"{path} has {metadata.num_row_groups} row groups, the manifest says {self._groups_of[path]}; "
-                f"{self._mend}"
-            )
+        self._checked.add(path)
+        return file
 
     @property
     def _mend(self) -> str:
@@ -102,11 +94,7 @@ class ShardReader:
     def table(self, group: int, columns: Sequence[str]) -> pa.Table:
         """Some columns of a row group."""
         path, number = self.groups[group]
-        file = self._open(path)
-        try:
-            return file.read_row_group(number, columns=list(columns))
-        except (pa.ArrowInvalid, OSError) as error:
-            raise ValueError(f"{path}, row group {number}, cannot be read ({error}); {self._mend}") from None
+        return self._open(path).read_row_group(number, columns=list(columns))
 
     def read(self, groups: Sequence[int]) -> TokenPairs:
         """Reads these row groups, in this order."""

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from artefacts.layout import MANIFEST
 from datamodules.preparation.splits import stable_hash
 from datamodules.prompts.rendering import Prompts, Rendered, Turns
 from datamodules.shards.ragged import Ragged
@@ -58,6 +59,11 @@ class UserSplit:
                 self.num_turns[entry["user"]] += entry["length_count"]
                 self.num_tokens[entry["user"]] += entry["length_sum"]
                 self.groups_of[entry["user"]].add(number)
+        if strangers := sorted(self.num_turns.keys() - self.reader.target_users):
+            raise ValueError(
+                f"{directory / split} has turns of {strangers[0]!r}, who is not among the target_users of "
+                f"{directory / MANIFEST}: one of them was edited; delete {directory} and prepare it again"
+            )
         if history is not None:
             self._choose(history)
 

@@ -66,7 +66,12 @@ def items_of(
                     item = {"id": f"{draw.getrandbits(64):016x}", "task": task, "person": person}
                     items.append({**item, "context": context, "replies": replies})
                     sources = [pair.replies[text] for text in replies]
-                    key[item["id"]] = {"task": task, "user": pair.user, "pair_id": pair.pair_id, "replies": sources}
+                    key[item["id"]] = {
+                        "task": task,
+                        "user": pair.user,
+                        "pair_id": str(pair.pair_id),
+                        "replies": sources,
+                    }
     page = {"language": language, "persons": [examples for _, examples in persons], "items": items}
     return page, {"seed": seed, "items": key}
 

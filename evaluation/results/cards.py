@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from artefacts.described import require_described
 from artefacts.files import read_object
-from artefacts.layout import ADAPTERS, BACKBONE, CARD, MANIFEST, MODELS, card_of, run_card
+from artefacts.layout import ADAPTERS, BACKBONE, MODELS, card_of, run_card
+from artefacts.run_card import backbone_fingerprint, weights_in
 
 UNTUNED = "ProfileSeq2Seq"  # systems, as cards name them
 TUNED = ("UserLora", "UserTuning")
@@ -21,16 +23,18 @@ def read_card(path: Path) -> dict[str, Any]:
     From the cards of the run, if it is in one, come commit, fit_commit, corpus and tuned_from.
 
     Raises:
-        ValueError: If the card is not a JSON object.
+        FileNotFoundError: If a file that it describes is missing.
+        ValueError: If the card is not a JSON object, or a file is not the one that it describes.
     """
     card_path = card_of(Path(path))
     if not card_path.is_file():
         return {}
     card = read_object(card_path)
+    require_described(card_path, "run `lightning predict` again")
     for key, command in (("commit", "predict"), ("fit_commit", "fit")):
         about_run = run_card(path.parent, command)
         if about_run.is_file():
-            about = json.loads(about_run.read_bytes())
+            about = read_object(about_run)
             preparation = about.get("config", {}).get("data", {}).get("init_args", {}).get("preparation") or {}
             corpus = preparation.get("corpus", {}).get("class_path", "").rpartition(".")[2]
             facts = {key: about.get("commit"), "corpus": corpus}
@@ -42,12 +46,15 @@ def read_card(path: Path) -> dict[str, Any]:
     return card
 
 
-def older_than_weights(path: Path) -> bool:
-    """Has the run that a file lies in been trained again since the file was written?"""
-    run, made = path.parent, path.stat().st_mtime
-    weights = [path for kind in (ADAPTERS, MODELS) for path in run.glob(f"{kind}/*/{CARD}")]
-    weights += run.glob(f"{BACKBONE}/{MANIFEST}")
-    return any(file.stat().st_mtime > made for file in weights)
+def is_of_other_weights(card: Mapping[str, Any], run: Path) -> bool:
+    """Whether a run has weights that its predictions or test were not made with, by the card of those.
+
+    Weights that are gone do not matter. The card of an earlier version knows the backbone alone.
+    """
+    backbone = backbone_fingerprint(run / BACKBONE)
+    if card.get("backbone") and backbone not in (None, card["backbone"]):
+        return True
+    return "weights" in card and not set(weights_in(run / ADAPTERS, run / MODELS)) <= set(card["weights"])
 
 
 def card_facts(card: dict[str, Any]) -> list[str]:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from artefacts.conversations import Utterance, parse_utterance
+from artefacts.described import require_described
+from artefacts.layout import card_of
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ def read_parts(path: Path, block_turns: int) -> list[Part]:
         raise FileNotFoundError(
             f"no conversations in {path}; make them with: lightning predict --config experiments/conversations.yaml"
         )
+    require_described(card_of(path), "run `lightning predict` of the conversations again")
     talks: dict[tuple[str, int], dict[int, Utterance]] = defaultdict(dict)
     with path.open(encoding="utf-8", newline="\n") as file:
         for number, line in enumerate(file, start=1):

@@ -4,10 +4,10 @@ A bad line stops the reading: it is never skipped, because a smaller test set is
 and pairs and never quote what people wrote.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from artefacts.predictions import Prediction, parse_prediction
+from artefacts.predictions import ROUNDING, Prediction, parse_prediction
 
 FIRST_FEW = 3
 
@@ -72,11 +72,22 @@ def check_same_pairs(name: str, ours: Sequence[Prediction], other_name: str, oth
         "with another reference": {key for key in left.keys() & right.keys() if left[key] != right[key]},
     }
     found = [f"{len(keys)} {what} (first: {_first_few(keys)})" for what, keys in differences.items() if keys]
+    if found and are_rounded(left.keys(), right.keys()):
+        raise ValueError(
+            f"systems {name!r} and {other_name!r} have the same reply pairs, but the pair_id of one were rounded by "
+            f"{ROUNDING}; copy them as strings"
+        )
     if found:
         raise ValueError(
             f"systems {name!r} and {other_name!r} cannot be compared, their reply pairs differ: {'; '.join(found)}. "
             "Predict with both on the same test split."
         )
+
+
+def are_rounded(ours: Collection[tuple[str, int]], others: Collection[tuple[str, int]]) -> bool:
+    """Whether (user, pair_id) of two systems are the same but for rounding to 53 bits."""
+    one, other = ({(user, float(pair_id)) for user, pair_id in keys} for keys in (ours, others))
+    return ours != others and one == other
 
 
 def _first_few(keys: set[tuple[str, int]]) -> str:

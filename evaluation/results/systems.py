@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from artefacts.predictions import Prediction
-from evaluation.results.cards import check_same_split, older_than_weights, on_other_backbones, read_card
+from evaluation.results.cards import check_same_split, is_of_other_weights, on_other_backbones, read_card
 from evaluation.results.predictions import check_same_pairs, read_predictions
 from evaluation.results.training_turns import check_corpus
 
@@ -63,9 +63,9 @@ def read_systems(
 
 def _add(systems: Systems, name: str, path: Path, prepared: Path | None) -> None:
     """Adds a system if it can be compared with the first one."""
-    records, card = read_predictions(path), read_card(path)
-    if older_than_weights(path):
-        raise ValueError(f"{path} is older than the weights beside it; run `lightning predict` again")
+    card, records = read_card(path), read_predictions(path)
+    if is_of_other_weights(card, path.parent):
+        raise ValueError(f"{path} was made with other weights than those beside it; run `lightning predict` again")
     if prepared:
         check_corpus(name, card, prepared)
     if systems.predictions:

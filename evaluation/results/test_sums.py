@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from artefacts.files import read_json
+from artefacts.described import require_described
+from artefacts.files import read_object
 from artefacts.layout import SWAPS, TEST_USERS, card_of, run_card
 from artefacts.user_sums import Losses, read_kinds, read_swaps
-from evaluation.results.cards import older_than_weights
+from evaluation.results.cards import is_of_other_weights
 
 KINDS = ("own", "train", "general", "other")
 
@@ -28,7 +29,7 @@ def read_test(run: Path, predicted: Mapping[str, object]) -> TestSums | None:
     """The sums of a run; None where it was not tested.
 
     Raises:
-        ValueError: A file is damaged, or older than the weights, or of another backbone or split than the card of the
+        ValueError: A file is damaged, or of other weights, or of another backbone or split than the card of the
             predictions says.
     """
     path, swaps = run / TEST_USERS, run / SWAPS
@@ -37,14 +38,15 @@ def read_test(run: Path, predicted: Mapping[str, object]) -> TestSums | None:
     repeat = f"delete {run_card(run, 'test')} and run `lightning test` of that experiment again"
     if not card_of(path).is_file():
         raise ValueError(f"{path} has no {card_of(path).name}: that test was not finished; {repeat}")
-    card = read_json(card_of(path))
+    card = read_object(card_of(path), mend=repeat)
+    require_described(card_of(path), repeat)
     for key in ("backbone", "split"):
         if predicted.get(key) and card.get(key) != predicted[key]:
             raise ValueError(
                 f"{path} is of {key} {card.get(key)}, the predictions beside it are of {predicted[key]}; {repeat}"
             )
-    if older_than_weights(path):
-        raise ValueError(f"{path} is older than the weights in {run}; {repeat}")
+    if is_of_other_weights(card, run):
+        raise ValueError(f"{path} is of other weights than those in {run}; {repeat}")
     return TestSums(
         read_kinds(path, KINDS),
         read_swaps(swaps) if swaps.is_file() else None,

@@ -6,8 +6,8 @@ from typing import Any
 import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
-from artefacts.fingerprints import sha256_of
-from artefacts.layout import TOKENIZER, TOKENIZER_FILE
+from artefacts.described import require_same
+from artefacts.layout import MANIFEST, TOKENIZER, TOKENIZER_FILE
 from artefacts.manifest import read_manifest, split_fingerprint
 
 
@@ -23,12 +23,13 @@ def training_turns(prepared: Path) -> dict[str, list[str]]:
     prepared = Path(prepared)
     manifest = read_manifest(prepared)
     path = prepared / TOKENIZER / TOKENIZER_FILE
-    _check(path, manifest["tokenizer_fingerprint"], prepared)
+    mend = f"delete {prepared} and prepare it again"
+    require_same(path, manifest["tokenizer_fingerprint"], prepared / MANIFEST, mend)
     tokenizer = Tokenizer.from_file(str(path))
     turns: dict[str, list[str]] = {}
     for part in manifest["splits"]["users/train"]:  # the parts, and the rows in them, come in the order of time
         path = prepared / "users" / "train" / part["file"]
-        _check(path, part["sha256"], prepared)
+        require_same(path, part["sha256"], prepared / MANIFEST, mend)
         table = pq.read_table(path, columns=["speaker", "response_ids"])
         texts = tokenizer.decode_batch(table["response_ids"].to_pylist())
         for user, text in zip(table["speaker"].to_pylist(), texts, strict=True):
@@ -52,12 +53,3 @@ def check_corpus(name: str, card: dict[str, Any], prepared: Path) -> None:
             f"system {name!r} predicted the test split {theirs}, but that of {prepared} is {ours}: its training turns "
             "are not those of this corpus. Give the corpus that it was predicted on, or predict anew."
         )
-
-
-def _check(path: Path, fingerprint: str, prepared: Path) -> None:
-    """A fingerprint is the beginning of the SHA-256, or all of it."""
-    mend = f"delete {prepared} and prepare it anew"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; {mend}")
-    if not sha256_of(path).startswith(fingerprint):
-        raise ValueError(f"{path} is damaged or not the file that the manifest names; {mend}")

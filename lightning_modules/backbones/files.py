@@ -1,9 +1,11 @@
 """A backbone as a directory: a model with its tokenizer and prompt format, as Hugging Face's own classes load it.
 
 config.json, generation_config.json, model.safetensors     Hugging Face
-tokenizer.json, tokenizer_config.json                      Hugging Face
+tokenizer.json                                             the tokenizer of the shards; adds no end token
+tokenizer.4.0.0.json, tokenizer_config.json                the same for AutoTokenizer, with the end token
 prompt.yaml                                                prompt style and wording, with an example
-manifest.json                                              fingerprint; written last
+manifest.json                                              fingerprint of weights, tokenizer and prompt, and SHA-256
+                                                           of the other files; written last
 """
 
 from __future__ import annotations
@@ -15,15 +17,23 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 
-from artefacts.files import read_json, replacing_directory, write_json
+from artefacts.described import described, require_described
+from artefacts.files import read_object, replacing_directory, write_json
 from artefacts.fingerprints import DIGITS, sha256_of_files
 from artefacts.layout import MANIFEST, MODEL_WEIGHTS, PROMPT, TOKENIZER_CONFIG, TOKENIZER_FILE, configs_of
 from datamodules.prompts.template import PromptTemplate
 from lightning_modules.backbones.t5 import load_model
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel
+
+ENDING_TOKENIZER_FILE = "tokenizer.4.0.0.json"
+"""What AutoTokenizer prefers to tokenizer.json, since that version of transformers (`fast_tokenizer_files`)."""
+FINGERPRINTED = (MODEL_WEIGHTS, TOKENIZER_FILE, PROMPT)
+MEND = "copy the backbone again or retrain it"
 
 
 @dataclass(frozen=True)
@@ -46,13 +56,13 @@ def save_backbone(
     """
     with replacing_directory(directory) as partial:
         model.save_pretrained(partial)
-        for name in (TOKENIZER_FILE, TOKENIZER_CONFIG):
-            shutil.copyfile(tokenizer_directory / name, partial / name)
+        _save_tokenizer(tokenizer_directory, partial)
         profile = _example_profile(prompt)
-        described = {**asdict(prompt), "example": {"profile": profile, "rendered": prompt.render(profile)}}
-        (partial / PROMPT).write_text(yaml.safe_dump(described, allow_unicode=True, sort_keys=False), encoding="utf-8")
+        settings = {**asdict(prompt), "example": {"profile": profile, "rendered": prompt.render(profile)}}
+        (partial / PROMPT).write_text(yaml.safe_dump(settings, allow_unicode=True, sort_keys=False), encoding="utf-8")
         fingerprint = _fingerprint(partial)
-        write_json(partial / MANIFEST, {"fingerprint": fingerprint, **provenance})
+        others = described(*(path for path in partial.iterdir() if path.name not in FINGERPRINTED))
+        write_json(partial / MANIFEST, {"fingerprint": fingerprint, **provenance, **others})
         if (directory / MANIFEST).is_file():
             existing = manifest_of(directory)["fingerprint"]
             if existing != fingerprint:
@@ -64,7 +74,7 @@ def manifest_of(directory: Path) -> dict[str, Any]:
     """The manifest of a backbone; FileNotFoundError names the command that makes one."""
     if not (directory / MANIFEST).is_file():
         raise FileNotFoundError(f"no backbone in {directory}; {_advice(directory)}")
-    return read_json(directory / MANIFEST)
+    return read_object(directory / MANIFEST, "fingerprint", mend=MEND)
 
 
 def load_backbone(directory: Path) -> Backbone:
@@ -78,18 +88,44 @@ def load_backbone(directory: Path) -> Backbone:
     if fingerprint != manifest["fingerprint"]:
         raise ValueError(
             f"the files in {directory} have fingerprint {fingerprint}, its manifest says {manifest['fingerprint']}: "
-            "they were changed or damaged; copy the backbone again or retrain it"
+            f"they were changed or damaged; {MEND}"
         )
-    described = yaml.safe_load((directory / PROMPT).read_text(encoding="utf-8"))
-    described.pop("example")
-    if described["attributes"] is not None:
-        described["attributes"] = tuple(described["attributes"])
+    require_described(directory / MANIFEST, MEND)
+    settings = yaml.safe_load((directory / PROMPT).read_text(encoding="utf-8"))
+    settings.pop("example")
+    if settings["attributes"] is not None:
+        settings["attributes"] = tuple(settings["attributes"])
     return Backbone(
         model=load_model(directory),
         tokenizer=Tokenizer.from_file(str(directory / TOKENIZER_FILE)),
-        prompt=PromptTemplate(**described).resolved(),
+        prompt=PromptTemplate(**settings).resolved(),
         fingerprint=fingerprint,
     )
+
+
+def load_tensors(path: Path, mend: str) -> dict[str, Tensor]:
+    """The tensors of a safetensors file; ValueError names a damaged one, and how to mend it."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is damaged or missing ({error}); {mend}") from None
+
+
+def _save_tokenizer(source: Path, directory: Path) -> None:
+    """Copies the tokenizer of the shards, and writes for AutoTokenizer one that ends texts as training does."""
+    shutil.copyfile(source / TOKENIZER_FILE, directory / TOKENIZER_FILE)
+    tokenizer = Tokenizer.from_file(str(source / TOKENIZER_FILE))
+    configuration = read_object(source / TOKENIZER_CONFIG, "eos_token")
+    end = configuration["eos_token"]
+    tokenizer.post_processor = TemplateProcessing(
+        single=f"$A {end}", pair=f"$A {end} $B:1 {end}:1", special_tokens=[(end, tokenizer.token_to_id(end))]
+    )
+    tokenizer.save(str(directory / ENDING_TOKENIZER_FILE))
+    configuration["fast_tokenizer_files"] = [TOKENIZER_FILE, ENDING_TOKENIZER_FILE]
+    write_json(directory / TOKENIZER_CONFIG, configuration, ensure_ascii=False)
 
 
 def _example_profile(prompt: PromptTemplate) -> dict[str, str]:
@@ -102,7 +138,7 @@ def _example_profile(prompt: PromptTemplate) -> dict[str, str]:
 
 
 def _fingerprint(directory: Path) -> str:
-    paths = [directory / name for name in (MODEL_WEIGHTS, TOKENIZER_FILE, PROMPT)]
+    paths = [directory / name for name in FINGERPRINTED]
     if missing := [path for path in paths if not path.is_file()]:
         raise FileNotFoundError(f"{missing[0]} is missing; {_advice(directory)}")
     return sha256_of_files(paths)[:DIGITS]

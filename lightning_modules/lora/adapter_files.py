@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from artefacts.files import read_json, replacing_directory, write_json
+from artefacts.described import described, require_described
+from artefacts.files import read_object, replacing_directory, write_json
 from artefacts.layout import ADAPTER_WEIGHTS, CARD, configs_of, user_directory
+from lightning_modules.backbones.files import load_tensors
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -39,14 +41,20 @@ def save_adapter(adapters: Path, config: LoraConfig, adapter: TrainedAdapter) ->
     with replacing_directory(directory) as partial:
         config.save_pretrained(str(partial))
         save_file(dict(adapter.weights), partial / ADAPTER_WEIGHTS, metadata={"format": "pt"})
-        write_json(partial / CARD, {"user": adapter.user, **adapter.card}, ensure_ascii=False)
+        write_card(partial, adapter.user, adapter.card)
     return directory
+
+
+def write_card(directory: Path, user: str, card: Mapping[str, Any]) -> None:
+    """Writes the card of a user's weights, last of all files: it has their SHA-256."""
+    files = described(*(path for path in directory.iterdir() if path.is_file()))
+    write_json(directory / CARD, {"user": user, **card, **files}, ensure_ascii=False)
 
 
 def read_card(adapters: Path, user: str) -> dict[str, Any] | None:
     """The card of a user's finished adapter; None if there is no adapter."""
     path = user_directory(adapters, user) / CARD
-    return read_json(path) if path.is_file() else None
+    return read_object(path, "user", "backbone", mend=_mend(path.parent)) if path.is_file() else None
 
 
 def users_to_train(
@@ -80,7 +88,8 @@ def trained_weights(parent: Path, user: str, backbone_fingerprint: str, retrieve
 
     Raises:
         FileNotFoundError: there are none.
-        ValueError: they were trained on another backbone, or with other past replies in the prompt.
+        ValueError: they are damaged or another user's, or were trained on another backbone, or with other past
+            replies in the prompt.
     """
     directory, card = user_directory(parent, user), read_card(parent, user)
     if card is None:
@@ -89,6 +98,9 @@ def trained_weights(parent: Path, user: str, backbone_fingerprint: str, retrieve
             f"no weights of user {user!r} in {parent}; train them with: lightning fit {configs}, or name the directory "
             "that has them with --model.adapters (UserLora) or --model.tuned (UserTuning)"
         )
+    if card["user"] != user:
+        raise ValueError(f"{directory} has weights of {card['user']!r}, expected those of {user!r}; {_mend(directory)}")
+    require_described(directory / CARD, _mend(directory))
     if card["backbone"] != backbone_fingerprint:
         raise ValueError(
             f"the weights in {directory} belong to backbone {card['backbone']}, but model.init_from is backbone "
@@ -105,6 +117,9 @@ def trained_weights(parent: Path, user: str, backbone_fingerprint: str, retrieve
 
 def load_adapter(parent: Path, user: str, backbone_fingerprint: str, retrieved: Mapping[str, Any]) -> dict[str, Tensor]:
     """The weights of a user's adapter, as PEFT names them; arguments and errors as of `trained_weights`."""
-    from safetensors.torch import load_file
+    directory = trained_weights(parent, user, backbone_fingerprint, retrieved)
+    return load_tensors(directory / ADAPTER_WEIGHTS, _mend(directory))
 
-    return load_file(trained_weights(parent, user, backbone_fingerprint, retrieved) / ADAPTER_WEIGHTS)
+
+def _mend(directory: Path) -> str:
+    return f"delete {directory} and train this user again"

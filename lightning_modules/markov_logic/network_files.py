@@ -5,6 +5,7 @@ only infers need not import.
     weights.safetensors      weights of each formula, of all learners
     vocabulary.json          what the network knows: words, folds, settings of its evidence
     weights.tsv              the last learner's weights for people to read
+    card.json                SHA-256 of these files
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from artefacts.files import replacing_directory
-from artefacts.layout import NETWORK_WEIGHTS, VOCABULARY
+from artefacts.described import described, require_described
+from artefacts.files import replacing_directory, write_json
+from artefacts.layout import CARD, NETWORK_WEIGHTS, VOCABULARY
 from datamodules.batches import EvidenceBatch
+from lightning_modules.backbones.files import load_tensors
 
 from .network import MarkovLogicNetwork
 from .parser import parse
@@ -41,6 +44,7 @@ def save_network(network: MarkovLogicNetwork, formulas: Sequence[Path], vocabula
         save_file({str(number): weight for number, weight in enumerate(weights)}, partial / NETWORK_WEIGHTS)
         (partial / VOCABULARY).write_text(vocabulary, encoding="utf-8")
         (partial / "weights.tsv").write_text("".join(_readable(network, weights)), encoding="utf-8")
+        write_json(partial / CARD, described(*(partial / name for name in (FORMULAS, NETWORK_WEIGHTS, VOCABULARY))))
 
 
 def _readable(network: MarkovLogicNetwork, weights: Sequence[Tensor]) -> Iterator[str]:
@@ -78,10 +82,9 @@ def read_formulas(paths: Sequence[Path], predicates: Mapping[str, tuple[str, ...
 
 def load_weights(network: MarkovLogicNetwork, directory: Path) -> None:
     """Takes over learned weights; raises ValueError if they have another shape."""
-    from safetensors.torch import load_file
-
-    path = directory / NETWORK_WEIGHTS
-    state = load_file(path)
+    path, mend = directory / NETWORK_WEIGHTS, f"delete {directory} and learn the network again"
+    require_described(directory / CARD, mend)
+    state = load_tensors(path, mend)
     for number, weight in enumerate(network.weights):
         saved = state.get(str(number))
         if saved is None or saved.shape != weight.shape:

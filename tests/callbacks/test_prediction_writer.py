@@ -30,8 +30,8 @@ OUTPUTS = Predictions(
 )
 FIELDS = ("user", "pair_id", "context", "reference", "candidates", "nll", "tokens")
 ROWS = [
-    ("ben", 7000000000000000001, [["partner", "hi tea"], ["speaker", "yes"]], "tea yes", ["tea", "yes yes"], 2.5, 3),
-    ("あん", 5, [["partner", "coffee"]], "no", ["", "no"], 0.75, 2),
+    ("ben", "7000000000000000001", [["partner", "hi tea"], ["speaker", "yes"]], "tea yes", ["tea", "yes yes"], 2.5, 3),
+    ("あん", "5", [["partner", "coffee"]], "no", ["", "no"], 0.75, 2),
 ]
 
 
@@ -69,9 +69,12 @@ def test_the_file_is_what_it_should_be(trainer, module, tmp_path):
     assert "あん" in text
     first, second = read_predictions(tmp_path / "run" / "predictions.jsonl")
     assert (first.user, first.context[0], second.candidates) == ("ben", ("partner", "hi tea"), ("", "no"))
-    card = json.loads((tmp_path / "run" / "predictions.card.json").read_text())
+    card = read_card(tmp_path / "run" / "predictions.jsonl")
     assert (card["backbone"], card["decoding"]["num_candidates"]) == ("bb", 2)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["predictions.card.json", "predictions.jsonl"]
+    (tmp_path / "run" / "predictions.jsonl").write_text(text[: text.index("\n") + 1])  # cut at a line end
+    with pytest.raises(ValueError, match=r"predictions.jsonl is not the file that .*card.json describes.*predict"):
+        read_card(tmp_path / "run" / "predictions.jsonl")
 
 
 def test_what_was_interrupted_does_not_replace_what_is_there(trainer, module, tmp_path):

@@ -3,7 +3,10 @@
 import fcntl
 import json
 import math
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from stopping import Killed
+from tokenizers import Tokenizer
 
 from commands.cli import main
 from commands.experiments.child_process import finished
@@ -37,6 +41,11 @@ def already_done(arguments, capsys):
         main(arguments)
     assert stop.value.code == 0
     return capsys.readouterr().out
+
+
+def change(card):
+    """Makes it the card of other weights."""
+    card.write_text(json.dumps({**json.loads(card.read_text()), "best_epoch": 99}))
 
 
 def runs(project):
@@ -333,8 +342,7 @@ def test_a_second_test_is_left_alone_until_something_changes(project, capsys):
     assert "is done already" in said and f"test/own_perplexity: {first['metrics']['test/own_perplexity']:.4g}" in said
     main([*test, "--model.num_swaps=1", "--run=lora_tiny"])  # other settings
     assert card("lora_tiny", "test")["config"]["model"]["init_args"]["num_swaps"] == 1
-    adapter = next(Path("runs/lora_tiny/adapters").glob("*/card.json"))
-    adapter.touch()  # another adapter
+    change(next(Path("runs/lora_tiny/adapters").glob("*/card.json")))
     main([*test, "--model.num_swaps=1", "--run=lora_tiny"])
 
 
@@ -360,7 +368,7 @@ def test_all_weights_of_many_users_meet_in_one_run(project, capsys):
     assert {line["user"] for line in lines_of("tuning_tiny")} == {"ada", "ben", "cleo", "dan"}
     for command, message in (("fit", "is finished already"), ("predict", "is done already")):
         assert message in already_done([command, *tuning], capsys)
-    (run / "models" / "ada" / "card.json").touch()  # somebody's weights are others
+    change(run / "models" / "ada" / "card.json")
     main(["predict", *tuning])
 
 
@@ -395,4 +403,52 @@ def test_conversations_are_left_alone_until_an_adapter_is_another_one(project, c
     assert card("conversations", "predict")["backbone"] == card("conversations", "conversations")["backbone"]
     assert "is done already" in already_done(talk, capsys)
     Path("runs/lora_tiny/adapters/ada/card.json").touch()
+    assert "is done already" in already_done(talk, capsys)
+    change(Path("runs/lora_tiny/adapters/ada/card.json"))
     main(talk)
+
+
+def test_a_copied_run_is_as_good_as_the_first(project, capsys):
+    main(LORA)
+    main(["predict", *LORA[1:]])
+    shutil.move("runs/lora_tiny", "before")
+    shutil.copytree("before", "runs/lora_tiny", copy_function=shutil.copyfile)
+    for path in Path("runs/lora_tiny/adapters").glob("*/*"):
+        os.utime(path, (4e9, 4e9))  # as if it were copied last
+    assert "is done already" in already_done(["predict", *LORA[1:]], capsys)
+    path = Path("runs/lora_tiny/predictions.jsonl")
+    whole = path.read_text()
+    for damaged in ("", whole[: whole.index("\n") + 1]):
+        path.write_text(damaged)
+        main(["predict", *LORA[1:]])
+        assert path.read_text() == whole
+
+
+WITHOUT_THIS_PROJECT = """
+import sys
+from peft import AutoPeftModelForSeq2SeqLM
+from transformers import AutoTokenizer
+model = AutoPeftModelForSeq2SeqLM.from_pretrained(sys.argv[1]).eval()
+tokenizer = AutoTokenizer.from_pretrained(model.peft_config["default"].base_model_name_or_path)
+batch = tokenizer(text="<|partner|>yes today<|speaker|>no", text_target="tea", return_tensors="pt")
+print(batch["input_ids"][0].tolist(), batch["labels"][0].tolist())
+print(float(model(**batch).loss))
+assert not {"datamodules", "lightning_modules", "artefacts"} & set(sys.modules)
+"""
+
+
+def test_an_adapter_is_loaded_from_anywhere_without_this_project(project, tmp_path):
+    main([*LORA, "--data.users=ada"])
+    adapter = project / "runs/lora_tiny,users=ada/adapters/ada"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", WITHOUT_THIS_PROJECT, str(adapter)]
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    ids, loss = run.stdout.splitlines()
+    tokenizer = Tokenizer.from_file("runs/pretrain_tiny/backbone/tokenizer.json")
+    turns = [
+        [tokenizer.token_to_id(m), *tokenizer.encode(t).ids]
+        for m, t in (("<|partner|>", "yes today"), ("<|speaker|>", "no"))
+    ]
+    assert ids == f"{[*turns[0], *turns[1], 1]} {[*tokenizer.encode('tea').ids, 1]}"
+    assert math.isfinite(float(loss))

@@ -103,7 +103,7 @@ def test_every_test_turn_is_asked_once_and_examples_are_training_turns(preparati
     Trainer(**QUIET, default_root_dir=tmp_path, callbacks=[PredictionWriter()]).predict(module, data)
     lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
     ids = {split: pq.read_table(preparation.output / "users" / split).to_pylist() for split in ("train", "test")}
-    wanted = {row["pair_id"] for row in ids["test"] if row["speaker"] in ("ada", "cleo")}
+    wanted = {str(row["pair_id"]) for row in ids["test"] if row["speaker"] in ("ada", "cleo")}
     assert sorted(line["pair_id"] for line in lines) == sorted(wanted)
     assert all(line["candidates"] == ["0", "1"] for line in lines)
     assert all(line["nll"] is None and line["tokens"] is None for line in lines)

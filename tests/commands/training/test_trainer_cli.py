@@ -118,8 +118,8 @@ def test_one_callback_by_a_flag_keeps_what_the_file_says_of_the_writer(project):
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--model.max_users_at_once=0", "model.max_users_at_once must be 1 or more, got 0"),
-        ("--model.max_users_at_once=-1", "model.max_users_at_once must be 1 or more, got -1"),
+        ("--model.max_users_at_once=0", "max_users_at_once must be 1 or more, got 0"),
+        ("--model.max_users_at_once=-1", "max_users_at_once must be 1 or more, got -1"),
         ("--data.users_per_batch=-1", "data.users_per_batch must be 1 or more, got -1"),
         ("--data.rows_per_user=0", "data.rows_per_user must be 1 or more, got 0"),
         ("--data.predict_rows=-1", "data.predict_rows must be 1 or more, got -1"),
@@ -137,7 +137,7 @@ def test_what_is_refused_leaves_no_card(project, flag, message):
 
 
 def test_tokens_per_batch_are_at_least_one(project):
-    assert "data.tokens_per_batch must be 1 or more, got 0" in said([*PRETRAIN, "--run=r", "--data.tokens_per_batch=0"])
+    assert "tokens_per_batch must be 1 or more, got 0" in said([*PRETRAIN, "--run=r", "--data.tokens_per_batch=0"])
 
 
 # ---- what stops a fit

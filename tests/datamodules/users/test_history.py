@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from pair_batches import describe_again
 
 from datamodules import UserSets
 from datamodules.batches import IGNORED
@@ -219,6 +220,7 @@ def test_names_that_begin_like_others_have_rows_of_their_own(preparation, tmp_pa
         speakers = [names[name] for name in table["speaker"].to_pylist()]
         place = table.schema.get_field_index("speaker")
         pq.write_table(table.set_column(place, "speaker", [speakers]), path)
+    describe_again(copy)
     data = data_of(replace(preparation, output=copy), history=History(num_turns=20))
     own = stored(replace(preparation, output=copy))
     for index, user in enumerate(data.users):

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pair_batches import describe_again
 
 from datamodules import UserSets
 from datamodules.users.past_replies import Retrieved
@@ -96,6 +97,7 @@ def repeated(preparation, tmp_path):
         path = copy / "users" / split / "part-00000.parquet"
         table = pq.read_table(path)
         pq.write_table(pa.Table.from_pylist(changed, schema=table.schema), path)
+    describe_again(copy)
     return replace(preparation, output=copy)
 
 
@@ -175,6 +177,7 @@ def test_somebody_with_one_dialogue_has_nothing_in_front(preparation, tmp_path):
     names = pa.array(["the only one"] * len(table))
     table = table.set_column(table.schema.get_field_index("dialogue_id"), table.schema.field("dialogue_id"), names)
     pq.write_table(table, path)
+    describe_again(copy)
     data = data_of(replace(preparation, output=copy), retrieved=Retrieved())
     assert all(in_front(data, ids) == [] for ids in inputs_of(data, "train").values())
     assert all(len(in_front(data, ids)) == 2 for ids in inputs_of(data, "test").values())

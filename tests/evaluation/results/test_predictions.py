@@ -48,7 +48,8 @@ def test_reads_every_field(tmp_path):
         ({**GOOD, "user": 7}, "key 'user' must be str, got int"),
         ({**GOOD, "user": " "}, "key 'user' is an empty string"),
         ({**GOOD, "reference": ""}, "key 'reference' is an empty string"),
-        ({**GOOD, "pair_id": "0"}, "key 'pair_id' must be int, got str"),
+        ({**GOOD, "pair_id": "0.0"}, "key 'pair_id' must be a whole number"),
+        ({**GOOD, "pair_id": 1.5e18}, "key 'pair_id' was rounded to 1.5e+18 by a program whose"),
         ({**GOOD, "tokens": True}, "key 'tokens' must be int | None, got bool"),
         ({**GOOD, "tokens": 0}, "key 'tokens' must be at least 1, got 0"),
         ({**GOOD, "nll": float("nan")}, "key 'nll' must be finite and not negative (a sum in nats), got nan"),
@@ -92,6 +93,15 @@ def test_systems_must_answer_the_same_pairs(tmp_path):
     assert "1 only in 'lora' (first: ann/7)" in message
     assert "1 with another reference (first: ann/4)" in message
     assert "private" not in message and "fine" not in message
+
+
+def test_rounded_ids_are_known_for_what_they_are(tmp_path):
+    ids = [2**62 + 12345, 2**61 + 54321]
+    ours = read(write(tmp_path / "a.jsonl", *({**GOOD, "pair_id": str(i)} for i in ids)))
+    assert [one.pair_id for one in ours] == ids
+    rounded = read(write(tmp_path / "b.jsonl", *({**GOOD, "pair_id": int(float(i))} for i in ids)))
+    with pytest.raises(ValueError, match="the pair_id of one were rounded by .*JavaScript.*; copy them as strings"):
+        check_same_pairs("ours", ours, "mine", rounded)
 
 
 def test_cards(tmp_path):

@@ -8,7 +8,6 @@ the good system's replies consist of that word, the bad system says the next per
 import csv
 import json
 import math
-import os
 from dataclasses import replace
 from unittest.mock import Mock
 
@@ -18,6 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 from artefacts.predictions import Prediction
+from artefacts.run_card import weights_in
 from commands.experiments.experiment import Experiment
 from commands.table import Table
 from evaluation.metrics.similarity import TextEncoder
@@ -130,9 +130,12 @@ def test_the_best_of_one_candidate_is_no_figure_of_its_own(people):
 def test_predictions_of_earlier_weights_are_refused(systems, tmp_path):
     adapter = systems["bad"].parent / "adapters" / "ann"
     adapter.mkdir(parents=True)
-    (adapter / "card.json").touch()
-    os.utime(adapter / "card.json", (2e9, 2e9))
-    with pytest.raises(ValueError, match="bad/predictions.jsonl is older than the weights beside it"):
+    (adapter / "card.json").write_text("{}")
+    weights = weights_in(systems["bad"].parent / "adapters")
+    (systems["bad"].parent / "predictions.card.json").write_text(json.dumps({"weights": weights}))
+    run(systems, tmp_path / "out")
+    (adapter / "card.json").write_text('{"trained": "again"}')
+    with pytest.raises(ValueError, match="bad/predictions.jsonl was made with other weights than those beside it"):
         run(systems, tmp_path / "out")
 
 

@@ -7,10 +7,12 @@ General: 4 nats per token under each user's weights, 3 under the reference's: ex
 """
 
 import math
-import os
+import shutil
 
 import pytest
 
+from artefacts.described import rewrite
+from artefacts.run_card import weights_in
 from artefacts.user_sums import write_user_sums
 from evaluation.report.captions import caption_of_weights
 from evaluation.report.cells import Cells
@@ -64,13 +66,14 @@ def test_samples_of_another_size_have_no_ratio(tmp_path):
 
 def test_what_is_not_of_these_weights_is_refused(tmp_path):
     assert read_test(tmp_path, {}) is None
-    run = write(tmp_path / "run")
+    (tmp_path / "run/adapters/ann").mkdir(parents=True)
+    (tmp_path / "run/adapters/ann/card.json").write_text("{}")
+    run = write(tmp_path / "run", weights=weights_in(tmp_path / "run/adapters"))
+    assert read_test(shutil.copytree(run, tmp_path / "copy"), {}) == read_test(run, {})  # whatever the times of files
     with pytest.raises(ValueError, match="is of backbone b1, the predictions beside it are of b2; delete"):
         read_test(run, {"backbone": "b2"})
-    (run / "adapters" / "ann").mkdir(parents=True)
-    (run / "adapters" / "ann" / "card.json").write_text("{}")
-    os.utime(run / "adapters" / "ann" / "card.json", (4e9, 4e9))
-    with pytest.raises(ValueError, match="is older than the weights"):
+    (run / "adapters" / "ann" / "card.json").write_text('{"trained": "again"}')
+    with pytest.raises(ValueError, match="is of other weights than"):
         read_test(run, {})
     (run / "test_users.card.json").unlink()
     with pytest.raises(ValueError, match="that test was not finished"):
@@ -91,5 +94,8 @@ def test_damaged_files_are_named(tmp_path, file, line, message):
     run = write(tmp_path / "run")
     with (run / file).open("a") as lines:
         lines.write(line + "\n")
+    with pytest.raises(ValueError, match=f"{file} is not the file that .*test_users.card.json describes.*; delete"):
+        read_test(run, {})
+    rewrite(run / file, (run / file).read_text())
     with pytest.raises(ValueError, match=message):
         read_test(run, {})

@@ -58,7 +58,11 @@ def test_saved_and_loaded_gives_the_same_logits(prepared, tmp_path):
     torch.testing.assert_close(logits(loaded.model), logits(model), rtol=0, atol=0)
     assert (loaded.fingerprint, loaded.prompt) == (fingerprint, PROMPT)
     assert loaded.tokenizer.get_vocab_size() == loaded.model.config.vocab_size
-    assert json.loads((tmp_path / "backbone" / "manifest.json").read_text()) == {"fingerprint": fingerprint, "steps": 7}
+    manifest = json.loads((tmp_path / "backbone" / "manifest.json").read_text())
+    assert (manifest["fingerprint"], manifest["steps"]) == (fingerprint, 7)
+    assert sorted(manifest["files"]) == [
+        "config.json", "generation_config.json", "tokenizer.4.0.0.json", "tokenizer_config.json"
+    ]  # fmt: skip
     assert sorted(path.name for path in tmp_path.iterdir()) == ["backbone"]
 
 
@@ -90,9 +94,9 @@ def test_plain_transformers_loads_it_in_a_process_without_this_project(tiny_back
     assert run.returncode == 0, run.stderr
     first, text = run.stdout.splitlines()
     ours = load_backbone(tiny_backbone)
-    ids = ours.tokenizer.encode("yes today").ids
+    ids, label = ([*ours.tokenizer.encode(text).ids, 1] for text in ("yes today", "no"))  # as training ends them
     assert text == "にゃー ok"
-    loss = ours.model.eval()(input_ids=torch.tensor([ids]), labels=torch.tensor([ours.tokenizer.encode("no").ids])).loss
+    loss = ours.model.eval()(input_ids=torch.tensor([ids]), labels=torch.tensor([label])).loss
     assert first.startswith(f"{[ids]} ")
     assert float(first.rpartition(" ")[2]) == pytest.approx(loss.item(), rel=1e-5)
 
@@ -141,6 +145,12 @@ def test_a_changed_and_a_missing_file_are_refused(copied, name):
         load_backbone(copied)
     (copied / name).unlink()
     with pytest.raises(FileNotFoundError, match=f"{name} is missing"):
+        load_backbone(copied)
+
+
+def test_a_changed_configuration_is_refused(copied):
+    (copied / "config.json").write_text((copied / "config.json").read_text().replace("0.0", "0.5", 1))
+    with pytest.raises(ValueError, match="config.json is not the file that .*manifest.json describes.*retrain it"):
         load_backbone(copied)
 
 

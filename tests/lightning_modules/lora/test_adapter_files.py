@@ -1,6 +1,7 @@
 """Adapters as files: whose, of which backbone, whole or not there."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from lightning_modules.lora.stacked_lora import StackedLora
 
 NAMES = ["ann", "ann2", "an", "ann/2", "ann.2", "ann%2", "ann 2", "A", "あん"]
 NAMES += [".", "..", "../ann", "ann.partial", "ann.old"]
+NAMES += ["山" * 40, "山" * 41, "a" * 120, "a" * 121, "a" * 300, "a" * 299 + "b"]
 
 
 def save(adapters, user, number=1.0, backbone="b1"):
@@ -27,9 +29,40 @@ def test_no_two_names_meet_and_none_leaves_the_directory(tmp_path):
         assert directory.parent == adapters
     for number, user in enumerate(NAMES):
         assert load_adapter(adapters, user, "b1", {})["base_model.model.q.lora_A.weight"].unique().tolist() == [number]
-        assert read_card(adapters, user) == {"user": user, "backbone": "b1", "epochs": 3}
+        assert {"user": user, "backbone": "b1", "epochs": 3}.items() <= read_card(adapters, user).items()
     assert [path.name for path in tmp_path.iterdir()] == ["adapters"]
     assert len(list(adapters.iterdir())) == len(NAMES)
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
+def test_a_damaged_or_exchanged_file_is_not_loaded(tmp_path, name):
+    directory, other = save(tmp_path, "ann"), save(tmp_path, "bob", 2.0)
+    content = bytearray((directory / name).read_bytes())
+    content[-2] ^= 1
+    (directory / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"ann/{name} is not the file that .*ann/card.json describes.*; delete .*ann"):
+        load_adapter(tmp_path, "ann", "b1", {})
+    (directory / name).unlink()
+    with pytest.raises(FileNotFoundError, match=f"{name} is missing"):
+        load_adapter(tmp_path, "ann", "b1", {})
+    shutil.rmtree(directory)
+    other.rename(directory)
+    with pytest.raises(ValueError, match="ann has weights of 'bob', expected those of 'ann'"):
+        load_adapter(tmp_path, "ann", "b1", {})
+
+
+def test_the_adapter_of_an_earlier_version_is_loaded(tmp_path):
+    directory = save(tmp_path, "ann")
+    card = json.loads((directory / "card.json").read_text())
+    del card["files"]
+    (directory / "card.json").write_text(json.dumps(card))
+    assert load_adapter(tmp_path, "ann", "b1", {})
+    (directory / "adapter_model.safetensors").write_bytes(b"\xff" * 99)
+    with pytest.raises(ValueError, match="adapter_model.safetensors is damaged or missing .*train this user again"):
+        load_adapter(tmp_path, "ann", "b1", {})
+    (directory / "card.json").write_text('{"user"')
+    with pytest.raises(ValueError, match="ann/card.json: not valid JSON .*train this user again"):
+        load_adapter(tmp_path, "ann", "b1", {})
 
 
 def test_a_directory_has_what_peft_writes_and_a_card(tmp_path):
