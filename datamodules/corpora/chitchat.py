@@ -51,4 +51,4 @@ class ChitChat(Corpus):
                     for run in conversations[id]["messages"]
                     for message in run
                 ]
-                yield two_people(id, messages, "chitchat")
+                yield two_people(id, messages, "chitchat", drops.people)

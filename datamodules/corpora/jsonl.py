@@ -11,9 +11,12 @@ Dialogues file, one dialogue a line (wrapped here):
     id       a string that is not empty and no other line has.
     turns    a list with at least one turn, in the order in which they were said.
     speaker  a string that is not empty: the same for the same person in every dialogue.
-    text     a string. White space is folded; consecutive turns of one speaker become one; one without text is dropped.
+    text     a string. White space is folded; consecutive turns of one speaker become one; one without a visible letter
+             is dropped.
     time     optional, or null: ISO 8601, with an offset, with `Z`, or without a zone, which is read as UTC. Given for
              all dialogues it decides which ones are held out: the latest.
+
+Ids of people are read in Unicode NFC, without control and invisible letters and blanks around them.
 
 After that a dialogue must have exactly two speakers. A line that breaks these rules is dropped and counted with its
 number, what was got and what was expected.
@@ -82,7 +85,7 @@ class Jsonl(Corpus):
                 if id in ids:
                     raise Malformed("duplicate id", f"got the id {id!r} again, expected another one on every line")
                 ids.add(id)
-                yield two_people(id, messages, "jsonl")
+                yield two_people(id, messages, "jsonl", drops.people)
 
     def profiles(self) -> Iterator[Profile]:
         if self.profiles_path is None:
@@ -167,4 +170,7 @@ def _profile(record: dict[str, Any]) -> Profile:
     origin = record.get("origin", "declared")
     if origin not in ORIGINS:
         raise Malformed("unknown origin", f"got {origin!r}, expected one of {', '.join(ORIGINS)}")
-    return Profile(user, {name: take(attributes, name, str, "attributes") for name in attributes}, origin)
+    profile = Profile(user, {name: take(attributes, name, str, "attributes") for name in attributes}, origin)
+    if not profile.user:
+        raise Malformed("empty value", "got blanks and invisible letters alone for user, expected an id")
+    return profile

@@ -107,15 +107,16 @@ class PostPreparation:
         parts = self._parts(_total(joined, "edges"))
         chained = self._run("pairs", partial(chain, job, parts), buckets, done_with=["edges"])
         written = self._run("shards", partial(write_shard, self.directory, parts), range(len(parts)))
+        num_profiles = self._infer_profiles(job)
         return preparation.manifest(
-            job.tokenizer,
+            self.directory,
             [],
             num_posts=_total(authors, "posts"),
             num_authors=_total(authors, "authors"),
             num_dialogues=_total(chained, "dialogues"),
             dropped=dict(self.dropped),
             turns_cut=_total(tokenised, "turns cut"),
-            profiles=self._infer_profiles(job),
+            profiles=num_profiles,
             num_parts=[parts.train, parts.validation],
             splits={split: [done["part"] for done in written if done["split"] == split] for split in PRETRAIN_SPLITS},
         )

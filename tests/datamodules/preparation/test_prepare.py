@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from datamodules.corpora import Corpus, Dialogue, Drops, Jsonl, Turn
 from datamodules.corpora.records import Malformed
 from datamodules.preparation.run import alone, prepare
 from datamodules.preparation.settings import Preparation
-from datamodules.preparation.splits import SplitRule
+from datamodules.preparation.splits import SplitRule, stable_hash
 from datamodules.preparation.tokenizer import load_tokenizer
 
 
@@ -49,13 +50,19 @@ class Listed(Corpus):
 
 
 def dialogue(id: str, *texts: str) -> Dialogue:
-    turns = tuple(Turn(("ada", "ben")[number % 2], text) for number, text in enumerate(texts))
+    pause = timedelta(seconds=stable_hash(id) % 10_000)  # so that no two are the same
+    start = datetime(2024, 5, 1, tzinfo=UTC)
+    turns = tuple(Turn(("ada", "ben")[number % 2], text, start + number * pause) for number, text in enumerate(texts))
     return Dialogue(id, turns, "invented")
 
 
 def preparation_of(corpus: Corpus, output: Path, **settings: Any) -> Preparation:
     rule = SplitRule(num_target_users=0, pretrain_validation_share=0.0)
     return Preparation(corpus, output, rule, vocabulary_size=300, **settings)
+
+
+def users_rule(**changes: Any) -> SplitRule:
+    return SplitRule(**{"num_target_users": None, "min_turns": 1, "max_turns": 1000, "min_dialogues": 3, **changes})
 
 
 def few(num: int = 10) -> list[Dialogue]:
