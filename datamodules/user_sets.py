@@ -15,7 +15,9 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from artefacts.layout import TOKENIZER
+from artefacts.people import clean_id
 from datamodules.batches import WholePass
+from datamodules.corpora.people import People, some
 from datamodules.preparation.run import prepare
 from datamodules.preparation.settings import Preparation
 from datamodules.prompts.loading import load_prompts
@@ -124,6 +126,8 @@ class UserSets(LightningDataModule):
             self.history.report(self.users, self.splits["train"].lengths)
         self.past = PastReplies(self.splits["train"], self.prompts, self.max_context_tokens, self.retrieved)
         self.prompts.report_missing(self.users, "users")
+        if cut := self.splits["train"].report_of_cut_contexts(self.users, self.max_context_tokens):
+            print(cut)
         self._epochs = dict.fromkeys(self.users, 0)
 
     def _chosen(self, known: list[str]) -> list[str]:
@@ -131,13 +135,13 @@ class UserSets(LightningDataModule):
         if isinstance(wanted, str):
             path = Path(wanted)
             lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else [wanted]
-            wanted = [line.strip() for line in lines if line.strip()]
-        chosen = sorted(set(known if wanted is None else wanted))
+            wanted = [line for line in lines if line.strip()]
+        chosen = sorted(set(known if wanted is None else map(clean_id, wanted)))
         if not chosen:
             raise ValueError(f"no users: data.users is {self.wanted!r}, {self.preparation.output} has {len(known)}")
-        if unknown := [user for user in chosen if user not in set(known)]:
+        if unknown := People(set(known)).missing(chosen):
             raise ValueError(
-                f"unknown users {unknown}: {self.preparation.output} has {len(known)} target users, "
+                f"unknown users [{some(unknown)}]: {self.preparation.output} has {len(known)} target users, "
                 f"among them {known[:3]}; a file of users has one a line"
             )
         turns = self.splits["train"].num_turns

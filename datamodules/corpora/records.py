@@ -89,6 +89,8 @@ class Reasons(Counter[str]):
     def __init__(self, *counts: Any) -> None:
         super().__init__(*counts)
         self.examples: dict[str, list[str]] = {}
+        self.num_respelled = 0  # posts whose author's id was written in another way
+        self.opted_out: set[str] = set()  # those who are among the authors
 
     def add(self, reason: str, count: int = 1, examples: Iterable[str] = ()) -> None:
         if count:

@@ -16,6 +16,7 @@ from artefacts.manifest import write_manifest
 from datamodules.corpora.people import People, some
 from datamodules.corpora.records import Dialogue, Drops
 
+from .fit_of_tokens import FitOfTokens
 from .pairs import reply_pairs
 from .settings import Preparation
 from .shards import schema, write_shards
@@ -26,10 +27,11 @@ from .tokenizer import convert, copy_tokenizer, save_tokenizer, tokenizer_finger
 class DialoguePreparation:
     """Prepares dialogues in an unfinished directory; what an earlier preparation left in it is deleted."""
 
+    fit: FitOfTokens
+
     def __init__(self, preparation: Preparation, directory: Path) -> None:
         self.preparation = preparation
         self.directory = directory
-        self.num_cut = 0
 
     def write(self) -> dict[str, Any]:
         """Writes everything; returns the manifest, which is written last."""
@@ -50,7 +52,8 @@ class DialoguePreparation:
             target_users,
             num_dialogues=len(dialogues),
             dropped=drops.reasons,
-            turns_cut=self.num_cut,
+            turns_cut=self.fit.total["cut"],
+            byte_ids=self.fit.total["bytes"],
             shared_test_turns=num_shared,
             profiles=num_profiles,
             splits=parts,
@@ -93,6 +96,7 @@ class DialoguePreparation:
     def _write_splits(self, splits: SplitDialogues, tokenizer: Tokenizer) -> dict[str, list[dict[str, Any]]]:
         columns = schema(tokenizer.get_vocab_size(), tokenizer_fingerprint(self.directory / TOKENIZER))
         parts = {}
+        self.fit = FitOfTokens(tokenizer, self.preparation.max_turn_tokens)
         for name, members in splits.items():
             print(f"writing {name} ...")
             rows = (row for dialogue, author in members for row in self._rows(dialogue, author, tokenizer))
@@ -100,14 +104,14 @@ class DialoguePreparation:
                 seed = self.preparation.splits.seed
                 rows = iter(sorted(rows, key=lambda row: stable_hash(seed, row["pair_id"])))
             parts[name] = write_shards(rows, self.directory / name, columns)
+        print("\n".join(self.fit.report()))
         return parts
 
     def _rows(self, dialogue: Dialogue, author: str | None, tokenizer: Tokenizer) -> Iterator[dict[str, Any]]:
         max_tokens = self.preparation.max_turn_tokens
-        encodings = tokenizer.encode_batch([turn.text for turn in dialogue.turns])
-        self.num_cut += sum(len(encoding.ids) > max_tokens for encoding in encodings)
-        ids = [encoding.ids[:max_tokens] for encoding in encodings]
-        return reply_pairs(dialogue, ids, author, self.preparation.max_context_turns)
+        ids = [encoding.ids for encoding in tokenizer.encode_batch([turn.text for turn in dialogue.turns])]
+        self.fit.add((turn.speaker for turn in dialogue.turns), ids)
+        return reply_pairs(dialogue, [turn[:max_tokens] for turn in ids], author, self.preparation.max_context_turns)
 
     def _write_profiles(self, people: People) -> int:
         normalised = self.preparation.normalised_text

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from artefacts.files import read_json, replacing, replacing_directory, write_json
 from artefacts.layout import MANIFEST, PROFILES, TOKENIZER, TOKENIZER_FILE
 from artefacts.manifest import read_manifest, write_manifest
+from datamodules.corpora.people import some
 from datamodules.corpora.posts.reader import MALFORMED
 from datamodules.corpora.records import Reasons
 from datamodules.preparation.opt_out import names_fingerprint
@@ -99,6 +100,7 @@ class PostPreparation:
         )
         buckets = range(self.num_buckets)
         cleaned = self._run("posts", partial(clean_posts, job), list(enumerate(job.posts.units())))
+        self._report_people(cleaned)
         share = preparation.max_tokenizer_texts / self._num_posts(cleaned)
         authors = self._run("authors", partial(clean_authors, job, share), buckets, done_with=["posts"])
         self._make_tokenizer()
@@ -131,6 +133,17 @@ class PostPreparation:
         for earlier in done_with:
             _remove(self.directory / earlier)
         return results
+
+    def _report_people(self, cleaned: list[dict[str, Any]]) -> None:
+        """Says how many posts had an author in another spelling, and who of those who opted out is no author."""
+        if num := _total(cleaned, "respelled"):
+            print(f"{num:,} posts have an author's id in another spelling, which was read as the usual one")
+        if self.preparation.opt_out is not None:
+            ids = sorted(self.preparation.opted_out)
+            matched = {number for result in cleaned for number in result["opted out"]}
+            missing = [repr(id) for number, id in enumerate(ids) if number not in matched]
+            nobody = f"; nobody in this corpus: {some(missing)}" if missing else ""
+            print(f"{self.preparation.opt_out}: {len(ids):,} ids, {len(matched):,} matched{nobody}")
 
     def _num_posts(self, cleaned: list[dict[str, Any]]) -> int:
         """The number of usable posts; ValueError if it is 0, or if too many records could not be read."""
