@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from artefacts.files import read_json, write_json
+from artefacts.files import read_object, write_json
 from artefacts.fingerprints import fingerprint
 from artefacts.layout import MANIFEST
 
@@ -17,7 +17,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         raise FileNotFoundError(
             f"no prepared corpus in {directory}; make it with: lightning prepare --config experiments/<corpus>.yaml"
         )
-    return read_json(path)
+    return read_object(path)
 
 
 def write_manifest(directory: Path, manifest: dict[str, Any]) -> None:

@@ -51,6 +51,13 @@ T = TypeVar("T", str, list, dict)
 
 ORIGINS = ("declared", "distant", "inferred")
 JSON_WORDS = {str: "a string", list: "a list", dict: "an object", bool: "a boolean", type(None): "null"}
+OTHER_FORMS = {
+    b"\x1f\x8b": "gzip: unpack it",
+    b"PK\x03\x04": "a zip archive: unpack it",
+    b"\xff\xfe": "UTF-16: save it as UTF-8",
+    b"\xfe\xff": "UTF-16: save it as UTF-8",
+}
+"""First bytes of a file → what it is, and what to do."""
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -139,8 +146,12 @@ def take(record: dict[str, Any], key: str, kind: type[T], within: str = "", may_
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yields the number and the bytes of each line that is not blank."""
+    """Yields the number and the bytes of each line that is not blank; ValueError if the file is no text."""
     with path.open("rb") as file:
+        first = file.read(4)
+        if form := next((form for magic, form in OTHER_FORMS.items() if first.startswith(magic)), None):
+            raise ValueError(f"{path} is {form}, expected UTF-8 text")
+        file.seek(0)
         yield from ((number, raw) for number, raw in enumerate(file, start=1) if raw.strip())
 
 

@@ -14,6 +14,7 @@ from stopping import QUIET, WARNINGS, KillAt, Killed
 
 from datamodules import UserSets
 from datamodules.batches import IGNORED
+from datamodules.preparation.shards import describe_file
 from datamodules.prompts.template import PromptTemplate
 from datamodules.users import rounds
 
@@ -41,7 +42,7 @@ def uneven(preparation, tmp_path):
             seen[user] += 1
             rows += [number] if seen[user] <= kept[user] else []
         pq.write_table(table.take(rows), path)
-        manifest["splits"][split][0]["row_groups"] = [[len(rows), 0, 0]]
+        manifest["splits"][split][0] |= {**describe_file(path), "row_groups": [[len(rows), 0, 0]]}
     (copy / "manifest.json").write_text(json.dumps(manifest))
     return replace(preparation, output=copy)
 
