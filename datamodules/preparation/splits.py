@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from artefacts.bounds import AT_LEAST_1, PART, Bounds, require
+from artefacts.bounds import PART, Bounds, require
 from datamodules.corpora.records import Dialogue
 
 USER_SPLITS = ("users/train", "users/validation", "users/test")
@@ -55,9 +55,9 @@ class SplitRule:
             self,
             [] if learned < 1 else [f"train_share and validation_share are {learned:g}, which leaves no test"],
             num_target_users=Bounds(least=0),
-            min_turns=AT_LEAST_1,
+            min_turns=Bounds(least=0),
             max_turns=Bounds(least=self.min_turns),
-            min_dialogues=AT_LEAST_1,
+            min_dialogues=Bounds(least=0),
             train_share=PART,
             validation_share=PART,
             pretrain_validation_share=Bounds(least=0, below=1),

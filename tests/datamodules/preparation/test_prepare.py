@@ -353,7 +353,7 @@ def test_all_values_out_of_bounds_are_said_at_once(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match="^SplitRule: num_target_users is -1.*min_turns.*pretrain_validation_share is nan"
     ):
-        SplitRule(num_target_users=-1, min_turns=0, pretrain_validation_share=float("nan"))
+        SplitRule(num_target_users=-1, min_turns=-1, pretrain_validation_share=float("nan"))
 
 
 # ---- kill -9
