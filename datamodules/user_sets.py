@@ -16,8 +16,10 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from artefacts.layout import TOKENIZER
+from artefacts.people import clean_id
 from artefacts.ranges import AT_LEAST_0, AT_LEAST_1, require
 from datamodules.batches import WholePass
+from datamodules.corpora.people import People, some
 from datamodules.preparation.run import prepare
 from datamodules.preparation.settings import Preparation
 from datamodules.prompts.loading import load_prompts
@@ -133,18 +135,21 @@ class UserSets(LightningDataModule):
             self.history.report(self.users, self.splits["train"].lengths)
         self.past = PastReplies(self.splits["train"], self.prompts, self.max_context_tokens, self.retrieved)
         self.prompts.report_missing(self.users, "users")
+        if cut := self.splits["train"].report_of_cut_contexts(self.users, self.max_context_tokens):
+            print(cut)
         self._epochs = dict.fromkeys(self.users, 0)
 
     def _chosen(self, known: list[str]) -> list[str]:
         wanted = self.wanted
         if isinstance(wanted, str):
-            wanted = [wanted] if wanted in known or not isfile(wanted) else self._named_in(Path(wanted), known)
-        chosen = sorted(set(known if wanted is None else wanted))
+            is_id = clean_id(wanted) in known or not isfile(wanted)
+            wanted = [wanted] if is_id else self._named_in(Path(wanted), known)
+        chosen = sorted(set(known if wanted is None else map(clean_id, wanted)))
         if not chosen:
             raise ValueError(f"no users: data.users is {self.wanted!r}, {self.preparation.output} has {len(known)}")
-        if unknown := [user for user in chosen if user not in set(known)]:
+        if unknown := People(set(known)).missing(chosen):
             raise ValueError(
-                f"unknown users {unknown}: {self.preparation.output} has {len(known)} target users, "
+                f"unknown users [{some(unknown)}]: {self.preparation.output} has {len(known)} target users, "
                 f"among them {known[:3]}; a file of users has one a line"
             )
         turns = self.splits["train"].num_turns
@@ -157,7 +162,7 @@ class UserSets(LightningDataModule):
 
     def _named_in(self, path: Path, known: list[str]) -> list[str]:
         """The users in a file; an error quotes no line: it may be another file, with people's words."""
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [clean_id(line) for line in path.read_text(encoding="utf-8").splitlines()]
         if unknown := [number for number, line in enumerate(lines, start=1) if line and line not in known]:
             raise ValueError(
                 f"data.users is the file {path}, in which {len(unknown)} of {len(lines)} lines are no target user of "

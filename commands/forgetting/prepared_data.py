@@ -24,7 +24,7 @@ from artefacts.fingerprints import fingerprint_of, sha256_of
 from artefacts.layout import MANIFEST, PROFILES
 from artefacts.manifest import read_manifest, split_fingerprint, user_numbers, write_manifest
 from datamodules.preparation.run import alone
-from datamodules.preparation.shards import describe_part
+from datamodules.preparation.shards import describe_file, describe_part
 
 from .parquet_rows import SUFFIXES, people_like, rows_of, take_out
 
@@ -174,6 +174,7 @@ class PersonInCorpus:
         if PROFILES in note["files"]:
             users = pq.read_table(self.directory / PROFILES, columns=["user"])["user"]
             manifest["profiles"] = len(users.unique())
+            manifest.setdefault("files", {})[PROFILES] = describe_file(self.directory / PROFILES)
         if note["number"] is not None:
             manifest["target_users"].remove(self.user)
             manifest["free_numbers"] = sorted([*manifest.get("free_numbers", ()), note["number"]])

@@ -7,13 +7,18 @@ Terms: MIT. The people are anonymous (UUIDs), and the corpus was collected for r
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from typing import Any
 
-from .records import Corpus, Dialogue, Drops, Turn, two_people
+from artefacts.files import read_object
+
+from .jsonl import expect, take
+from .records import Corpus, Dialogue, Drops, Malformed, Turn, two_people
+
+FIELDS = ("sender", "text", "timestamp")
 
 
 class ChitChat(Corpus):
@@ -43,12 +48,17 @@ class ChitChat(Corpus):
 
     def dialogues(self, drops: Drops) -> Iterator[Dialogue]:
         (path,) = self.files
-        conversations = json.loads(path.read_text(encoding="utf-8"))
+        conversations = read_object(path)
         for id in sorted(conversations):
             with drops.dialogue(id):
-                messages = [
-                    Turn(message["sender"], message["text"], datetime.fromisoformat(message["timestamp"]))
-                    for run in conversations[id]["messages"]
-                    for message in run
-                ]
-                yield two_people(id, messages, "chitchat")
+                runs = take(expect(conversations[id], dict, id), "messages", list)
+                messages = [_message(message) for run in runs for message in expect(run, list, "messages[]")]
+                yield two_people(id, messages, "chitchat", drops.people)
+
+
+def _message(message: Any) -> Turn:
+    sender, text, stamp = (take(expect(message, dict, "a message"), key, str, "", True) for key in FIELDS)
+    try:
+        return Turn(sender, text, datetime.fromisoformat(stamp))
+    except ValueError:
+        raise Malformed("bad time", f"got {stamp[:40]!r} for timestamp, expected ISO 8601") from None

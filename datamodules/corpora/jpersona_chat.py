@@ -66,7 +66,7 @@ class JPersonaChat(Corpus):
                 if id in ids:
                     raise Malformed("duplicate id", f"{DIALOGUE_SHEET}: got more rows later, expected them together")
                 ids.add(id)
-                yield two_people(id, messages, "jpersona_chat")
+                yield two_people(id, messages, "jpersona_chat", drops.people)
 
     def profiles(self) -> Iterator[Profile]:
         names = self._names()

@@ -11,9 +11,12 @@ Dialogues file, one dialogue a line (wrapped here):
     id       a string that is not empty and no other line has.
     turns    a list with at least one turn, in the order in which they were said.
     speaker  a string that is not empty: the same for the same person in every dialogue.
-    text     a string. White space is folded; consecutive turns of one speaker become one; one without text is dropped.
+    text     a string. White space is folded; consecutive turns of one speaker become one; one without a visible letter
+             is dropped.
     time     optional, or null: ISO 8601, with an offset, with `Z`, or without a zone, which is read as UTC. Given for
              all dialogues it decides which ones are held out: the latest.
+
+Ids of people are read in Unicode NFC, without control and invisible letters and blanks around them.
 
 After that a dialogue must have exactly two speakers. A line that breaks these rules is dropped and counted with its
 number, what was got and what was expected.
@@ -48,6 +51,13 @@ T = TypeVar("T", str, list, dict)
 
 ORIGINS = ("declared", "distant", "inferred")
 JSON_WORDS = {str: "a string", list: "a list", dict: "an object", bool: "a boolean", type(None): "null"}
+OTHER_FORMS = {
+    b"\x1f\x8b": "gzip: unpack it",
+    b"PK\x03\x04": "a zip archive: unpack it",
+    b"\xff\xfe": "UTF-16: save it as UTF-8",
+    b"\xfe\xff": "UTF-16: save it as UTF-8",
+}
+"""First bytes of a file → what it is, and what to do."""
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -82,7 +92,7 @@ class Jsonl(Corpus):
                 if id in ids:
                     raise Malformed("duplicate id", f"got the id {id!r} again, expected another one on every line")
                 ids.add(id)
-                yield two_people(id, messages, "jsonl")
+                yield two_people(id, messages, "jsonl", drops.people)
 
     def profiles(self) -> Iterator[Profile]:
         if self.profiles_path is None:
@@ -136,8 +146,12 @@ def take(record: dict[str, Any], key: str, kind: type[T], within: str = "", may_
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yields the number and the bytes of each line that is not blank."""
+    """Yields the number and the bytes of each line that is not blank; ValueError if the file is no text."""
     with path.open("rb") as file:
+        first = file.read(4)
+        if form := next((form for magic, form in OTHER_FORMS.items() if first.startswith(magic)), None):
+            raise ValueError(f"{path} is {form}, expected UTF-8 text")
+        file.seek(0)
         yield from ((number, raw) for number, raw in enumerate(file, start=1) if raw.strip())
 
 
@@ -167,4 +181,7 @@ def _profile(record: dict[str, Any]) -> Profile:
     origin = record.get("origin", "declared")
     if origin not in ORIGINS:
         raise Malformed("unknown origin", f"got {origin!r}, expected one of {', '.join(ORIGINS)}")
-    return Profile(user, {name: take(attributes, name, str, "attributes") for name in attributes}, origin)
+    profile = Profile(user, {name: take(attributes, name, str, "attributes") for name in attributes}, origin)
+    if not profile.user:
+        raise Malformed("empty value", "got blanks and invisible letters alone for user, expected an id")
+    return profile

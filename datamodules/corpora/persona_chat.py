@@ -59,7 +59,7 @@ class PersonaChat(Corpus):
         for id, lines in self._episodes():
             with drops.dialogue(id):
                 messages, _ = _parse(id, lines)
-                dialogue = two_people(id, messages, "persona_chat")
+                dialogue = two_people(id, messages, "persona_chat", drops.people)
                 texts = tuple(turn.text for turn in dialogue.turns)
                 if texts in whole or texts in without_last or texts[:-1] in whole:
                     raise Malformed("an earlier dialogue told again")

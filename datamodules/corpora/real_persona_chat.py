@@ -10,7 +10,7 @@ to impersonate a particular speaker; when inferring attributes, mind those who w
 aggregate only (profile inference, profile-conditioned generation), and no adapter of one of its speakers is trained.
 
 A dialogue's id is the name of its file: `dialogue_id` is not unique (11052.json calls itself 11838). A few chats were
-published under two names; the second is dropped, or the same words could stand in training and in test.
+published under two names; a preparation drops the second, or the same words could stand in training and in test.
 """
 
 from __future__ import annotations
@@ -48,16 +48,11 @@ class RealPersonaChat(Corpus):
         return [*dialogues, interlocutors]
 
     def dialogues(self, drops: Drops) -> Iterator[Dialogue]:
-        told: set[tuple[Turn, ...]] = set()
         *paths, _ = self.files
         for path in paths:
             with drops.dialogue(path.name):
                 messages = _messages(parse_object(path.read_bytes()))
-                dialogue = two_people(path.stem, messages, "real_persona_chat")
-                if dialogue.turns in told:
-                    raise Malformed("the same turns as an earlier dialogue")
-                told.add(dialogue.turns)
-                yield dialogue
+                yield two_people(path.stem, messages, "real_persona_chat", drops.people)
 
     def profiles(self) -> Iterator[Profile]:
         """Yields what speakers state under the corpus' own names; "None" as an employment status is a value."""

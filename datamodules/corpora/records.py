@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,9 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from artefacts.fingerprints import sha256_of_files
+from artefacts.people import clean_id
+
+from .people import People
 
 EXAMPLES_PER_REASON = 3
-OPTED_OUT = "opted out"
+OPTED_OUT, REPEATED = "opted out", "the same turns as an earlier dialogue"
+NOT_BROKEN = (OPTED_OUT, REPEATED)
+"""Reasons that say nothing about the input's state."""
+INVISIBLE = ("Cc", "Cf", "Mn", "Me", "Zl", "Zp", "Zs")
+FILLERS = "\u115f\u1160\u2800\u3164\uffa0"
+"""Letters and signs that show nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +63,9 @@ class Profile:
     attributes: Mapping[str, str]
     origin: str
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "user", clean_id(self.user))
+
 
 def persona_of(user: str, sentences: Iterable[str]) -> Profile:
     """A profile of the sentences of a persona: `persona_1`, `persona_2`, ...; declared, although it was handed out."""
@@ -77,6 +89,8 @@ class Reasons(Counter[str]):
     def __init__(self, *counts: Any) -> None:
         super().__init__(*counts)
         self.examples: dict[str, list[str]] = {}
+        self.num_respelled = 0  # posts whose author's id was written in another way
+        self.opted_out: set[str] = set()  # those who are among the authors
 
     def add(self, reason: str, count: int = 1, examples: Iterable[str] = ()) -> None:
         if count:
@@ -94,10 +108,11 @@ class Reasons(Counter[str]):
 
 @dataclass
 class Drops:
-    """Counts the dialogues that were read and dropped, by reason."""
+    """Counts the dialogues that were read and dropped, by reason, and knows the people in them."""
 
     num_seen: int = 0
     reasons: Reasons = field(default_factory=Reasons)
+    people: People = field(default_factory=People)
 
     @contextmanager
     def dialogue(self, where: str) -> Iterator[None]:
@@ -109,8 +124,9 @@ class Drops:
             self.reasons.add(error.reason, examples=[f"{where}: {error}" if str(error) else where])
 
     def stop_above(self, max_share: float) -> None:
-        """ValueError if more than `max_share` was dropped; people who opted out do not make the input broken."""
-        if (num_dropped := self.reasons.total() - self.reasons[OPTED_OUT]) > max_share * self.num_seen:
+        """ValueError if more than `max_share` was dropped for reasons that say that the input is broken."""
+        num_dropped = self.reasons.total() - sum(self.reasons[reason] for reason in NOT_BROKEN)
+        if num_dropped > max_share * self.num_seen:
             raise ValueError(
                 f"{num_dropped} of {self.num_seen} dialogues would be dropped, more than the allowed share "
                 f"{max_share:g}:\n{self.reasons.table()}\n"
@@ -142,15 +158,23 @@ class Corpus(ABC):
 def merge_turns(messages: Iterable[Turn]) -> tuple[Turn, ...]:
     """Joins consecutive messages of one person into one turn, with the time of the first of them that has a text."""
     folded = (replace(message, text=" ".join(message.text.split())) for message in messages)
-    spoken = (message for message in folded if message.text)
+    spoken = (message for message in folded if is_visible(message.text))
     runs = (list(run) for _, run in groupby(spoken, key=lambda message: message.speaker))
     return tuple(replace(run[0], text=" ".join(message.text for message in run)) for run in runs)
 
 
-def two_people(id: str, messages: Iterable[Turn], source: str) -> Dialogue:
-    """The dialogue made of these messages; Malformed if it is not one of two people."""
-    turns = merge_turns(messages)
-    num_people = len({turn.speaker for turn in turns})
+def is_visible(text: str) -> bool:
+    """Whether a reader sees anything of a text: not of blanks, direction marks and letters without width."""
+    return any(unicodedata.category(letter) not in INVISIBLE and letter not in FILLERS for letter in text)
+
+
+def two_people(id: str, messages: Iterable[Turn], source: str, people: People) -> Dialogue:
+    """The dialogue made of these messages, with ids as `people` writes them; Malformed if it is not one of two."""
+    turns = merge_turns(replace(message, speaker=people.id_of(message.speaker)) for message in messages)
+    speakers = {turn.speaker for turn in turns}
+    if not all(speakers):
+        raise Malformed("no speaker", "got an id of blanks and invisible letters alone")
+    num_people = len(speakers)
     if num_people != 2:
         raise Malformed({0: "no text", 1: "one person only"}.get(num_people, "more than two people"))
     return Dialogue(id, turns, source)

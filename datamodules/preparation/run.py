@@ -25,7 +25,7 @@ from datamodules.corpora.posts.reader import Posts
 
 from .at_scale.pipeline import PostPreparation
 from .at_scale.repair import damaged_parts, rewrite_parts
-from .checks import require_no_opted_out, require_same_settings, require_same_source
+from .checks import require_no_opted_out, require_same_settings, require_same_source, require_whole
 from .in_memory import DialoguePreparation
 from .settings import Preparation
 
@@ -60,6 +60,7 @@ def _reuse(preparation: Preparation) -> dict[str, Any]:
     if isinstance(preparation.corpus, Posts) and (damaged := damaged_parts(output, manifest, preparation.verify)):
         with alone(output):
             rewrite_parts(output, manifest, damaged)
+    require_whole(output, manifest, preparation.verify)
     require_no_opted_out(preparation, manifest)
     print(f"{output} is prepared already: {_summary(manifest)}")
     return manifest
@@ -67,7 +68,14 @@ def _reuse(preparation: Preparation) -> dict[str, Any]:
 
 def _summary(manifest: dict[str, Any]) -> str:
     pairs = ", ".join(f"{num_pairs(manifest, split):,} {split}" for split in manifest["splits"])
-    return f"{len(manifest['target_users'])} target users; reply pairs: {pairs}"
+    shared = ""
+    if num_shared := manifest.get("shared_test_turns"):
+        share = num_shared / num_pairs(manifest, "users/test")
+        shared = (
+            f"; {num_shared:,} of the test turns ({share:.1%}) are also context in another target user's training: "
+            "matters where one model learns from several users"
+        )
+    return f"{len(manifest['target_users'])} target users; reply pairs: {pairs}{shared}"
 
 
 def alone(output: Path) -> AbstractContextManager[None]:

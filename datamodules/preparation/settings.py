@@ -8,17 +8,22 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from artefacts.layout import TOKENIZER_FILE
+from artefacts.bounds import AT_LEAST_1, SHARE, Bounds, require
+from artefacts.layout import PROFILES, TOKENIZER, TOKENIZER_FILE
 from artefacts.manifest import MANIFEST_VERSION
 from datamodules.corpora.posts.reader import Posts
-from datamodules.corpora.records import OPTED_OUT, Corpus, Dialogue, Drops, Profile
+from datamodules.corpora.records import OPTED_OUT, REPEATED, Corpus, Dialogue, Drops, Profile
 
 from .opt_out import names_fingerprint, read_opt_out
+from .repeats import Told
+from .shards import describe_file
 from .splits import SplitRule
-from .tokenizer import harmless, load_tokenizer, tokenizer_fingerprint
+from .tokenizer import MIN_VOCABULARY, harmless, load_tokenizer, tokenizer_fingerprint
 
-OF_POSTS = ("max_tokenizer_texts", "engine", "num_workers", "num_buckets", "ray_address", "verify")
+OF_POSTS = ("max_tokenizer_texts", "engine", "num_workers", "num_buckets", "ray_address")
 """Settings of the path at scale, most of which decide where and how fast, not what."""
+UNICODE_FORMS = ("NFC", "NFD", "NFKC", "NFKD")
+MAX_TURN_TOKENS = 65_535  # lengths of turns take two bytes in a shard
 
 
 @dataclass
@@ -27,7 +32,7 @@ class Preparation:
 
     Args:
         corpus: the reader of a published data set, for example `datamodules.corpora.ChitChat`, or
-            `datamodules.corpora.Posts`. What is below `tokenizer` concerns posts only.
+            `datamodules.corpora.Posts`. What is below `verify` concerns posts only.
         output: directory of the prepared data.
         splits: who is a target user and how their dialogues are divided.
         vocabulary_size: pieces of the tokenizer (32,000 in the authors' earlier public model; not stated in
@@ -41,6 +46,8 @@ class Preparation:
         opt_out: text file of people's ids, one a line, who asked to be left out: no dialogue that they take part in is
             used. They do not count against `max_dropped`, which is about broken input. Prepared data are used only if
             none of them is in it.
+        verify: compare every file of a finished directory with its checksum. Damaged ones of posts are written again,
+            those of dialogues are named. Missing and truncated ones are found without it.
         max_tokenizer_texts: posts that the tokenizer is learnt from, a sample of all.
         engine: `native` for the processes of this machine, or `ray` for those of a Ray cluster; the output is the same.
         num_workers: tasks at once; None takes one for each processor.
@@ -48,8 +55,6 @@ class Preparation:
             the same. None takes one for each 128 MiB of input.
         ray_address: of a running cluster, with `engine: ray`; None starts one on this machine for the time of the
             preparation. The output has to be in a directory that all its machines share.
-        verify: compare every part of a finished directory with its checksum, and write damaged ones again. Missing
-            and truncated ones are found without it.
     """
 
     corpus: Corpus | Posts
@@ -62,22 +67,38 @@ class Preparation:
     normalisation: str = "NFKC"
     tokenizer: Path | None = None
     opt_out: Path | None = None
+    verify: bool = False
     max_tokenizer_texts: int = 1_000_000
     engine: Literal["native", "ray"] = "native"
     num_workers: int | None = None
     num_buckets: int | None = None
     ray_address: str | None = None
-    verify: bool = False
 
     def __post_init__(self) -> None:
+        require(
+            self,
+            self._problems(),
+            vocabulary_size=Bounds(least=MIN_VOCABULARY),
+            max_context_turns=AT_LEAST_1,
+            max_turn_tokens=Bounds(least=1, most=MAX_TURN_TOKENS),
+            max_dropped=SHARE,
+            max_tokenizer_texts=AT_LEAST_1,
+            num_workers=AT_LEAST_1,
+            num_buckets=AT_LEAST_1,
+        )
+
+    def _problems(self) -> Iterator[str]:
+        """What is wrong with the settings but for values out of bounds."""
+        if self.normalisation not in UNICODE_FORMS:
+            yield f"normalisation is {self.normalisation!r}, expected one of {', '.join(UNICODE_FORMS)}"
         if isinstance(self.corpus, Posts):
             if self.splits.num_target_users != 0:
-                raise ValueError(
+                yield (
                     f"splits.num_target_users is {self.splits.num_target_users}, but posts are for pre-training alone; "
                     "set it to 0, and give target users their dialogues in a corpus of their own"
                 )
         elif given := [name for name in OF_POSTS if getattr(self, name) != getattr(Preparation, name)]:
-            raise ValueError(
+            yield (
                 f"{', '.join(given)} is for posts (corpus: datamodules.corpora.Posts), but the corpus is "
                 f"{type(self.corpus).__name__}; leave it out"
             )
@@ -85,7 +106,7 @@ class Preparation:
     def settings(self) -> dict[str, Any]:
         """What decides the content of the output, as plain values."""
         # The opt-out list may grow after a preparation, and no manifest names a person on it: see `checks.py`.
-        excluded = ("corpus", "output", "splits", "tokenizer", "opt_out", *OF_POSTS)
+        excluded = ("corpus", "output", "splits", "tokenizer", "opt_out", "verify", *OF_POSTS)
         values = {setting.name: getattr(self, setting.name) for setting in fields(self) if setting.name not in excluded}
         if self.tokenizer:
             del values["vocabulary_size"]
@@ -101,8 +122,10 @@ class Preparation:
         """Whether a tokenizer is given and still there."""
         return self.tokenizer is not None and (self.tokenizer / TOKENIZER_FILE).is_file()
 
-    def manifest(self, tokenizer: Path, target_users: list[str], **contents: Any) -> dict[str, Any]:
-        """The manifest of the output: what made it, and these contents (counts, drops, splits)."""
+    def manifest(self, directory: Path, target_users: list[str], **contents: Any) -> dict[str, Any]:
+        """The manifest of what is written in a directory: what made it, and these contents (counts, drops, splits)."""
+        tokenizer = directory / TOKENIZER
+        files = [path for path in (*sorted(tokenizer.iterdir()), directory / PROFILES) if path.is_file()]
         return {
             "version": MANIFEST_VERSION,
             "settings": self.settings(),
@@ -111,6 +134,7 @@ class Preparation:
             "vocabulary_size": load_tokenizer(tokenizer).get_vocab_size(),
             "target_users": target_users,
             "opted_out": names_fingerprint(self.opted_out),
+            "files": {path.relative_to(directory).as_posix(): describe_file(path) for path in files},
             **contents,
         }
 
@@ -120,19 +144,25 @@ class Preparation:
         return read_opt_out(self.opt_out) if self.opt_out else frozenset()
 
     def dialogues(self, drops: Drops) -> Iterator[Dialogue]:
-        """The corpus' dialogues, normalised, without those of people who opted out."""
-        opted_out = self.opted_out
+        """The corpus' dialogues, normalised and each once, without those of people who opted out."""
+        opted_out, told = self.opted_out, Told()
         for dialogue in self.corpus.dialogues(drops):
-            if opted_out and any(turn.speaker.strip() in opted_out for turn in dialogue.turns):
+            speakers = {turn.speaker for turn in dialogue.turns}
+            drops.people.ids |= speakers
+            if speakers & opted_out:
                 drops.reasons.add(OPTED_OUT)
+                continue
+            turns = (replace(turn, text=self.normalised_text(turn.text)) for turn in dialogue.turns)
+            dialogue = replace(dialogue, turns=tuple(turns))
+            if told.again(dialogue):
+                drops.reasons.add(REPEATED, examples=[dialogue.id])
             else:
-                turns = (replace(turn, text=self.normalised_text(turn.text)) for turn in dialogue.turns)
-                yield replace(dialogue, turns=tuple(turns))
+                yield dialogue
 
     def profiles(self) -> Iterator[Profile]:
         """What the corpus declares of its speakers, without those who opted out."""
         opted_out = self.opted_out
-        return (profile for profile in self.corpus.profiles() if profile.user.strip() not in opted_out)
+        return (profile for profile in self.corpus.profiles() if profile.user not in opted_out)
 
     def normalised_text(self, text: str) -> str:
         """A text in the Unicode form of all text, with single blanks."""

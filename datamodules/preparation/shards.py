@@ -88,7 +88,12 @@ def describe_part(path: Path) -> dict[str, Any]:
 
 def _description(path: Path, sizes: list[list[int]]) -> dict[str, Any]:
     """As in the manifest; `row_groups` is a list of [pairs, context tokens, response tokens]."""
-    return {"file": path.name, "sha256": sha256_of(path), "bytes": path.stat().st_size, "row_groups": sizes}
+    return {"file": path.name, **describe_file(path), "row_groups": sizes}
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    """Checksum and size of a file, as in the manifest."""
+    return {"sha256": sha256_of(path), "bytes": path.stat().st_size}
 
 
 def _sizes(group: pa.Table) -> list[int]:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from artefacts.bounds import PART, Bounds, require
 from datamodules.corpora.records import Dialogue
 
 USER_SPLITS = ("users/train", "users/validation", "users/test")
@@ -28,7 +29,8 @@ class SplitRule:
     """Sizes of the splits. None of them is stated in the paper.
 
     Args:
-        num_target_users: how many people get an adapter; None takes everybody who is eligible.
+        num_target_users: how many people get an adapter; None takes everybody who is eligible. Nobody is who would
+            answer nothing in the training, the validation or the test.
         min_turns: fewest turns of a target user, over all of their dialogues.
         max_turns: most turns of a target user; whoever wrote more serves pre-training.
         min_dialogues: fewest dialogues of a target user.
@@ -48,11 +50,18 @@ class SplitRule:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 < self.train_share < self.train_share + self.validation_share < 1:
-            raise ValueError(
-                f"train_share {self.train_share} and validation_share {self.validation_share} must be positive and "
-                "leave something for the test"
-            )
+        learned = self.train_share + self.validation_share
+        require(
+            self,
+            [] if learned < 1 else [f"train_share and validation_share are {learned:g}, which leaves no test"],
+            num_target_users=Bounds(least=0),
+            min_turns=Bounds(least=0),
+            max_turns=Bounds(least=self.min_turns),
+            min_dialogues=Bounds(least=0),
+            train_share=PART,
+            validation_share=PART,
+            pretrain_validation_share=Bounds(least=0, below=1),
+        )
 
 
 def stable_hash(*parts: object) -> int:
@@ -65,25 +74,56 @@ def choose_target_users(dialogues: Sequence[Dialogue], rule: SplitRule) -> list[
     """Picks target users by hash of seed and name; sorted by name. ValueError if too few people are eligible."""
     if rule.num_target_users == 0:
         return []
-    num_turns: Counter[str] = Counter()
-    num_dialogues: Counter[str] = Counter()
-    for dialogue in dialogues:
-        speakers = [turn.speaker for turn in dialogue.turns]
-        num_turns.update(speakers)
-        num_dialogues.update(set(speakers))
-    eligible = [
-        user
-        for user, count in num_turns.items()
-        if rule.min_turns <= count <= rule.max_turns and num_dialogues[user] >= rule.min_dialogues
-    ]
+    of_user = _dialogues_in_time(dialogues)
+    num_turns = Counter(turn.speaker for dialogue in dialogues for turn in dialogue.turns)
+    with_turns = [user for user, count in num_turns.items() if rule.min_turns <= count <= rule.max_turns]
+    candidates = [user for user in with_turns if len(of_user[user]) >= rule.min_dialogues]
+    eligible = [user for user in candidates if _answers_in_all(of_user[user], user, rule)]
+    if num_not := len(candidates) - len(eligible):
+        print(
+            f"{num_not} people have enough turns, but answer nothing in one of {', '.join(USER_SPLITS)}: not eligible"
+        )
     wanted = rule.num_target_users
     if len(eligible) < (wanted or 1):
         raise ValueError(
-            f"{wanted or 'all'} target users asked for, but only {len(eligible)} of {len(num_turns)} people have "
-            f"{rule.min_turns} to {rule.max_turns} turns in {rule.min_dialogues} or more dialogues; "
-            "lower num_target_users, or widen min_turns, max_turns or min_dialogues"
+            f"{'all' if wanted is None else wanted} target users asked for, but only {len(eligible)} of "
+            f"{len(num_turns)} people have {rule.min_turns} to {rule.max_turns} turns in {rule.min_dialogues} or more "
+            "dialogues, and answers in training, validation and test; "
+            f"{_advice(len(with_turns) - len(candidates), num_not)}"
         )
     return sorted(sorted(eligible, key=lambda user: stable_hash(rule.seed, user))[:wanted])
+
+
+def _advice(num_in_few_dialogues: int, num_without_answers: int) -> str:
+    """What may help where too few people are eligible."""
+    if num_in_few_dialogues or num_without_answers:
+        return (
+            f"{num_in_few_dialogues + num_without_answers} people have the turns, but in too few dialogues: a chat "
+            "that was exported as one has to be cut into dialogues, for example where nobody wrote for some hours; or "
+            "lower min_dialogues, 3 being the fewest that can be divided"
+        )
+    return "lower num_target_users, or widen min_turns or max_turns"
+
+
+def _dialogues_in_time(dialogues: Sequence[Dialogue]) -> dict[str, list[Dialogue]]:
+    """Everybody's dialogues in time order; without times the corpus' own order stays."""
+    of_user: dict[str, list[Dialogue]] = defaultdict(list)
+    for dialogue in sorted(dialogues, key=_start):
+        for user in {turn.speaker for turn in dialogue.turns}:
+            of_user[user].append(dialogue)
+    return of_user
+
+
+def num_answers(dialogue: Dialogue, user: str) -> int:
+    """The user's turns that answer one: what becomes their reply pairs."""
+    return sum(turn.speaker == user for turn in dialogue.turns[1:])
+
+
+def _answers_in_all(dialogues: Sequence[Dialogue], user: str, rule: SplitRule) -> bool:
+    splits = split_by_time(dialogues, user, rule)
+    return {split for dialogue, split in zip(dialogues, splits, strict=True) if num_answers(dialogue, user)} == {
+        *USER_SPLITS
+    }
 
 
 def split_by_time(dialogues: Sequence[Dialogue], user: str, rule: SplitRule) -> list[str]:
@@ -106,20 +146,21 @@ def split_dialogues(dialogues: Sequence[Dialogue], rule: SplitRule) -> tuple[lis
     """Target users, and the five splits; a dialogue between two target users stands once for each of them."""
     targets = choose_target_users(dialogues, rule)
     splits: SplitDialogues = {name: [] for name in (*PRETRAIN_SPLITS, *USER_SPLITS)}
-    of_user: dict[str, list[Dialogue]] = defaultdict(list)
-    wanted = set(targets)
     for dialogue in dialogues:
-        people = {turn.speaker for turn in dialogue.turns} & wanted
-        for user in people:
-            of_user[user].append(dialogue)
-        if not people:
+        if not {turn.speaker for turn in dialogue.turns} & set(targets):
             held_out = stable_hash(rule.seed, dialogue.id) < rule.pretrain_validation_share * 2**63
             splits[PRETRAIN_SPLITS[held_out]].append((dialogue, None))
+    of_user = _dialogues_in_time(dialogues)
     for user in targets:
-        in_time = sorted(of_user[user], key=_start)  # stable: without times the corpus' own order stays
-        for dialogue, split in zip(in_time, split_by_time(in_time, user, rule), strict=True):
+        for dialogue, split in zip(of_user[user], split_by_time(of_user[user], user, rule), strict=True):
             splits[split].append((dialogue, user))
     return targets, splits
+
+
+def num_shared_test_turns(splits: SplitDialogues) -> int:
+    """Test turns that stand in another target user's training, as context: the two were given the dialogue apart."""
+    trained = {id(dialogue) for dialogue, _ in splits["users/train"]}
+    return sum(num_answers(dialogue, user) for dialogue, user in splits["users/test"] if id(dialogue) in trained)
 
 
 def _start(dialogue: Dialogue) -> datetime:

@@ -31,6 +31,7 @@ LOOKS_SPECIAL = re.compile(
     f"<(?={'|'.join(re.escape(token[1:]) for token in (PAD, EOS, UNK, *MARKERS))}|0x[0-9A-F]{{2}}>)"
 )
 
+MIN_VOCABULARY = 256 + 3 + len(MARKERS) + 1  # bytes, special tokens and a piece of text
 NUM_TRAINING_THREADS = 4  # part of the recipe: they share the sums of SentencePiece
 MODEL_FILE = "sentencepiece.model"
 

@@ -22,6 +22,7 @@ from datamodules.users.history import History, TrainingRows, taken
 LENGTH_RATIO = 1.3
 """Target lengths in neighbouring bins differ by this factor."""
 MAX_BINS = 64
+MAX_SHARE_CUT = 0.2
 CYCLES = 4
 
 RowPrefixes = Callable[["UserSplit", Mapping[str, np.ndarray], int], Ragged]
@@ -47,6 +48,7 @@ class UserSplit:
     def __init__(self, directory: Path, split: str, history: History | None = None) -> None:
         self.reader = ShardReader(directory, split)
         self.num_turns: Counter[str] = Counter()
+        self.num_rows: Counter[str] = Counter()  # whatever the history
         self.num_tokens: Counter[str] = Counter()  # label tokens, with the end token of each response
         self.groups_of: dict[str, set[int]] = defaultdict(set)
         self.lengths: dict[str, np.ndarray] = {}  # of each reply, without its end token; with a history only
@@ -57,6 +59,7 @@ class UserSplit:
             counted = pa.table({"user": table["speaker"], "length": lengths}).group_by("user")
             for entry in counted.aggregate([("length", "count"), ("length", "sum")]).to_pylist():
                 self.num_turns[entry["user"]] += entry["length_count"]
+                self.num_rows[entry["user"]] += entry["length_count"]
                 self.num_tokens[entry["user"]] += entry["length_sum"]
                 self.groups_of[entry["user"]].add(number)
         if strangers := sorted(self.num_turns.keys() - self.reader.target_users):
@@ -66,6 +69,26 @@ class UserSplit:
             )
         if history is not None:
             self._choose(history)
+
+    def report_of_cut_contexts(self, users: Sequence[str], max_context_tokens: int) -> str | None:
+        """A warning if the ids kept of a context are often fewer than the turn that is answered has."""
+        cut: Counter[str] = Counter()
+        for group in sorted(set().union(*(self.groups_of[user] for user in users))):
+            table = self.reader.table(group, ["speaker", "context_lengths"])
+            lengths = table["context_lengths"].combine_chunks()
+            answered = lengths.flatten().to_numpy()[np.cumsum(pc.list_value_length(lengths).to_numpy()) - 1]
+            is_cut = pa.array(answered >= max_context_tokens)  # its marker is one id more
+            cut.update(table["speaker"].filter(is_cut).to_pylist())
+        shares = {user: cut[user] / self.num_rows[user] for user in users}
+        if not (
+            worst := sorted((user for user in users if shares[user] > MAX_SHARE_CUT), key=lambda user: -shares[user])
+        ):
+            return None
+        named = ", ".join(f"{user!r} {shares[user]:.0%}" for user in worst[:3])
+        return (
+            f"warning: of {len(worst):,} users, more than {MAX_SHARE_CUT:.0%} of the turns that they answer do not fit "
+            f"into max_context_tokens {max_context_tokens} ({named}): raise it, with a backbone that was trained so"
+        )
 
     def _choose(self, history: History) -> None:
         """Takes the rows that the history names, and counts those."""

@@ -135,7 +135,7 @@ def test_only_training_dialogues_count(tmp_path):
     talks = {}
     for number in range(10):  # ann is the target user; the last two of her dialogues are held out
         guest = f"guest {number}"
-        talks[f"t{number}"] = [("ann", f"ann t{number}"), (guest, f"{guest} t{number}")]
+        talks[f"t{number}"] = [(guest, f"{guest} t{number}"), ("ann", f"ann t{number}")]
         talks[f"d{number}"] = [(guest, f"{guest} d{number}"), ("host", f"host d{number}")]
     # By the hash of their ids, d1, d2, d3, d6 and d7 are held out for the validation of pre-training.
     rule = SplitRule(num_target_users=1, min_turns=10, max_turns=10, min_dialogues=10, pretrain_validation_share=0.5)
@@ -151,9 +151,9 @@ def test_only_training_dialogues_count(tmp_path):
 
 
 def test_a_dialogue_may_be_for_training_of_one_target_user_only(tmp_path):
-    talks = {f"b{n}": [("ben", f"ben {n}"), (f"guest {n}", "tea")] for n in range(9)}
+    talks = {f"b{n}": [(f"guest {n}", "tea"), ("ben", f"ben {n}")] for n in range(9)}
     talks["both"] = [("ann", "ann both"), ("ben", "ben both")]  # the first of ann's and the last of ben's
-    talks |= {f"a{n}": [("ann", f"ann {n}"), (f"guest {n}", "tea")] for n in range(9)}
+    talks |= {f"a{n}": [(f"guest {n}", "tea"), ("ann", f"ann {n}")] for n in range(9)}
     rule = SplitRule(num_target_users=2, min_turns=10, min_dialogues=10, pretrain_validation_share=0)
     data = data_of(tmp_path, talks, {"ann": FEMALE, "ben": MALE}, rule, posts_per_chunk=99)
     assert texts(data) == {

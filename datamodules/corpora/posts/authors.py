@@ -18,6 +18,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from artefacts.bounds import AT_LEAST_1, SHARE, Bounds, require
+
 from .cleaning import ANY_PLACEHOLDER
 from .raw_posts import POSTS
 
@@ -48,11 +50,13 @@ class AuthorRules:
     min_posts: int = 20
 
     def __post_init__(self) -> None:
-        if self.min_duplicate_characters < 1 or self.min_posts < 1:
-            raise ValueError(
-                f"got min_duplicate_characters {self.min_duplicate_characters} and min_posts {self.min_posts}, "
-                "expected 1 or more of both"
-            )
+        require(
+            self,
+            min_duplicate_characters=AT_LEAST_1,
+            max_posts_per_day=Bounds(above=0),
+            max_duplicate_share=SHARE,
+            min_posts=AT_LEAST_1,
+        )
 
 
 def clean_authors(posts: pa.Table, rules: AuthorRules) -> tuple[pa.Table, Counter[str]]:

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from artefacts.bounds import AT_LEAST_1, require
 from datamodules.corpora.records import Reasons
 
 from .raw_posts import POSTS
@@ -37,6 +38,7 @@ IN_URL = r"[0-9A-Za-z\-._~:/?#\[\]@!$&'()*+,;=%]"
 URL_END = r"[0-9A-Za-z/=&%_~#+$\-]"  # a full stop or a bracket behind it is the sentence's
 DOMAIN = r"\b(?:[0-9A-Za-z-]+\.)+"
 WITH_PATH = rf"(?:com|net|org|info|jp|co|io|ly|be|me|tv|gg|gl|dev|app|uk|de|fr|us)/(?:{IN_URL}*{URL_END})?"
+UNSEEN = r"[\p{Cc}\p{Cf}\p{Z}\p{M}\x{115f}\x{1160}\x{2800}\x{3164}\x{ffa0}]"  # as `is_visible` of records
 URL = rf"(?i)\b(?:https?://|www\.)(?:{IN_URL}*{URL_END})"
 BARE_URL = rf"(?i){DOMAIN}(?:{WITH_PATH}|(?:com|net|org|info|jp)\b)"
 HOST = r"[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)+"
@@ -96,8 +98,7 @@ class Cleaning:
     unescape: bool = False
 
     def __post_init__(self) -> None:
-        if self.max_characters < 1:
-            raise ValueError(f"max_characters: got {self.max_characters}, expected 1 or more")
+        require(self, max_characters=AT_LEAST_1)
 
     def clean(self, raw: pa.Table, reasons: Reasons) -> pa.Table:
         """The posts of `POSTS` that are kept, in their order; the others are counted in `reasons`, each once."""
@@ -112,7 +113,7 @@ class Cleaning:
             raw = _keep(raw, pc.invert(is_repost), "repost", reasons)
         text = self._without_names(raw["text"].combine_chunks(), raw["in_reply_to"].combine_chunks().is_valid())
         raw = raw.set_column(raw.schema.get_field_index("text"), "text", text)
-        is_empty = pc.match_substring_regex(text, rf"^(?:{ANY_PLACEHOLDER}| )*$")
+        is_empty = pc.match_substring_regex(text, rf"^(?:{ANY_PLACEHOLDER}|{UNSEEN})*$")
         raw = _keep(raw, pc.invert(is_empty), "empty after cleaning", reasons)
         raw = _keep(raw, pc.less_equal(pc.utf8_length(raw["text"]), self.max_characters), "too long", reasons)
         if self.languages is not None:

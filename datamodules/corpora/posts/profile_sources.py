@@ -11,8 +11,11 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from artefacts.fingerprints import sha256_of_files
+from artefacts.people import clean_id
 from datamodules.corpora.jsonl import numbered_lines, parse_object, take
 from datamodules.corpora.records import Malformed
+
+from .raw_posts import with_clean_ids
 
 PROFILES = pa.schema(
     [
@@ -104,10 +107,12 @@ class DeclaredProfiles(ProfileSource):
     def _parquet(self, users: pa.Array) -> pa.Table:
         dataset = self._dataset()
         names = [name for name in (*NEEDED, "origin") if name in dataset.schema.names]
-        is_wanted = ds.field("user").cast(pa.string()).isin(users)
-        # One thread: what is filtered out never piles up.
-        rows = dataset.to_table(names, is_wanted, use_threads=False)
-        rows = rows.cast(pa.schema(dict.fromkeys(names, pa.string())))
+        columns = pa.schema(dict.fromkeys(names, pa.string()))
+        pieces = [columns.empty_table()]
+        for batch in dataset.to_batches(columns=names, use_threads=False):  # what is not wanted never piles up
+            piece = with_clean_ids(pa.Table.from_batches([batch]).cast(columns), "user")
+            pieces.append(piece.filter(pc.is_in(piece["user"], value_set=users)))
+        rows = pa.concat_tables(pieces)
         return rows if "origin" in names else rows.append_column("origin", pa.nulls(len(rows), pa.string()))
 
     def _lines(self, users: pa.Array) -> pa.Table:
@@ -121,6 +126,7 @@ class DeclaredProfiles(ProfileSource):
                 entry = parse_object(raw)
                 for name in NEEDED:
                     take(entry, name, str, may_be_empty=True)
+                entry["user"] = clean_id(entry["user"])
             except Malformed as error:
                 raise ValueError(f"{self.path}, line {number}: {error}") from None
             yield entry

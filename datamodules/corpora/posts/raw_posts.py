@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pj
 
+from artefacts.people import clean_id
 from datamodules.corpora.records import Malformed, Reasons
 
 from .times import milliseconds
@@ -39,6 +40,7 @@ NO = ("", "0", "false")  # a repost is none if its field says so
 SURROGATE = re.compile("[\ud800-\udfff]")
 FEW_LINES = 32
 BLANK = b" \t\r\n"
+CLEAN = r"^([!-~]+( [!-~]+)*)?$"  # ids in ASCII that `clean_id` leaves as they are
 
 
 @dataclass(frozen=True)
@@ -227,6 +229,18 @@ def raw_table(columns: dict[str, pa.Array], num_rows: int) -> pa.Table:
         repost = pc.and_(repost.is_valid(), pc.invert(is_no))
     arrays |= {"time": time.cast(TIME), "bad_time": bad, "repost": repost.fill_null(False)}
     return pa.table([arrays[name] for name in RAW.names], schema=RAW)
+
+
+def with_clean_ids(table: pa.Table, column: str) -> pa.Table:
+    """The table with ids of people as `clean_id` writes them; most are so already, which is seen for all at once."""
+    ids = table[column].combine_chunks()
+    is_other = pc.fill_null(pc.invert(pc.and_(pc.string_is_ascii(ids), pc.match_substring_regex(ids, CLEAN))), False)
+    if not pc.any(is_other).as_py():
+        return table
+    coded = ids.filter(is_other).dictionary_encode()
+    names = pa.array([clean_id(name) for name in coded.dictionary.to_pylist()], pa.string())
+    ids = pc.replace_with_mask(ids, is_other, names.take(coded.indices))
+    return table.set_column(table.schema.get_field_index(column), table.schema.field(column), ids)
 
 
 def _is_one_a_line(data: bytes) -> bool:

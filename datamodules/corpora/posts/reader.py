@@ -27,7 +27,7 @@ from .cleaning import Cleaning
 from .columns import has_column, parse_batch
 from .files import PostFiles, Unit, kind_of
 from .profile_sources import ProfileSource
-from .raw_posts import POSTS, RAW, Fields, JsonLines
+from .raw_posts import POSTS, RAW, Fields, JsonLines, with_clean_ids
 
 BATCH_ROWS = 32_768
 CHECKED_FILES, CHECKED_RECORDS = 16, 1000
@@ -99,7 +99,9 @@ class Posts:
         num_records = 0
         for raw, reasons in self._raw(unit):
             num_records += raw.num_rows + reasons.total()
-            yield self.cleaning.clean(_without(opted_out, raw, reasons), reasons), reasons
+            cleaned = with_clean_ids(raw, "author")
+            reasons.num_respelled = pc.sum(pc.not_equal(raw["author"], cleaned["author"])).as_py() or 0
+            yield self.cleaning.clean(_without(opted_out, cleaned, reasons), reasons), reasons
         if num_records == 0 and self._is_whole(unit):
             reasons = Reasons()
             reasons.add("empty file", 1, [unit.path])
@@ -236,7 +238,7 @@ def _names(record: dict[str, Any], depth: int = 2) -> Iterator[str]:
 def _without(opted_out: frozenset[str], raw: pa.Table, reasons: Reasons) -> pa.Table:
     if not opted_out:
         return raw
-    here = [author for author in raw["author"].unique().to_pylist() if author and author.strip() in opted_out]
-    kept = raw.filter(pc.invert(pc.is_in(raw["author"], value_set=pa.array(here, pa.string()))))
-    reasons.add(OPTED_OUT, raw.num_rows - kept.num_rows)
-    return kept
+    is_theirs = pc.is_in(raw["author"], value_set=pa.array(sorted(opted_out), pa.string()))
+    reasons.opted_out = set(raw["author"].filter(is_theirs).unique().to_pylist())
+    reasons.add(OPTED_OUT, pc.sum(is_theirs).as_py())
+    return raw.filter(pc.invert(is_theirs))

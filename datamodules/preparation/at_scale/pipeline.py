@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from artefacts.files import read_json, replacing, replacing_directory, write_json
 from artefacts.layout import MANIFEST, PROFILES, TOKENIZER, TOKENIZER_FILE
 from artefacts.manifest import read_manifest, write_manifest
+from datamodules.corpora.people import some
 from datamodules.corpora.posts.reader import MALFORMED
 from datamodules.corpora.records import Reasons
 from datamodules.preparation.opt_out import names_fingerprint
@@ -99,6 +100,7 @@ class PostPreparation:
         )
         buckets = range(self.num_buckets)
         cleaned = self._run("posts", partial(clean_posts, job), list(enumerate(job.posts.units())))
+        self._report_people(cleaned)
         share = preparation.max_tokenizer_texts / self._num_posts(cleaned)
         authors = self._run("authors", partial(clean_authors, job, share), buckets, done_with=["posts"])
         self._make_tokenizer()
@@ -107,15 +109,16 @@ class PostPreparation:
         parts = self._parts(_total(joined, "edges"))
         chained = self._run("pairs", partial(chain, job, parts), buckets, done_with=["edges"])
         written = self._run("shards", partial(write_shard, self.directory, parts), range(len(parts)))
+        num_profiles = self._infer_profiles(job)
         return preparation.manifest(
-            job.tokenizer,
+            self.directory,
             [],
             num_posts=_total(authors, "posts"),
             num_authors=_total(authors, "authors"),
             num_dialogues=_total(chained, "dialogues"),
             dropped=dict(self.dropped),
             turns_cut=_total(tokenised, "turns cut"),
-            profiles=self._infer_profiles(job),
+            profiles=num_profiles,
             num_parts=[parts.train, parts.validation],
             splits={split: [done["part"] for done in written if done["split"] == split] for split in PRETRAIN_SPLITS},
         )
@@ -130,6 +133,17 @@ class PostPreparation:
         for earlier in done_with:
             _remove(self.directory / earlier)
         return results
+
+    def _report_people(self, cleaned: list[dict[str, Any]]) -> None:
+        """Says how many posts had an author in another spelling, and who of those who opted out is no author."""
+        if num := _total(cleaned, "respelled"):
+            print(f"{num:,} posts have an author's id in another spelling, which was read as the usual one")
+        if self.preparation.opt_out is not None:
+            ids = sorted(self.preparation.opted_out)
+            matched = {number for result in cleaned for number in result["opted out"]}
+            missing = [repr(id) for number, id in enumerate(ids) if number not in matched]
+            nobody = f"; nobody in this corpus: {some(missing)}" if missing else ""
+            print(f"{self.preparation.opt_out}: {len(ids):,} ids, {len(matched):,} matched{nobody}")
 
     def _num_posts(self, cleaned: list[dict[str, Any]]) -> int:
         """The number of usable posts; ValueError if it is 0, or if too many records could not be read."""

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from artefacts.fingerprints import sha256_of
 from artefacts.manifest import write_manifest
+from datamodules.preparation.checks import is_whole
 from datamodules.preparation.shards import part_name
 
 from .stages import Parts, write_shard
@@ -16,7 +16,7 @@ from .stages import Parts, write_shard
 def damaged_parts(output: Path, manifest: dict[str, Any], verify: bool) -> list[int]:
     """The parts that are missing or truncated; with `verify`, all whose checksum differs."""
     parts = Parts(*manifest["num_parts"])
-    return [part for part in range(len(parts)) if not _is_whole(*_described(output, manifest, parts, part), verify)]
+    return [part for part in range(len(parts)) if not is_whole(*_described(output, manifest, parts, part), verify)]
 
 
 def rewrite_parts(output: Path, manifest: dict[str, Any], damaged: Iterable[int]) -> None:
@@ -42,11 +42,6 @@ def _described(output: Path, manifest: dict[str, Any], parts: Parts, part: int) 
     """The file of a part, and its description in the manifest."""
     split, number = parts.path(part)
     return output / split / part_name(number), manifest["splits"][split][number]
-
-
-def _is_whole(path: Path, expected: dict[str, Any], verify: bool) -> bool:
-    is_complete = path.is_file() and path.stat().st_size == expected["bytes"]
-    return is_complete and (not verify or sha256_of(path) == expected["sha256"])
 
 
 def _sizes(part: dict[str, Any]) -> list[int]:

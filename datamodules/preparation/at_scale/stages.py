@@ -101,14 +101,23 @@ class Parts:
 def clean_posts(job: Job, task: tuple[int, Unit]) -> dict[str, Any]:
     """Reads and cleans one unit of input."""
     number, unit = task
-    kept, drops = 0, Reasons()
+    kept, num_respelled, matched, drops = 0, 0, set(), Reasons()
     with job.writer("posts", number, POSTS) as writer:
         for block, reasons in job.posts.read(unit, job.opted_out):
             for reason, count in reasons.items():
                 drops.add(reason, count, reasons.examples[reason])
+            num_respelled += reasons.num_respelled
+            matched |= reasons.opted_out
             kept += block.num_rows
             writer.write(block, job.bucket_of(block["author"]))
-    return {"posts": kept, "dropped": drops, "examples": drops.examples}
+    opted_out = [number for number, id in enumerate(sorted(job.opted_out)) if id in matched]  # no names in results
+    return {
+        "posts": kept,
+        "respelled": num_respelled,
+        "opted out": opted_out,
+        "dropped": drops,
+        "examples": drops.examples,
+    }
 
 
 def clean_authors(job: Job, sample_share: float, bucket: int) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Our own schema: what is right is read, and everything that is wrong is told with its line."""
 
+import gzip
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -93,6 +94,23 @@ def test_a_line_that_is_wrong_is_counted_with_its_place(tmp_path: Path, line: by
     (where,) = drops.reasons.examples[reason]
     assert where.startswith("mine.jsonl:3")
     assert detail in where
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(gzip.compress(GOOD), "is gzip: unpack it"), (GOOD.decode().encode("utf-16"), "is UTF-16: save it as UTF-8")],
+)
+def test_a_file_that_is_no_text_is_refused_at_once(tmp_path: Path, content: bytes, message: str) -> None:
+    with pytest.raises(ValueError, match=rf"mine\.jsonl {message}, expected UTF-8 text"):
+        read(tmp_path, content)
+
+
+def test_two_spellings_of_a_user_are_one_profile(tmp_path: Path) -> None:
+    corpus = corpus_with_profiles(
+        tmp_path, '{"user": "ken", "attributes": {}}', '{"user": "\\u200eken ", "attributes": {}}'
+    )
+    with pytest.raises(ValueError, match=r"people\.jsonl:2: duplicate user: got a second declared profile of 'ken'"):
+        list(corpus.profiles())
 
 
 def test_the_account_never_quotes_what_was_said(tmp_path: Path) -> None:

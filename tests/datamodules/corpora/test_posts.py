@@ -336,3 +336,16 @@ def test_settings_are_what_decides_the_posts(tmp_path):
     found = [posts.settings() for posts in changed]
     assert all(one != other for number, one in enumerate(found) for other in found[:number])
     assert Posts("b", unit_bytes=5).settings() == found[0]
+
+
+def test_ids_of_authors_are_written_one_way_before_anything_else(tmp_path):
+    spellings = ["ann", "ann ", "Jose\u0301", "\u200eJosé", "花", None]
+    posts = [{"id": str(n), "author": author, "text": f"hello {n}"} for n, author in enumerate(spellings)]
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(post) for post in posts))
+    corpus = Posts(str(tmp_path / "a.jsonl"), Fields(time=None, in_reply_to=None))
+    opted_out = frozenset({"José", "Bob"})
+    tables, reasons = zip(*(read for unit in corpus.units() for read in corpus.read(unit, opted_out)), strict=True)
+    assert [author for table in tables for author in table["author"].to_pylist()] == ["ann", "ann", "花"]
+    assert sum(reasons, Counter()) == {"opted out": 2, "no author": 1}
+    assert sum(one.num_respelled for one in reasons) == 3
+    assert set().union(*(one.opted_out for one in reasons)) == {"José"}

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from datamodules.corpora import ChitChat, JPersonaChat, Jsonl, PersonaChat, RealPersonaChat
+from datamodules.corpora.people import People
 from datamodules.corpora.records import Corpus, Dialogue, Drops, Malformed, Turn, merge_turns, two_people
 
 MORNING, NOON = datetime(2024, 5, 1, 8), datetime(2024, 5, 1, 12)
@@ -26,7 +27,29 @@ def test_merge_turns_joins_one_persons_messages_and_keeps_the_first_time() -> No
 
 def test_two_people_make_a_dialogue() -> None:
     turns = (Turn("a", "hi"), Turn("b", "ho"), Turn("a", "hm"))
-    assert two_people("7", turns, "here") == Dialogue("7", turns, "here")
+    assert two_people("7", turns, "here", People()) == Dialogue("7", turns, "here")
+
+
+def test_two_spellings_of_an_id_are_one_person() -> None:
+    people = People()
+    turns = [Turn(speaker, "hi") for speaker in ("Jose\u0301", "ben", "\u200eJosé ", "José")]
+    assert [turn.speaker for turn in two_people("7", turns, "here", people).turns] == ["José", "ben", "José"]
+    assert list(people.report()) == [
+        r"2 spellings of ids are read as another: 'Jose\u0301' as 'José', '\u200eJos\xe9 ' as 'José'"
+    ]
+    with pytest.raises(Malformed, match="got an id of blanks and invisible letters alone"):
+        two_people("8", [Turn("\u200b", "hi"), Turn("ben", "ho")], "here", people)
+
+
+def test_ids_that_look_alike_stay_two_people_and_are_named() -> None:
+    people = People({"ann", "Ann", "ben"})
+    assert list(people.report()) == ["ids that look alike are 1 times different people: 'Ann' and 'ann'"]
+    assert people.missing(["ANN", "ben", "cleo"]) == ["'ANN' (there is 'Ann' and 'ann')", "'cleo'"]
+
+
+@pytest.mark.parametrize("text", ["\u200e", "\u200b\ufe0f", "\u2800 \u3164", "\u202a\u202c"])
+def test_what_nobody_sees_is_no_text(text: str) -> None:
+    assert merge_turns([Turn("a", "hi"), Turn("b", text), Turn("a", "👍🏽")]) == (Turn("a", "hi 👍🏽"),)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +64,7 @@ def test_two_people_make_a_dialogue() -> None:
 def test_other_numbers_of_people_are_counted(speakers: str, text: str, reason: str) -> None:
     drops = Drops()
     with drops.dialogue("mine.jsonl:3"):
-        two_people("7", [Turn(speaker, text) for speaker in speakers], "here")
+        two_people("7", [Turn(speaker, text) for speaker in speakers], "here", People())
     assert (drops.num_seen, drops.reasons.examples) == (1, {reason: ["mine.jsonl:3"]})
 
 

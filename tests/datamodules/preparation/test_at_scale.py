@@ -238,7 +238,7 @@ def test_a_forgotten_person_stays_forgotten(tmp_path):
     preparation = preparation_of(write(tmp_path / "in", talk()), output)
     prepare(preparation)
     before = len(rows_of(output))
-    PersonInCorpus(output, "user3").forget()
+    PersonInCorpus(output, "user3").forget(lambda *_: None)
     assert people_of(output) == {f"user{number}" for number in range(10) if number != 3}
     assert 0 < len(rows_of(output)) < before
     path = output / "pretrain" / "train" / "part-00000.parquet"
@@ -264,7 +264,7 @@ def test_who_opted_out_is_left_at_the_door(tmp_path):
     (tmp_path / "opt_out.txt").write_text("user3\nuser5\n")
     with pytest.raises(ValueError, match="1 of the people in .*opt_out.txt are in .*out: take each out"):
         prepare(preparation)
-    PersonInCorpus(tmp_path / "out", "user5").forget()
+    PersonInCorpus(tmp_path / "out", "user5").forget(lambda *_: None)
     manifest = (tmp_path / "out" / "manifest.json").read_bytes()
     prepare(preparation)
     assert (tmp_path / "out" / "manifest.json").read_bytes() == manifest  # runs know their data by it

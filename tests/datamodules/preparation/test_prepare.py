@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,11 @@ import pytest
 from tokenizers import Tokenizer
 
 from artefacts.manifest import num_pairs, read_manifest
-from datamodules.corpora import Corpus, Dialogue, Drops, Jsonl, Turn
+from datamodules.corpora import Corpus, Dialogue, Drops, Jsonl, Profile, Turn
 from datamodules.corpora.records import Malformed
 from datamodules.preparation.run import alone, prepare
 from datamodules.preparation.settings import Preparation
-from datamodules.preparation.splits import SplitRule
+from datamodules.preparation.splits import USER_SPLITS, SplitRule, stable_hash
 from datamodules.preparation.tokenizer import load_tokenizer
 
 
@@ -49,13 +50,19 @@ class Listed(Corpus):
 
 
 def dialogue(id: str, *texts: str) -> Dialogue:
-    turns = tuple(Turn(("ada", "ben")[number % 2], text) for number, text in enumerate(texts))
+    pause = timedelta(seconds=stable_hash(id) % 10_000)  # so that no two are the same
+    start = datetime(2024, 5, 1, tzinfo=UTC)
+    turns = tuple(Turn(("ada", "ben")[number % 2], text, start + number * pause) for number, text in enumerate(texts))
     return Dialogue(id, turns, "invented")
 
 
 def preparation_of(corpus: Corpus, output: Path, **settings: Any) -> Preparation:
     rule = SplitRule(num_target_users=0, pretrain_validation_share=0.0)
-    return Preparation(corpus, output, rule, vocabulary_size=300, **settings)
+    return Preparation(corpus, output, **{"splits": rule, "vocabulary_size": 300, **settings})
+
+
+def users_rule(**changes: Any) -> SplitRule:
+    return SplitRule(**{"num_target_users": None, "min_turns": 1, "max_turns": 1000, "min_dialogues": 3, **changes})
 
 
 def few(num: int = 10) -> list[Dialogue]:
@@ -198,6 +205,26 @@ def test_changed_input_is_refused_and_missing_input_is_not_needed(tmp_path: Path
     assert prepare(preparation)["num_dialogues"] == 10
 
 
+@pytest.mark.parametrize("file", ["users/test/part-00000.parquet", "tokenizer/tokenizer.json", "profiles.parquet"])
+def test_a_damaged_file_is_named_with_the_command_that_mends_it(
+    prepared: Path, preparation: Preparation, tmp_path: Path, file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = replace(preparation, output=shutil.copytree(prepared, tmp_path / "copy"), verify=True)
+    prepare(copy)
+    assert "8 files of" in capsys.readouterr().out  # five parts, two of the tokenizer, profiles
+    damaged = copy.output / file
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    prepare(replace(copy, verify=False))  # sizes are the same
+    with pytest.raises(
+        ValueError, match=f"{file}: missing, or not what .*delete .*copy and .*: lightning prepare --con"
+    ):
+        prepare(copy)
+    damaged.write_bytes(content[:-1])
+    with pytest.raises(ValueError, match=f"{file}: missing"):
+        prepare(replace(copy, verify=False))
+
+
 def test_a_directory_that_is_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
@@ -235,6 +262,98 @@ def test_an_empty_corpus_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="mine.jsonl: not one usable dialogue"):
         prepare(preparation_of(Jsonl(tmp_path / "mine.jsonl"), tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+def chats(*, repeated: bool = False, with_times: bool = False) -> list[Dialogue]:
+    """Twelve dialogues of ada and ben; `repeated` without times or, with them, nine hours later."""
+    both = []
+    for copy in range(1 + repeated):
+        for number in range(12):
+            start = datetime(2024, 5, 1 + number, 9 * copy, tzinfo=UTC)
+            turns = [
+                Turn(person, f"{person} {number} {minute}", start + timedelta(minutes=minute) if with_times else None)
+                for minute, person in enumerate(("ada", "ben") * 3)
+            ]
+            both.append(Dialogue(f"{copy}/{number}", tuple(turns), "invented"))
+    return both
+
+
+@pytest.mark.parametrize("with_times", [True, False])
+def test_a_chat_that_was_exported_twice_is_used_once(tmp_path: Path, with_times: bool) -> None:
+    listed = chats(repeated=True, with_times=with_times)
+    manifest = prepare(Preparation(Listed(listed), tmp_path / "out", users_rule(), vocabulary_size=300))
+    assert manifest["dropped"] == {"the same turns as an earlier dialogue": 12}  # not against max_dropped
+    ids = [id for name in USER_SPLITS for id in pq.read_table(tmp_path / "out" / name)["dialogue_id"].to_pylist()]
+    assert {id.partition("/")[0] for id in ids} == {"0"}
+
+
+def test_the_same_short_words_at_another_pace_are_another_dialogue(tmp_path: Path) -> None:
+    manifest = prepare(
+        preparation_of(Listed([dialogue("a", "hi", "hello"), dialogue("b", "hi", "hello")]), tmp_path / "out")
+    )
+    assert manifest["num_dialogues"] == 2
+
+
+def test_one_chat_without_end_is_refused_whatever_the_number_of_dialogues(tmp_path: Path) -> None:
+    endless = Dialogue("all", tuple(turn for one in chats() for turn in one.turns), "invented")
+    for min_dialogues in (10, 1):
+        with pytest.raises(ValueError, match="a chat that was exported as one has to be cut into dialogues"):
+            prepare(preparation_of(Listed([endless]), tmp_path / "out", splits=users_rule(min_dialogues=min_dialogues)))
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_to_train_on_is_refused(tmp_path: Path) -> None:
+    rule = SplitRule(num_target_users=0, pretrain_validation_share=1 - 1e-12)
+    with pytest.raises(ValueError, match="12 dialogues leave nothing to train on"):
+        prepare(preparation_of(Listed(chats()), tmp_path / "out", splits=rule))
+
+
+def test_the_opt_out_list_says_whom_it_matched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listed = chats() + [replace(one, id=f"x{one.id}", turns=one.turns[1:]) for one in chats()]
+    listed.append(Dialogue("z", (Turn("José", "hi"), Turn("cleo", "ho")), "invented"))
+    (tmp_path / "out.txt").write_text("Jose\u0301  # asked on 3 May\nAda\n", encoding="utf-8")
+    manifest = prepare(preparation_of(Listed(listed), tmp_path / "out", opt_out=tmp_path / "out.txt"))
+    assert manifest["dropped"] == {"opted out": 1}
+    assert (
+        f"{tmp_path}/out.txt: 2 ids, 1 matched; nobody in this corpus: 'Ada' (there is 'ada')"
+        in capsys.readouterr().out
+    )
+    (tmp_path / "out.txt").write_text("José\nBen\n", encoding="utf-8")
+    prepare(preparation_of(Listed(listed), tmp_path / "out", opt_out=tmp_path / "out.txt"))
+    assert "out: 'Ben' (there is 'ben')" in capsys.readouterr().out
+
+
+def test_a_profile_of_nobody_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    corpus = Listed(chats())
+    corpus.profiles = lambda: iter([Profile("Ada", {"age": "20-29"}, "declared")])
+    prepare(preparation_of(corpus, tmp_path / "out"))
+    assert "1 of 1 profiles are of nobody in the dialogues: 'Ada' (there is 'ada')" in capsys.readouterr().out
+
+
+def test_words_that_become_bytes_and_turns_that_are_cut_are_reported(
+    prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    talk = [dialogue(f"d{number}", "今日はラーメン食べた", "yes no maybe") for number in range(30)]
+    given = {"tokenizer": prepared / "tokenizer", "max_turn_tokens": 12}
+    manifest = prepare(preparation_of(Listed(talk), tmp_path / "out", **given))
+    said = capsys.readouterr().out
+    assert "warning: bytes are more than 20% of ids of 1 people ('ada' 97%): the tokenizer does not know" in said
+    assert "warning: cut are more than 5% of turns of 1 people ('ada' 100%): raise max_turn_tokens 12" in said
+    assert (manifest["turns_cut"], manifest["byte_ids"]) == (30, 900)
+
+
+def test_all_values_out_of_bounds_are_said_at_once(tmp_path: Path) -> None:
+    wrong = {"max_turn_tokens": 0, "max_context_turns": -1, "max_dropped": float("nan"), "normalisation": "NFX"}
+    with pytest.raises(
+        ValueError, match="^Preparation: .*context_turns is -1, expected at least 1; .*nan.*'NFX'"
+    ) as error:
+        Preparation(Listed([]), tmp_path / "out", vocabulary_size=100, **wrong)
+    assert "vocabulary_size is 100, expected at least 264; " in str(error.value)
+    assert "max_turn_tokens is 0, expected at least 1 and at most 65,535; " in str(error.value)
+    with pytest.raises(
+        ValueError, match="^SplitRule: num_target_users is -1.*min_turns.*pretrain_validation_share is nan"
+    ):
+        SplitRule(num_target_users=-1, min_turns=-1, pretrain_validation_share=float("nan"))
 
 
 # ---- kill -9

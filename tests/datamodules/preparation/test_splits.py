@@ -13,6 +13,7 @@ from datamodules.preparation.splits import (
     USER_SPLITS,
     SplitRule,
     choose_target_users,
+    num_shared_test_turns,
     split_by_time,
     split_dialogues,
     stable_hash,
@@ -21,7 +22,7 @@ from datamodules.preparation.splits import (
 
 def dialogue(id: str, first: str, second: str, num_each: int = 1, day: int | None = None) -> Dialogue:
     time = None if day is None else datetime(2024, 3, day, tzinfo=UTC)
-    return Dialogue(id, tuple(Turn(person, "word", time) for person in (first, second) * num_each), "invented")
+    return Dialogue(id, tuple(Turn(person, "word", time) for person in (second, first) * num_each), "invented")
 
 
 def rule(**changes: Any) -> SplitRule:
@@ -67,7 +68,7 @@ def test_dialogues_are_taken_in_time_order_whatever_their_order_in_the_corpus() 
 
 
 def test_times_with_and_without_a_zone_are_put_in_one_order() -> None:
-    naive = Dialogue("naive", tuple(Turn(p, "x", datetime(2024, 3, 2)) for p in ("ada", "ben")), "invented")
+    naive = Dialogue("naive", tuple(Turn(p, "x", datetime(2024, 3, 2)) for p in ("ben", "ada")), "invented")
     dialogues = [dialogue("late", "ada", "ben", day=3), naive, dialogue("early", "ada", "ben", day=1)]
     _, splits = split_dialogues(dialogues, rule(min_turns=3, max_turns=3, min_dialogues=3))
     assert [dialogue.id for name in USER_SPLITS for dialogue, _ in splits[name]][::2] == ["early", "late"]
@@ -91,11 +92,35 @@ def test_no_target_user_reaches_pre_training(invented_corpus: Corpus, split_rule
 
 
 def test_a_dialogue_of_two_target_users_stands_once_for_each() -> None:
-    dialogues = [dialogue(str(number), "ada", "ben") for number in range(10)]
-    targets, splits = split_dialogues(dialogues, rule(num_target_users=2))
+    dialogues = [dialogue(str(number), "ada", "ben", num_each=2) for number in range(10)]
+    targets, splits = split_dialogues(dialogues, rule(num_target_users=2, min_turns=20, max_turns=20))
     assert targets == ["ada", "ben"]
     assert sorted(author for _, author in splits["users/test"]) == ["ada", "ben"]
     assert splits["pretrain/train"] == splits["pretrain/validation"] == []
+    assert num_shared_test_turns(splits) == 0
+
+
+def test_test_turns_that_another_target_user_is_trained_on_are_counted() -> None:
+    talks = [dialogue(f"a{number}", "ada", "guest") for number in range(9)]
+    shared = [dialogue("shared", "ada", "ben", num_each=2)]  # ada's last, ben's first
+    talks += shared + [dialogue(f"b{number}", "ben", "guest") for number in range(9)]
+    targets, splits = split_dialogues(talks, rule(num_target_users=2, max_turns=11))
+    assert targets == ["ada", "ben"]
+    assert [author for one, author in splits["users/test"] if one.id == "shared"] == ["ada"]
+    assert num_shared_test_turns(splits) == 2
+
+
+def test_who_would_answer_nothing_in_one_part_is_not_eligible(capsys: pytest.CaptureFixture[str]) -> None:
+    """With seed 1 of Chit-Chat, a target user had no turns for validation."""
+    opened = [dialogue("opened", "guest", "ada"), dialogue("last", "ada", "guest", num_each=2)]  # answers nothing in it
+    dialogues = [dialogue(str(number), "ada", "ben") for number in range(8)] + opened
+    dialogues += [dialogue(f"c{number}", "cleo", "guest") for number in range(11)]
+    assert choose_target_users(dialogues, rule(max_turns=11)) == ["cleo"]
+    assert capsys.readouterr().out.startswith("1 people have enough turns, but answer nothing in one of users/train")
+    with pytest.raises(
+        ValueError, match="only 1 of 4 .* 1 people have the turns, but in too few dialogues: a chat that"
+    ):
+        choose_target_users(dialogues, rule(num_target_users=2, max_turns=11))
 
 
 def test_the_splits_are_the_same_each_time_and_the_seed_changes_them(invented_corpus: Corpus) -> None:
@@ -129,7 +154,7 @@ def test_eligible_are_those_within_all_bounds() -> None:
 
 @pytest.mark.parametrize(("train", "validation"), [(0.9, 0.1), (0.0, 0.1), (0.8, 0.0), (1.2, 0.1)])
 def test_shares_that_leave_no_test_are_refused(train: float, validation: float) -> None:
-    with pytest.raises(ValueError, match=f"train_share {train} and validation_share {validation} must be positive"):
+    with pytest.raises(ValueError, match=r"^SplitRule: .*(more than 0 and less than 1|which leaves no test)"):
         SplitRule(train_share=train, validation_share=validation)
 
 
@@ -140,8 +165,9 @@ def test_the_held_out_share_of_pre_training_is_about_as_asked() -> None:
 
 
 def test_without_a_number_everybody_eligible_is_a_target_user() -> None:
-    # ada and ben have ten turns in ten dialogues; cleo and dan one in one.
-    dialogues = [dialogue(str(number), "ada", "ben") for number in range(10)] + [dialogue("10", "cleo", "dan")]
-    assert choose_target_users(dialogues, rule(num_target_users=None)) == ["ada", "ben"]
+    # ada and ben have twenty turns in ten dialogues; cleo and dan one in one.
+    dialogues = [dialogue(str(number), "ada", "ben", num_each=2) for number in range(10)]
+    dialogues.append(dialogue("10", "cleo", "dan"))
+    assert choose_target_users(dialogues, rule(num_target_users=None, max_turns=20)) == ["ada", "ben"]
     with pytest.raises(ValueError, match="all target users asked for, but only 0 of 2 people"):
         choose_target_users(dialogues[10:], rule(num_target_users=None))
