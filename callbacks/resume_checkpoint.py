@@ -11,6 +11,9 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from artefacts.files import partial_of, publish
 
+STEPS_PER_LOOK = 16
+"""Several processes agree on the time in every so many steps: to agree, each waits for its device."""
+
 
 class ResumeCheckpoint(Checkpoint):
     """Writes one checkpoint every so many seconds of training.
@@ -32,6 +35,8 @@ class ResumeCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if trainer.world_size > 1 and self.every and batch_idx % STEPS_PER_LOOK:
+            return
         due = trainer.strategy.broadcast(time.monotonic() - self.last >= self.every)  # all processes save together
         if not due or trainer.is_last_batch or trainer.fast_dev_run:
             return

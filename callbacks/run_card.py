@@ -12,12 +12,16 @@ from lightning import Callback, LightningModule, Trainer
 
 from artefacts.commit import git_commit
 from artefacts.run_card import prepared_fingerprint, profiles_fingerprint, write_run_card
+from lightning_modules.user_module import UserModule
 
 PACKAGES = ("lightning", "torch", "transformers", "peft", "torchmetrics", "tokenizers", "sentencepiece")
 
 
 class RunCard(Callback):
     """Writes `<run>/<stage>.card.json` at the start with status `running`, at the end with `finished`.
+
+    The fit of many users of whom some have no weights, because their training has diverged, ends as `failed`, with
+    `failed_users`.
 
     Args:
         config: the resolved configuration.
@@ -38,7 +42,8 @@ class RunCard(Callback):
 
     def _finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and not trainer.fast_dev_run and not trainer.interrupted:
-            self._write(trainer, "finished")
+            failed = pl_module.rounds.failed if isinstance(pl_module, UserModule) else {}
+            self._write(trainer, "failed" if failed else "finished", **({"failed_users": failed} if failed else {}))
 
     on_fit_end = on_test_end = on_predict_end = _finish
 
@@ -52,10 +57,11 @@ class RunCard(Callback):
     def load_state_dict(self, state_dict: dict[str, float]) -> None:
         self.seconds = state_dict["seconds"]  # wall time of the runs before this one
 
-    def _write(self, trainer: Trainer, status: str) -> None:
+    def _write(self, trainer: Trainer, status: str, **facts: Any) -> None:
         data = trainer.datamodule
         card = {
             "status": status,
+            **facts,
             "commit": git_commit(),
             "seed": self.config.get("seed_everything"),
             "wall_seconds": round(self.seconds + time.monotonic() - self.start, 1),

@@ -8,10 +8,9 @@ last one has seen all users. A labelled user is judged, and given a profile, by 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from lightning import LightningModule
 from torch import Tensor
 
 from datamodules.batches import EvidenceBatch
@@ -22,8 +21,10 @@ from lightning_modules.markov_logic.propagation import BeliefPropagation
 from lightning_modules.markov_logic.proximal import ProximalGradient
 from lightning_modules.markov_logic.syntax import Formula
 
+from .device_module import DeviceModule
 
-class ProfileNetwork(LightningModule):
+
+class ProfileNetwork(DeviceModule):
     """A Markov logic network over profile attributes (Otsuka et al. 2024; the formulas are ours, theirs not stated).
 
     Args:
@@ -36,6 +37,9 @@ class ProfileNetwork(LightningModule):
         tolerance: learning ends when the loss has fallen by less than this share in ten steps.
         propagation: how messages pass between users, where formulas link them.
     """
+
+    precisions: ClassVar = ("32-true",)
+    device_types: ClassVar = ("cpu",)
 
     def __init__(
         self,

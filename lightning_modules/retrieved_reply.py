@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lightning import LightningModule
-
 from datamodules.batches import Seq2SeqBatch
 from datamodules.prompts.rendering import Turns
 
+from .device_module import DeviceModule
 from .reply_module import Predictions
 
 
@@ -30,7 +29,7 @@ class Retrieval:
             raise ValueError(f"num_candidates must be 1 or more, got {self.num_candidates}")
 
 
-class RetrievedReply(LightningModule):
+class RetrievedReply(DeviceModule):
     """Looks replies up; for `lightning predict` only.
 
     Args:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from datamodules.batches import IGNORED, Seq2SeqBatch
 from lightning_modules.backbones.generation import Decoding
 from lightning_modules.backbones.likelihood import reply_states, summed_nll
 from lightning_modules.backbones.t5 import Size, new_model
+from lightning_modules.lora.user_rounds import seed_of
 
 from .reply_module import ReplyModule
 
@@ -36,6 +38,8 @@ class ProfileSeq2Seq(ReplyModule):
         dropout: of the new model. Below one pass over the data there is nothing to regularise (not stated).
         decoding: how replies are generated.
     """
+
+    shared_commands: ClassVar = ("fit", "validate")
 
     def __init__(
         self,
@@ -78,8 +82,10 @@ class ProfileSeq2Seq(ReplyModule):
         return directory
 
     def on_train_batch_start(self, batch: Seq2SeqBatch, batch_idx: int) -> None:
-        # Dropout's random numbers depend on the step alone, so that a resumed run draws the same ones.
-        torch.manual_seed(self.global_step * self.trainer.world_size + self.global_rank)
+        # Dropout's random numbers depend on the seed and on the number of the batch in the fit (several batches may
+        # make one step), so that a resumed run draws the same ones.
+        seed = int(os.environ.get("PL_GLOBAL_SEED", 0))  # of `seed_everything`
+        torch.manual_seed(seed_of(seed, f"{self.trainer.fit_loop.total_batch_idx} {self.global_rank}"))
 
     def training_step(self, batch: Seq2SeqBatch, batch_idx: int) -> Tensor:
         nll = summed_nll(self.model, reply_states(self.model, batch), batch.labels)
