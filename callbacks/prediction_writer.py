@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from lightning import Callback, LightningModule, Trainer
+from torch import Tensor
 
 from artefacts.described import described
 from artefacts.files import partial_of, publish, write_json
@@ -38,19 +39,21 @@ class PredictionWriter(Callback):
     ) -> None:
         data = trainer.datamodule
         decode = data.prompts.tokenizer.decode
+        # Everything is copied from the device once.
+        outputs = Predictions(*(part.tolist() if isinstance(part, Tensor) else part for part in outputs))
+        inputs, labels = batch.input_ids.tolist(), batch.labels.tolist()
         for row, pair_id in enumerate(batch.pair_id.tolist()):
             if pair_id < 0:
                 continue
-            labels = batch.labels[row]
-            texts = [one if isinstance(one, str) else decode(one.tolist()) for one in outputs.candidates[row]]
+            texts = [one if isinstance(one, str) else decode(one) for one in outputs.candidates[row]]
             prediction = Prediction(
                 user=data.users[int(batch.user_index[row])],
                 pair_id=pair_id,
-                context=tuple(data.prompts.turns(batch.input_ids[row].tolist())),
-                reference=decode(labels[labels != IGNORED].tolist()),
+                context=tuple(data.prompts.turns(inputs[row])),
+                reference=decode([token for token in labels[row] if token != IGNORED]),
                 candidates=tuple(texts),
-                nll=None if outputs.nll is None else float(outputs.nll[row]),
-                tokens=None if outputs.tokens is None else int(outputs.tokens[row]),
+                nll=None if outputs.nll is None else outputs.nll[row],
+                tokens=None if outputs.tokens is None else outputs.tokens[row],
             )
             self.file.write(prediction.line())
 

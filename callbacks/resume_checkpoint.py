@@ -12,6 +12,9 @@ from lightning.pytorch.callbacks import Checkpoint, Timer
 
 from artefacts.files import partial_of, publish
 
+STEPS_PER_LOOK = 16
+"""Several processes agree on the time in every so many steps: to agree, each waits for its device."""
+
 
 class ResumeCheckpoint(Checkpoint):
     """Writes one checkpoint every so many seconds of training, and a last one when the fit has to stop.
@@ -53,6 +56,8 @@ class ResumeCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if trainer.world_size > 1 and self.every and batch_idx % STEPS_PER_LOOK:
+            return
         reason = self._reason_to_stop()
         due = reason or trainer.received_sigterm or time.monotonic() - self.last >= self.every
         reason, due = trainer.strategy.broadcast((reason, due))  # all processes save together

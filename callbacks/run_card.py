@@ -20,6 +20,7 @@ from artefacts.run_card import (
     profiles_fingerprint,
     write_run_card,
 )
+from lightning_modules.user_module import UserModule
 
 PACKAGES = ("lightning", "torch", "transformers", "peft", "torchmetrics", "tokenizers", "sentencepiece")
 
@@ -28,7 +29,8 @@ class RunCard(Callback):
     """Writes `<run>/<stage>.card.json` at the start with status `running`, at the end with `finished`.
 
     It starts when everything is set up: what is refused before leaves no card. A command that has written nothing is
-    not finished.
+    not finished. The fit of many users of whom some have no weights, because their training has diverged, ends as
+    `failed`, with `failed_users`.
 
     Args:
         config: the resolved configuration.
@@ -63,10 +65,11 @@ class RunCard(Callback):
     def _finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero or trainer.fast_dev_run or trainer.interrupted:
             return
+        failed = pl_module.rounds.failed if isinstance(pl_module, UserModule) else {}
         run, command = Path(trainer.default_root_dir), trainer.state.fn.value
-        if not has_written(run, command, self.config):
+        if not failed and not has_written(run, command, self.config):
             raise ValueError(f"{run} is not finished: {command} has written none of {', '.join(WRITTEN[command])}")
-        self._write(trainer, "finished")
+        self._write(trainer, "failed" if failed else "finished", **({"failed_users": failed} if failed else {}))
 
     on_fit_end = on_test_end = on_predict_end = _finish
 
@@ -80,10 +83,11 @@ class RunCard(Callback):
     def load_state_dict(self, state_dict: dict[str, float]) -> None:
         self.seconds = state_dict["seconds"]  # wall time of the runs before this one
 
-    def _write(self, trainer: Trainer, status: str) -> None:
+    def _write(self, trainer: Trainer, status: str, **facts: Any) -> None:
         data = trainer.datamodule
         card = {
             "status": status,
+            **facts,
             "commit": git_commit(),
             "seed": self.config.get("seed_everything"),
             "wall_seconds": round(self.seconds + time.monotonic() - self.start, 1),

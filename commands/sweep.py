@@ -41,7 +41,8 @@ class Sweep:
         config: The sweep file, the same that `wandb sweep` takes; method grid or random.
         count: Most points to run; a random sweep needs it, or `run_cap` in the file.
         seed: Seed of a random sweep's draws.
-        jobs: Most points that are run at once, each with its share of the cores (or OMP_NUM_THREADS).
+        jobs: Most points that are run at once, each with its share of the cores (or OMP_NUM_THREADS)
+            and of the GPUs.
     """
 
     config: Path

@@ -53,7 +53,7 @@ class Table:
         cache: Directory in which sentence embeddings are kept for the next table; it can be deleted at any time,
             and None keeps none.
         jobs: Most systems that are made at once, each with its share of the cores (or OMP_NUM_THREADS); they need
-            the memory of as many trainings, and all use the same GPU.
+            the memory of as many trainings, and GPUs are shared out too.
     """
 
     systems: dict[str, Path | Experiment]

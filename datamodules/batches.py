@@ -31,7 +31,8 @@ class Seq2SeqBatch(NamedTuple):
 
     `user_index` counts within the DataModule's `users` (-1: nobody in particular), and rows of one user stand
     together, or in groups of `rows_per_user` where a prediction fills its batches; `pair_id` is -1 for a row that
-    only fills up its user's share and has no labels.
+    only fills up its user's share and has no labels. Whose rows these are stays on the host when a batch goes to a
+    device: to ask would be to wait for it.
     """
 
     input_ids: Tensor  # (b, s) int64
@@ -39,6 +40,11 @@ class Seq2SeqBatch(NamedTuple):
     labels: Tensor  # (b, t) int64, IGNORED on padding
     user_index: Tensor  # (b,) int64
     pair_id: Tensor  # (b,) int64
+
+    def to(self, device: torch.device) -> Seq2SeqBatch:
+        """The batch with what a model reads on a device; Lightning moves it by this."""
+        read = (to_device(tensor, device) for tensor in self[:3])
+        return Seq2SeqBatch(*read, self.user_index, self.pair_id)
 
 
 class ConversationBatch(NamedTuple):
@@ -64,6 +70,11 @@ class EvidenceBatch(NamedTuple):
     weights: Tensor  # (users,) float32, how much each counts in learning
     learner: Tensor  # (users,) int64, which of the networks learnt side by side has not seen them
     index: Tensor  # (users,) int64, within the DataModule's list of them
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor, which is on the host, on a device; without waiting for what the device is doing."""
+    return tensor.to(device, non_blocking=True)
 
 
 def collate(

@@ -145,7 +145,8 @@ class ReplyPairs(LightningDataModule):
     def _source(self, corpus: MixedCorpus, split: str) -> Source:
         directory = corpus.preparation.output
         prompts = load_prompts(self.prompt, directory, corpus.profiles, self.control)
-        return Source(ShardReader(directory, split), prompts, self.max_context_tokens, corpus.passes)
+        is_shuffled = split.startswith("pretrain/")
+        return Source(ShardReader(directory, split), prompts, self.max_context_tokens, corpus.passes, is_shuffled)
 
     def _check_sources(self) -> None:
         first = self.sources[0].reader

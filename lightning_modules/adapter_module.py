@@ -36,7 +36,7 @@ class AdapterModule(ReplyModule):
     def saved_rows(self, batch: Seq2SeqBatch) -> Tensor:
         """Each user's own adapter for a batch, (u, p); twice for a user who has twice as many rows."""
         data = self.trainer.datamodule
-        return self._rows([data.users[index] for index in batch.user_index[:: data.rows_per_user].tolist()])
+        return self._rows([data.users[index] for index in batch.user_index.tolist()[:: data.rows_per_user]])
 
     def on_test_epoch_start(self) -> None:
         super().on_test_epoch_start()

@@ -15,7 +15,7 @@ from artefacts.conversations import Utterance
 from artefacts.fingerprints import fingerprint
 from artefacts.layout import ADAPTER_WEIGHTS, user_directory
 from artefacts.ranges import AT_LEAST_0, AT_LEAST_1, require
-from datamodules.batches import ConversationBatch, Seq2SeqBatch
+from datamodules.batches import ConversationBatch
 from lightning_modules.backbones.generation import Decoding, generate
 from lightning_modules.lora.adapter_files import load_adapter
 from lightning_modules.lora.stacked_lora import StackedLora
@@ -101,6 +101,8 @@ class Conversations(ReplyModule):
 
     def _talk(self, system: str, batch: ConversationBatch) -> list[Utterance]:
         data = self.trainer.datamodule
+        # Copied to the device once, not in every turn; (conversations, p) for each of the two sides.
+        rows = [torch.stack([self.rows[pair[side]] for pair in batch.people]).to(self.device) for side in (0, 1)]
         turns = [list(opening) for opening in batch.turns]
         utterances = [
             Utterance(system, number, turn, None, data.said(ids)[0])
@@ -110,9 +112,8 @@ class Conversations(ReplyModule):
         for turn in range(1, self.num_turns + 1):
             side = (turn - 1) % 2
             speakers = [people[side] for people in batch.people]
-            rows = torch.stack([self.rows[speaker] for speaker in speakers]).to(self.device)  # (conversations, p)
-            self.lora.activate(rows if system == OWN else None)
-            inputs = Seq2SeqBatch(*(tensor.to(self.device) for tensor in data.read(batch, turns, side)))
+            self.lora.activate(rows[side] if system == OWN else None)
+            inputs = data.read(batch, turns, side).to(self.device)
             replies = generate(self.model, inputs, self.decoding)[:, 0]  # (conversations, length)
             for number, own, speaker, reply in zip(batch.number, turns, speakers, replies.tolist(), strict=True):
                 text, ids = data.said(reply)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from lightning import LightningModule
 from torch import Tensor
 
 from artefacts.ranges import AT_LEAST_0, require
@@ -23,8 +22,10 @@ from lightning_modules.markov_logic.propagation import BeliefPropagation
 from lightning_modules.markov_logic.proximal import ProximalGradient
 from lightning_modules.markov_logic.syntax import Formula
 
+from .device_module import DeviceModule
 
-class ProfileNetwork(LightningModule):
+
+class ProfileNetwork(DeviceModule):
     """A Markov logic network over profile attributes (Otsuka et al. 2024; the formulas are ours, theirs not stated).
 
     Args:
@@ -43,6 +44,8 @@ class ProfileNetwork(LightningModule):
         "test": "callbacks.ProfileWriter",
         "predict": "callbacks.ProfileWriter",
     }
+    precisions: ClassVar = ("32-true",)
+    device_types: ClassVar = ("cpu",)
 
     def __init__(
         self,

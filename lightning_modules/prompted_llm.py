@@ -10,7 +10,6 @@ from dataclasses import asdict
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from lightning import LightningModule
 
 from artefacts.ranges import AT_LEAST_1, require
 from datamodules.batches import Seq2SeqBatch
@@ -18,10 +17,11 @@ from datamodules.prompts.rendering import Turns
 from lightning_modules.chat.models import ChatDecoding, ChatModel
 from lightning_modules.chat.wording import ChatWording
 
+from .device_module import DeviceModule
 from .reply_module import Predictions
 
 
-class PromptedLLM(LightningModule):
+class PromptedLLM(DeviceModule):
     """Asks a chat model for the user's reply; only `lightning predict` has a use for it.
 
     Args:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
-from lightning import LightningModule
 from torch import Tensor
 from torchmetrics import SumMetric
 
@@ -17,6 +17,8 @@ from lightning_modules.backbones.files import Backbone, load_backbone
 from lightning_modules.backbones.generation import Decoding, generate
 from lightning_modules.backbones.likelihood import row_nll
 from lightning_modules.backbones.user_totals import UserTotals
+
+from .device_module import DeviceModule
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
@@ -33,7 +35,7 @@ class Predictions(NamedTuple):
     tokens: Tensor | None  # (rows,) int64
 
 
-class ReplyModule(LightningModule):
+class ReplyModule(DeviceModule):
     """Validation, test and prediction of anything that wraps a T5: perplexity from two sums, and generation.
 
     A subclass sets `model` in `configure_model`.
@@ -74,14 +76,14 @@ class ReplyModule(LightningModule):
     def users_of(self, batch: Seq2SeqBatch) -> list[str]:
         """The users of a batch, in its order; each has the same number of rows."""
         names = self.trainer.datamodule.users
-        return [names[index] for index in batch.user_index.unique_consecutive().tolist()]
+        return [names[index] for index, _ in groupby(batch.user_index.tolist())]
 
     def test_step(self, batch: Seq2SeqBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         kind = self.trainer.datamodule.test_kinds[dataloader_idx]
         nll, tokens = self.row_nll(batch)
         if kind == "general":  # the same for all users, as the model is
-            for user in self.trainer.datamodule.users:
-                self.tested.add(kind, [user], nll, tokens)
+            users = self.trainer.datamodule.users
+            self.tested.add(kind, users, nll.sum().expand(len(users)), tokens.sum().expand(len(users)))
             return
         self.tested.add(kind, self.users_of(batch), nll, tokens)
         if kind == "own":

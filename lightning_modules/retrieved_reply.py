@@ -8,12 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lightning import LightningModule
-
 from artefacts.ranges import AT_LEAST_1, require
 from datamodules.batches import Seq2SeqBatch
 from datamodules.prompts.rendering import Turns
 
+from .device_module import DeviceModule
 from .reply_module import Predictions
 
 
@@ -31,7 +30,7 @@ class Retrieval:
         require(vars(self), num_candidates=AT_LEAST_1)
 
 
-class RetrievedReply(LightningModule):
+class RetrievedReply(DeviceModule):
     """Looks replies up; for `lightning predict` only.
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,6 +18,7 @@ from datamodules.batches import IGNORED, Seq2SeqBatch
 from lightning_modules.backbones.generation import Decoding
 from lightning_modules.backbones.likelihood import reply_states, summed_nll
 from lightning_modules.backbones.t5 import Size, new_model
+from lightning_modules.lora.user_rounds import seed_of
 
 from .reply_module import ReplyModule
 
@@ -39,6 +41,7 @@ class ProfileSeq2Seq(ReplyModule):
     """
 
     written_by: ClassVar = {**ReplyModule.written_by, "fit": "callbacks.BackboneExport"}
+    shared_commands: ClassVar = ("fit", "validate")
 
     def __init__(
         self,
@@ -82,8 +85,10 @@ class ProfileSeq2Seq(ReplyModule):
         return directory
 
     def on_train_batch_start(self, batch: Seq2SeqBatch, batch_idx: int) -> None:
-        # Dropout's random numbers depend on the step alone, so that a resumed run draws the same ones.
-        torch.manual_seed(self.global_step * self.trainer.world_size + self.global_rank)
+        # Dropout's random numbers depend on the seed and on the number of the batch in the fit (several batches may
+        # make one step), so that a resumed run draws the same ones.
+        seed = int(os.environ.get("PL_GLOBAL_SEED", 0))  # of `seed_everything`
+        torch.manual_seed(seed_of(seed, f"{self.trainer.fit_loop.total_batch_idx} {self.global_rank}"))
 
     def training_step(self, batch: Seq2SeqBatch, batch_idx: int) -> Tensor:
         nll = summed_nll(self.model, reply_states(self.model, batch), batch.labels)

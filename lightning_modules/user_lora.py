@@ -14,9 +14,9 @@ from torch import Tensor
 
 from artefacts.layout import ADAPTERS
 from artefacts.ranges import AT_LEAST_0, AT_LEAST_1, POSITIVE, SHARE, require
-from datamodules.batches import IGNORED, Seq2SeqBatch
+from datamodules.batches import IGNORED, Seq2SeqBatch, to_device
 from lightning_modules.backbones.generation import Decoding
-from lightning_modules.backbones.likelihood import reply_states, summed_nll
+from lightning_modules.backbones.likelihood import reply_states, user_nll
 from lightning_modules.backbones.user_totals import UserTotals
 from lightning_modules.lora.adapter_files import TrainedAdapter
 from lightning_modules.lora.per_user_adamw import PerUserAdamW
@@ -30,6 +30,9 @@ from .user_module import UserModule
 
 class UserLora(UserModule, AdapterModule):
     """LoRA adapters of many users on one frozen backbone (Otsuka et al. 2024: rank 12, a few hundred turns).
+
+    The backbone is in evaluation mode: its dropout, where it has any, is off, and the result equals PEFT's training of
+    each user on `model.eval()`. `UserTuning` trains with the backbone's dropout, as PEFT does by default.
 
     Args:
         init_from: directory of the backbone.
@@ -124,7 +127,8 @@ class UserLora(UserModule, AdapterModule):
             return
         from peft import LoraConfig
 
-        self.model = self.open_backbone(self.init_from).model
+        # Without the backbone's dropout, whose masks would depend on who shares the batch.
+        self.model = self.open_backbone(self.init_from).model.eval()
         self.lora_config = LoraConfig(
             r=self.rank,
             lora_alpha=self.alpha,
@@ -148,28 +152,30 @@ class UserLora(UserModule, AdapterModule):
         return PerUserAdamW(self.lora.rows, weight_decay=self.weight_decay)
 
     def training_step(self, batch: Seq2SeqBatch, batch_idx: int) -> None:
-        slots = self._slots_of(batch)
-        progress = [self.rounds.slots[slot] for slot in slots.tolist()]
+        places = self.rounds.slots_of(self.users_of(batch))
+        progress = [self.rounds.slots[slot] for slot in places]
+        slots = self._tensor(places)  # (u,)
         rows = self.lora.rows.detach()[slots].requires_grad_()  # (u, p)
         self.lora.activate(rows)
-        states = reply_states(self.model, batch)
-        per_user = zip(states.chunk(len(slots)), batch.labels.chunk(len(slots)), strict=True)
-        nll = torch.stack([summed_nll(self.model, own, labels) for own, labels in per_user])  # (u,)
+        nll = user_nll(self.model, reply_states(self.model, batch), batch.labels, len(places))  # (u,)
         # A user's token mean, by what that user's batches have on average: rows of like length share a batch, and
         # with each batch's own count the tokens of short replies would weigh more than those of long ones.
-        tokens = torch.tensor([user.tokens_per_batch for user in progress], device=self.device)
+        tokens = self._tensor([user.tokens_per_batch for user in progress])
         self.manual_backward((nll / tokens).sum())
         gradient = rows.grad
         if self.max_grad_norm:
             norms = gradient.norm(dim=1, keepdim=True)
             gradient = gradient * (self.max_grad_norm / (norms + 1e-6)).clamp(max=1.0)
-        rates = torch.tensor([self._advance(user) for user in progress], device=self.device)
+        rates = self._tensor([self._advance(user) for user in progress])
         self.optimizers().step(slots=slots, gradient=gradient, learning_rates=rates)
         mean = nll.detach().float().sum() / (batch.labels != IGNORED).sum()
-        self.log("train/loss", mean, prog_bar=True, batch_size=len(slots))
+        self.log("train/loss", mean, prog_bar=True, batch_size=len(places))
 
-    def _slots_of(self, batch: Seq2SeqBatch) -> Tensor:  # (u,)
-        return torch.tensor(self.rounds.slots_of(self.users_of(batch)), device=self.device)
+    def _tensor(self, values: list[int] | list[float]) -> Tensor:
+        return to_device(torch.tensor(values), self.device)
+
+    def _rows_in_training(self, batch: Seq2SeqBatch) -> Tensor:  # (u, p)
+        return self.lora.rows.data[self._tensor(self.rounds.slots_of(self.users_of(batch)))]
 
     def _advance(self, progress: UserProgress) -> float:
         """A user's learning rate at their own step, which is then counted."""
@@ -183,7 +189,7 @@ class UserLora(UserModule, AdapterModule):
         self.validated = UserTotals()
 
     def validation_step(self, batch: Seq2SeqBatch, batch_idx: int) -> None:
-        self.lora.activate(self.lora.rows.data[self._slots_of(batch)] if self.in_fit else self.saved_rows(batch))
+        self.lora.activate(self._rows_in_training(batch) if self.in_fit else self.saved_rows(batch))
         nll, tokens = self.row_nll(batch)
         self.add_up(nll, tokens)
         self.validated.add("own", self.users_of(batch), nll, tokens)
@@ -205,7 +211,10 @@ class UserLora(UserModule, AdapterModule):
     def finish(self, slot: int, progress: UserProgress) -> TrainedAdapter:
         self.optimizers().optimizer.forget(slot)
         card = {**self.weights_card(progress), "epochs": progress.epoch}
-        return TrainedAdapter(progress.user, self.lora.to_peft(self.best_rows[slot]), card)
+        best = self.best_rows[slot]
+        if not best.isfinite().all():  # without validation turns nothing has shown it before
+            self.rounds.fail(progress, "the adapter has numbers that are not finite")
+        return TrainedAdapter(progress.user, self.lora.to_peft(best), card)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["state_dict"]

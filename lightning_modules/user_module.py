@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from lightning_modules.lora.adapter_files import retrieved_settings, users_to_train
 from lightning_modules.lora.user_rounds import UserProgress, UserRounds, macro_perplexity
@@ -29,6 +29,12 @@ class UserModule(ReplyModule):
     on their own dialogues; a finished user leaves the slot to the next one, so memory is bounded for any number of
     users. A subclass has the attributes below, and calls `open_rounds` in `configure_model`.
     """
+
+    shared_commands: ClassVar = ()
+    instead_of_sharing: ClassVar = (
+        "set trainer.devices=1; to use several, start a fit on each, with users of its own (--data.users, --run) and "
+        "the same directory of weights (--model.adapters of UserLora, --model.tuned of UserTuning)"
+    )
 
     max_epochs: int
     patience: int
@@ -68,11 +74,6 @@ class UserModule(ReplyModule):
 
     def open_rounds(self, num_slots: int) -> None:
         """Lines up the users who have no weights yet; outside a fit, none of them."""
-        if self.trainer.world_size > 1:
-            raise ValueError(
-                f"{type(self).__name__} runs in one process, got {self.trainer.world_size}; split the users by "
-                "data.users instead"
-            )
         users = []
         if self.in_fit:
             self._require_trainer()
@@ -102,10 +103,16 @@ class UserModule(ReplyModule):
         return UserProgress(user, num_steps, data.label_tokens_per_batch_of(user))
 
     def on_train_epoch_end(self) -> None:
-        """Ends the round: a user who has had all epochs, or has not improved for `patience` epochs, is finished."""
+        """Ends the round: a user who has had all epochs, or has not improved for `patience` epochs, is finished.
+
+        So is a user who has failed, but without weights.
+        """
         for slot, progress in self.rounds.active.items():
-            if progress.epoch >= self.max_epochs or progress.epochs_without_gain >= self.patience:
-                self.just_finished.append(self.finish(slot, progress))
+            is_finished = progress.epoch >= self.max_epochs or progress.epochs_without_gain >= self.patience
+            if is_finished or progress.user in self.rounds.failed:
+                finished = self.finish(slot, progress)
+                if progress.user not in self.rounds.failed:  # which may be seen only now
+                    self.just_finished.append(finished)
                 self.rounds.slots[slot] = None
         if self.rounds.best_losses:
             self.log("val/best_macro_perplexity", macro_perplexity(self.rounds.best_losses))
@@ -113,6 +120,15 @@ class UserModule(ReplyModule):
         self.log("num_users_left", float(len(self.rounds.waiting) + len(self.rounds.active)))
         if not self.rounds.active:
             self.trainer.should_stop = True
+
+    def on_fit_end(self) -> None:
+        """Raises ValueError if some users have failed; the weights of all others are written by now."""
+        if failed := self.rounds.failed:
+            listed = "; ".join(f"{user!r}: {reason}" for user, reason in failed.items())
+            raise ValueError(
+                f"{len(failed)} users have no weights, all others have: {listed}. The same command tries these users "
+                "again; lower the learning rate in another --run, or leave them out of data.users"
+            )
 
     def take_finished(self) -> list[Any]:
         """What `finish` gave since the last call, for the callback that writes it."""

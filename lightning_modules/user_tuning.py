@@ -109,6 +109,11 @@ class UserTuning(UserModule, ProfileSeq2Seq):
             self._load(users[0])
 
     def begin(self, slot: int, user: str) -> None:
+        with torch.device("cpu"):  # also for the first user, who begins in Lightning's context of the device
+            model = self._new_model(user)
+        self.model, self.user = model.train().to(self.device), user
+
+    def _new_model(self, user: str) -> Any:
         torch.manual_seed(seed_of(self.seed, user))  # of the method's first weights
         model = load_backbone(self.init_from).model
         if self.method is not None:
@@ -119,13 +124,14 @@ class UserTuning(UserModule, ProfileSeq2Seq):
             if getattr(config, "target_modules", None):
                 target_names(model, config.target_modules)  # raises where an entry matches nothing
             model = get_peft_model(model, config)
-        self.model, self.user = model.train().to(self.device), user
+        return model
 
     def num_steps(self) -> int:
         return self.progress.num_steps if self.progress else 1
 
     def on_train_batch_start(self, batch: Seq2SeqBatch, batch_idx: int) -> None:
-        torch.manual_seed(self.progress.step)  # as in pre-training, but by the user's own steps
+        # As in pre-training, but by the user's own batches.
+        torch.manual_seed(seed_of(self.seed, f"{self.user} {self.progress.step}"))
 
     def training_step(self, batch: Seq2SeqBatch, batch_idx: int) -> Tensor:
         self.progress.step += 1

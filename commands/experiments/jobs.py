@@ -6,15 +6,20 @@ import re
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 from commands.experiments import child_process
 
 T = TypeVar("T")
 THREADS = "OMP_NUM_THREADS"
+GPUS = "CUDA_VISIBLE_DEVICES"
 LONGEST_NAME = 100
+_DEVICES: ContextVar[Mapping[str, str]] = ContextVar("devices", default=MappingProxyType({}))
+"""Environment of the children of the work that is under way: which GPUs they see."""
 
 
 class RowFailedError(Exception):
@@ -44,7 +49,7 @@ class Job:
         command = arguments[0]
         log = self.log.with_name(f"{self.log.name}.{command}.log")
         self.say(f"{command} ({log})")
-        run = await child_process.run_lightning(arguments, log, self.environment)
+        run = await child_process.run_lightning(arguments, log, {**self.environment, **_DEVICES.get()})
         if run.error is not None:
             raise RowFailedError(f"lightning {command}: {run.error} (all of it: {log})", run.directory, run.error)
         self.say(f"{command} {run.seconds:.0f} s")
@@ -82,7 +87,10 @@ def all_of(works: Sequence[Callable[[], Awaitable[T]]], jobs: int = 1) -> list[T
 
 async def _all_of(works: Sequence[Callable[[], Awaitable[T]]], jobs: int, signals: list[int]) -> list[T]:
     """The same, cancelled by a signal, which is appended to `signals`."""
-    loop, task, places = asyncio.get_running_loop(), asyncio.current_task(), asyncio.Semaphore(jobs)
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    slots: asyncio.Queue[dict[str, str]] = asyncio.Queue()
+    for devices in devices_of(jobs):
+        slots.put_nowait(devices)
     assert task is not None, "this is a coroutine of asyncio.run"
 
     def cancel(number: int) -> None:
@@ -93,8 +101,12 @@ async def _all_of(works: Sequence[Callable[[], Awaitable[T]]], jobs: int, signal
         loop.add_signal_handler(number, cancel, number)
 
     async def in_turn(work: Callable[[], Awaitable[T]]) -> T:
-        async with places:
+        devices = await slots.get()
+        _DEVICES.set(devices)  # of this task alone
+        try:
             return await work()
+        finally:
+            slots.put_nowait(devices)
 
     async with asyncio.TaskGroup() as group:  # unlike `gather`, it waits for all when it is cancelled
         tasks = [group.create_task(in_turn(work)) for work in works]
@@ -107,3 +119,23 @@ def threads_of(jobs: int) -> dict[str, str]:
         return {}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return {THREADS: str(max(1, cores // jobs))}
+
+
+def devices_of(jobs: int) -> list[dict[str, str]]:
+    """For each of so many jobs at once, the environment that gives it its share of the GPUs; empty without GPUs.
+
+    Every job has GPUs of its own, or one that it shares where there are more jobs than GPUs.
+    """
+    gpus = _visible_gpus() if jobs > 1 else []
+    if not gpus:
+        return [{} for _ in range(jobs)]
+    return [{GPUS: ",".join(gpus[slot % len(gpus) :: jobs])} for slot in range(jobs)]
+
+
+def _visible_gpus() -> list[str]:
+    """As CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    chosen = [name.strip() for name in os.environ.get(GPUS, "").split(",") if name.strip()]
+    num_gpus = torch.cuda.device_count()
+    return chosen[:num_gpus] or [str(number) for number in range(num_gpus)]

@@ -173,6 +173,13 @@ class TrainerCLI(LightningCLI):
             earlier.leave_if_done()
             signal.signal(signal.SIGTERM, _end_terminated)
 
+    def instantiate_classes(self) -> None:
+        super().instantiate_classes()
+        from lightning_modules.device_module import DeviceModule
+
+        if isinstance(self.model, DeviceModule):  # here, before there is a card or another process
+            self.model.require_devices(self.trainer, self.subcommand)
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         from callbacks import ResumeCheckpoint, RunCard
 
@@ -190,15 +197,23 @@ class TrainerCLI(LightningCLI):
 
 
 def _prefer_fast_precision(trainer: Any) -> None:
-    """fp32 where bf16 matrix products are emulated: measured 50 times slower on a CPU with AVX2 only.
+    """fp32 where bf16 matrix products are emulated: measured 50 times slower on a CPU with AVX2 only. GPUs have them
+    from Ampere on.
 
     The run keeps its name, so that a backbone is found where the next experiment looks for it.
     """
     import torch
 
-    on_cpu = trainer.accelerator == "cpu" or (trainer.accelerator == "auto" and not torch.accelerator.is_available())
-    if trainer.precision == "bf16-mixed" and on_cpu and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        print("this CPU has no 16-bit matrix products: precision is 32-true, not bf16-mixed")
+    if trainer.precision != "bf16-mixed":
+        return
+    device = "cpu" if trainer.accelerator == "cpu" else (torch.accelerator.current_accelerator() or "cpu")
+    device_type = str(device).partition(":")[0]
+    if device_type == "cpu":
+        is_fast = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    else:
+        is_fast = device_type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
+    if not is_fast:
+        print(f"this {device_type} has no bf16 matrix products: precision is 32-true, not bf16-mixed")
         trainer.precision = "32-true"
 
 

@@ -54,14 +54,18 @@ class Source:
     prompts: Prompts
     max_context_tokens: int
     passes: int = 1  # how often each pair comes in an epoch
+    is_shuffled: bool = True  # whether the pairs in each row group were drawn from all
 
     def render(self, groups: Sequence[int]) -> Rendered:
         return self.prompts.render(self.reader.read(groups), self.max_context_tokens)
 
     @cached_property
     def tokens_per_pair(self) -> np.ndarray:  # (2,): all of them, those of labels
-        """Mean of the first row group: shards for pre-training are shuffled, so it stands for all of them."""
-        sample = self.render([0])
+        """Mean of the first row group where pairs are shuffled, otherwise of as many as are in a window, from the first
+        to the last: the row groups of target users stand in the order of users."""
+        num_groups = len(self.reader.groups)
+        size = 1 if self.is_shuffled else min(num_groups, GROUPS_PER_WINDOW)
+        sample = self.render(np.unique(np.linspace(0, num_groups - 1, size).round().astype(int)).tolist())
         return np.array([sample.costs.mean(), sample.targets.lengths.mean()])
 
 

@@ -5,12 +5,14 @@ Shapes: b rows, s input positions, t label positions, n label tokens, d model wi
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import LinearCrossEntropyOptions
 from torch.nn.functional import cross_entropy, linear, linear_cross_entropy
+from torch.utils.checkpoint import checkpoint
 
 from datamodules.batches import IGNORED, Seq2SeqBatch
 
@@ -20,7 +22,10 @@ if TYPE_CHECKING:
 # The projection onto the vocabulary is done in chunks whose logits stay in the cache and are never kept. On
 # two CPU cores a whole training step gets a third faster by it, with 256 rows a chunk and the policy "accurate".
 CPU_CHUNKS = LinearCrossEntropyOptions(batch_chunk_size=256, chunking_method=None, acc_policy="accurate")
-GPU_CHUNKS = LinearCrossEntropyOptions()
+
+LOGITS_AT_ONCE = 2**27
+"""On other devices, where every operator has a price, the projection is one product up to so many logits (0.5 GB in
+fp32: 4,177 tokens with a vocabulary of 32,128, or 8 users with 500 tokens each)."""
 
 
 def reply_states(model: T5ForConditionalGeneration, batch: Seq2SeqBatch) -> Tensor:
@@ -41,13 +46,44 @@ def reply_states(model: T5ForConditionalGeneration, batch: Seq2SeqBatch) -> Tens
 
 def summed_nll(model: T5ForConditionalGeneration, states: Tensor, labels: Tensor) -> Tensor:
     """Negative log-likelihood in nats of labels, (b, t), summed; for training, with the states of `reply_states`."""
-    known = labels != IGNORED
-    dtype = torch.get_autocast_dtype(states.device.type) if torch.is_autocast_enabled(states.device.type) else None
-    hidden, weight = states[known], model.lm_head.weight  # (n, d), (v, d)
-    if dtype is not None:
-        hidden, weight = hidden.to(dtype), weight.to(dtype)
-    options = CPU_CHUNKS if states.device.type == "cpu" else GPU_CHUNKS
-    return linear_cross_entropy(hidden, weight, labels[known], reduction="sum", options=options)
+    return user_nll(model, states, labels, num_users=1)[0]
+
+
+def user_nll(model: T5ForConditionalGeneration, states: Tensor, labels: Tensor, num_users: int) -> Tensor:
+    """The same for each of some users who have equally many rows, one user after the other; (num_users,)."""
+    weight, device = model.lm_head.weight, states.device.type
+    if torch.is_autocast_enabled(device):
+        states = states.to(torch.get_autocast_dtype(device))
+    if device != "cpu":
+        return token_nll(states, weight, labels).view(num_users, -1).sum(1)
+    weight = weight.to(states.dtype)
+    return torch.stack(
+        [
+            linear_cross_entropy(own[known], weight, wanted[known], reduction="sum", options=CPU_CHUNKS)
+            for own, wanted in zip(states.chunk(num_users), labels.chunk(num_users), strict=True)
+            for known in [wanted != IGNORED]
+        ]
+    )
+
+
+def token_nll(states: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    """Negative log-likelihood in nats of each label, (b * t,) float32, zero where there is none; without a wait.
+
+    Above `LOGITS_AT_ONCE` it is done in chunks whose logits are computed again for the gradient instead of kept.
+    """
+    states, labels = states.flatten(0, 1), labels.flatten()
+    size = max(1, LOGITS_AT_ONCE // len(weight))
+    if len(labels) <= size:
+        return _projected_nll(states, weight, labels)
+    chunks = zip(states.split(size), labels.split(size), strict=True)
+    again = partial(checkpoint, _projected_nll, use_reentrant=False, preserve_rng_state=False)
+    return torch.cat([again(own, weight, wanted) for own, wanted in chunks])
+
+
+def _projected_nll(states: Tensor, weight: Tensor, labels: Tensor) -> Tensor:  # (n, d), (v, d), (n,) -> (n,)
+    # The weight is cast in each chunk, so that its gradient is added up in its own precision.
+    logits = linear(states, weight.to(states.dtype)).float()
+    return cross_entropy(logits, labels, ignore_index=IGNORED, reduction="none")
 
 
 @torch.no_grad()
@@ -59,6 +95,9 @@ def row_nll(model: T5ForConditionalGeneration, batch: Seq2SeqBatch) -> tuple[Ten
     known = batch.labels != IGNORED
     states = reply_states(model, batch)
     with torch.autocast(states.device.type, enabled=False):
+        if states.device.type != "cpu":
+            nll = token_nll(states.float(), model.lm_head.weight.float(), batch.labels)
+            return nll.view(len(known), -1).sum(1), known.sum(1)
         logits = linear(states[known].float(), model.lm_head.weight.float())  # (n, v)
     nll = torch.zeros(batch.labels.shape, dtype=torch.float32, device=logits.device)
     nll[known] = cross_entropy(logits, batch.labels[known], reduction="none")

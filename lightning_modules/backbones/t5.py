@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 if TYPE_CHECKING:
-    from transformers import T5ForConditionalGeneration
+    from transformers import T5Config, T5ForConditionalGeneration
 
 Size = Literal["tiny", "small", "base"]
 
@@ -23,9 +23,17 @@ SIZES: dict[str, dict[str, Any]] = {
 
 def new_model(size: Size, vocabulary_size: int, dropout: float = 0.0) -> T5ForConditionalGeneration:
     """A T5 with random weights; ids 0 and 1 are padding (also the decoder's start) and end."""
-    from transformers import T5Config, T5ForConditionalGeneration
+    from transformers import T5ForConditionalGeneration
 
-    config = T5Config(
+    with torch.device("cpu"):  # one seed gives the same weights on every device, also in Lightning's context of one
+        return prefer_fast_attention(T5ForConditionalGeneration(new_config(size, vocabulary_size, dropout)))
+
+
+def new_config(size: Size, vocabulary_size: int, dropout: float) -> T5Config:
+    """The configuration of a `new_model`."""
+    from transformers import T5Config
+
+    return T5Config(
         vocab_size=vocabulary_size,
         dropout_rate=dropout,
         pad_token_id=0,
@@ -33,7 +41,6 @@ def new_model(size: Size, vocabulary_size: int, dropout: float = 0.0) -> T5ForCo
         decoder_start_token_id=0,
         **SIZES[size],
     )
-    return prefer_fast_attention(T5ForConditionalGeneration(config))
 
 
 def prefer_fast_attention(model: T5ForConditionalGeneration) -> T5ForConditionalGeneration:

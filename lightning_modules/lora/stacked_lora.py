@@ -77,13 +77,14 @@ class StackedLora(nn.Module):
         self.rows = nn.Parameter(torch.zeros(num_slots, sum(self.sizes)))  # (k, p)
 
     def initial_row(self, seed: int) -> Tensor:
-        """A new adapter: A as PEFT initialises it (Kaiming uniform), B zero, from this seed alone; (p,)."""
+        """A new adapter on the CPU: A as PEFT initialises it (Kaiming uniform), B zero, from this seed alone; (p,)."""
         random = torch.Generator().manual_seed(seed)
         pieces = []
         for layer in self.layers:
-            a = torch.empty(self.rank, layer.base.in_features, dtype=torch.float32)  # the same at any precision
+            # The same at any precision and on every device: Lightning builds models in the context of a device.
+            a = torch.empty(self.rank, layer.base.in_features, dtype=torch.float32, device="cpu")
             nn.init.kaiming_uniform_(a, a=math.sqrt(5), generator=random)
-            pieces += [a.flatten(), torch.zeros(layer.base.out_features * self.rank)]
+            pieces += [a.flatten(), torch.zeros(layer.base.out_features * self.rank, device="cpu")]
         return torch.cat(pieces)
 
     def activate(self, rows: Tensor | None) -> None:

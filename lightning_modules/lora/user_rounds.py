@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from lightning_modules.backbones.user_totals import perplexity_of
+
 
 @dataclass
 class UserProgress:
@@ -28,11 +30,6 @@ class UserProgress:
         None is for a user without validation turns, who is trained for all epochs and whose last weights count.
         """
         self.epoch += 1
-        if loss is not None and not math.isfinite(loss):
-            raise ValueError(
-                f"the validation loss of user {self.user!r} is {loss} after epoch {self.epoch}; lower "
-                "the learning rate, or leave this user out"
-            )
         if loss is None or self.best_loss is None or loss < self.best_loss:
             self.best_loss, self.best_epoch, self.epochs_without_gain = loss, self.epoch, 0
             return True
@@ -47,6 +44,7 @@ class UserRounds:
         self.waiting = list(waiting)
         self.slots: list[UserProgress | None] = [None] * num_slots
         self.best_losses: dict[str, float] = {}  # of all users so far, finished ones included
+        self.failed: dict[str, str] = {}  # users whose training diverged, and how; they get no weights
 
     @property
     def active(self) -> dict[int, UserProgress]:
@@ -66,16 +64,29 @@ class UserRounds:
         return filled
 
     def end_epoch(self, progress: UserProgress, loss: float | None) -> bool:
-        """As `UserProgress.end_epoch`; remembers the best loss also when the user is finished."""
+        """As `UserProgress.end_epoch`; remembers the best loss also when the user is finished.
+
+        A loss that is not finite is this user's failure, and nobody else's.
+        """
+        if loss is not None and not math.isfinite(loss):
+            progress.epoch += 1
+            self.fail(progress, f"the validation loss is {loss}")
+            return False
         is_best = progress.end_epoch(loss)
         if is_best and loss is not None:
             self.best_losses[progress.user] = loss
         return is_best
 
+    def fail(self, progress: UserProgress, reason: str) -> None:
+        """Marks a user whose training has diverged."""
+        self.best_losses.pop(progress.user, None)
+        self.failed[progress.user] = f"{reason} after epoch {progress.epoch}"
+
     def state_dict(self, backbone: str | None) -> dict[str, Any]:
         """Plain values for a checkpoint, with the fingerprint of the backbone that all weights belong to."""
         slots = [asdict(progress) if progress is not None else None for progress in self.slots]
-        return {"slots": slots, "waiting": self.waiting, "best_losses": self.best_losses, "backbone": backbone}
+        state = {"waiting": self.waiting, "best_losses": self.best_losses, "failed": self.failed}
+        return {"slots": slots, **state, "backbone": backbone}
 
     def load_state_dict(self, state: dict[str, Any], backbone: str | None) -> None:
         """Restores a checkpoint; raises ValueError if it was made on another backbone."""
@@ -87,13 +98,14 @@ class UserRounds:
         self.slots = [UserProgress(**progress) if progress is not None else None for progress in state["slots"]]
         self.waiting = list(state["waiting"])
         self.best_losses = dict(state["best_losses"])
+        self.failed = dict(state.get("failed", {}))  # a checkpoint of an earlier version has none
 
 
-def seed_of(seed: int, user: str) -> int:
-    """A seed for one user, independent of the other users."""
-    return int.from_bytes(hashlib.blake2b(f"{seed}\x1f{user}".encode(), digest_size=7).digest(), "big")
+def seed_of(seed: int, name: str) -> int:
+    """A seed for one user, or for anything else that has a name, independent of all others."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}\x1f{name}".encode(), digest_size=7).digest(), "big")
 
 
 def macro_perplexity(losses: dict[str, float]) -> float:
     """Mean over users of each user's perplexity."""
-    return sum(map(math.exp, losses.values())) / len(losses)
+    return sum(map(perplexity_of, losses.values())) / len(losses)

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +20,7 @@ from tokenizers import Tokenizer
 
 from commands.cli import main
 from commands.experiments.child_process import finished
+from commands.training.trainer_cli import _prefer_fast_precision
 
 LORA = ["fit", "--config", "experiments/lora_tiny.yaml"]
 PRETRAIN = ["fit", "--config", "experiments/pretrain_tiny.yaml", "--run=again", "--trainer.max_steps=3"]
@@ -145,7 +147,23 @@ def test_16_bit_products_are_used_where_the_cpu_has_them(project, monkeypatch, c
     (run,) = set(runs(project)) - {"pretrain_tiny"}
     assert run == "lora_tiny,max_epochs=1,precision=bf16-mixed"
     assert card(run)["config"]["trainer"]["precision"] == precision
-    assert ("no 16-bit matrix products" in capsys.readouterr().out) is not supported
+    assert ("no bf16 matrix products" in capsys.readouterr().out) is not supported
+
+
+@pytest.mark.parametrize(("supported", "precision"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_bf16_products_are_used_where_the_gpu_has_them(monkeypatch, supported, precision):
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported or including_emulation)
+    trainer = SimpleNamespace(accelerator="auto", precision="bf16-mixed")
+    _prefer_fast_precision(trainer)
+    assert trainer.precision == precision
+
+
+def test_what_cannot_run_is_refused_before_anything_is_written(project, capsys):
+    text = said([*LORA, "--trainer.precision=16-mixed", "--trainer.devices=2"], capsys)
+    assert "UserLora has no trainer.precision=16-mixed: set 32-true or bf16-mixed" in text
+    assert "fit with UserLora runs in one process, got 2: set trainer.devices=1" in text
+    assert not list(Path("runs").glob("lora_tiny*/*"))
 
 
 def test_other_settings_are_refused_in_the_same_run(project, capsys):

@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSeq2SeqLM
 
 from artefacts.layout import user_directory
-from callbacks import AdapterCheckpoint
+from artefacts.run_card import read_run_card
+from callbacks import AdapterCheckpoint, RunCard
 from datamodules import UserSets
 from datamodules.prompts.template import PromptTemplate
 from lightning_modules import UserLora
@@ -390,3 +391,50 @@ def test_somebody_without_validation_turns_is_trained_to_the_end(run, tmp_path, 
     run("run", max_epochs=2, users=["ada", "ben"])
     card = read_card(tmp_path / "run" / "adapters", "ada")
     assert (card["epochs"], card["best_epoch"], card["validation_loss"]) == (2, 2, None)
+
+
+def test_a_user_whose_training_diverges_fails_alone_and_is_tried_again(run, tmp_path, monkeypatch, capsys):
+    row_nll = UserLora.row_nll
+
+    def without_ben(module, batch):
+        nll, tokens = row_nll(module, batch)
+        return torch.where(batch.user_index == USERS.index("ben"), torch.nan, nll), tokens
+
+    with monkeypatch.context() as patch:
+        patch.setattr(UserLora, "row_nll", without_ben)
+        card = RunCard({})
+        with pytest.raises(ValueError, match="1 users have no weights, .*: 'ben': the validation loss is nan"):
+            run("run", callbacks=[card])
+    card = read_run_card(tmp_path / "run", "fit")
+    assert (card["status"], list(card["failed_users"])) == ("failed", ["ben"])
+    assert sorted(weights_in(tmp_path / "run")) == ["ada", "cleo", "dan"]
+    assert_close(weights_in(tmp_path / "run"), {user: run.once()[user] for user in ("ada", "cleo", "dan")})
+    _, ours = run("run")
+    assert "3 of 4 users are trained already" in capsys.readouterr().out
+    assert_close(ours, run.once())
+
+
+def test_an_adapter_that_is_not_finite_is_not_saved(run, tmp_path, monkeypatch):
+    """Also where no validation has shown it."""
+    monkeypatch.setattr(UserLora, "validation_step", lambda *_: None)
+    begin = UserLora.begin
+
+    def spoilt_begin(module, slot, user):
+        begin(module, slot, user)
+        module.lora.rows.data[slot, 0] = torch.nan if user == "ada" else 0.0
+
+    monkeypatch.setattr(UserLora, "begin", spoilt_begin)
+    with pytest.raises(ValueError, match="'ada': the adapter has numbers that are not finite after epoch 1"):
+        run("run", max_epochs=1)
+    assert sorted(weights_in(tmp_path / "run")) == ["ben", "cleo", "dan"]
+
+
+def test_the_dropout_of_the_backbone_is_off(run, monkeypatch):
+    """A mask would depend on who shares the batch, and the result with it."""
+    modes = []
+    step = UserLora.training_step
+    monkeypatch.setattr(
+        UserLora, "training_step", lambda self, *rest: (modes.append(self.model.training), step(self, *rest))[1]
+    )
+    run("run", max_epochs=2, users="ada")
+    assert set(modes) == {False}

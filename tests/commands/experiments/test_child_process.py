@@ -9,11 +9,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from ending import has_ended, wait_until
 
 from commands.experiments import child_process
 from commands.experiments.child_process import Run, run_lightning
-from commands.experiments.jobs import THREADS, all_of, threads_of
+from commands.experiments.jobs import GPUS, THREADS, all_of, devices_of, jobs_of, threads_of
 
 ROOT = Path(__file__).parents[3]
 
@@ -110,6 +111,36 @@ def test_cores_are_shared_out_unless_somebody_has_chosen(monkeypatch):
     assert threads_of(9) == {THREADS: "1"}
     monkeypatch.setenv(THREADS, "5")
     assert threads_of(3) == {}
+
+
+@pytest.mark.parametrize(
+    ("num_gpus", "chosen", "jobs", "shares"),
+    [
+        (0, None, 2, [None, None]),
+        (8, None, 1, [None]),  # alone it sees all of them
+        (2, None, 2, ["0", "1"]),
+        (4, None, 2, ["0,2", "1,3"]),
+        (2, None, 5, ["0", "1", "0", "1", "0"]),
+        (2, "5,GPU-af", 2, ["5", "GPU-af"]),
+    ],
+)
+def test_gpus_are_shared_out(monkeypatch, num_gpus, chosen, jobs, shares):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: num_gpus)
+    monkeypatch.delenv(GPUS, raising=False)
+    if chosen:
+        monkeypatch.setenv(GPUS, chosen)
+    assert [devices.get(GPUS) for devices in devices_of(jobs)] == shares
+
+
+def test_no_two_jobs_at_once_see_the_same_gpu(stand_in, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv(GPUS, raising=False)
+    stand_in(f"print(os.environ['{GPUS}']); time.sleep(0.5)")
+    jobs = jobs_of(["a", "b", "c", "d"], tmp_path / "logs", {})
+    all_of([partial(job.run, ["fit"]) for job in jobs], jobs=2)
+    seen = [Path(f"{job.log}.fit.log").read_text().strip() for job in jobs]
+    assert sorted(seen[:2]) == ["0", "1"]
+    assert set(seen) == {"0", "1"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])

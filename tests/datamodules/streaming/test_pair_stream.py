@@ -228,3 +228,15 @@ def test_rows_of_like_lengths_share_a_batch(stream):
 def test_fewer_pairs_than_processes_are_refused(stream):
     with pytest.raises(ValueError, match="reply pairs cannot be shared by 500 processes; use fewer"):
         stream(world_size=500).num_batches_in_epoch(0)
+
+
+def test_where_pairs_are_not_shuffled_their_mean_is_not_that_of_the_first_users(stream):
+    """Row groups of target users stand in the order of users."""
+    (source,) = stream("users/train").sources
+    num_groups = len(source.reader.groups)
+    means = np.array([source.render([group]).costs.mean() for group in range(num_groups)])
+    assert source.tokens_per_pair[0] == means[0]
+    every = Source(source.reader, source.prompts, source.max_context_tokens, is_shuffled=False)
+    wanted = sorted({round(group) for group in np.linspace(0, num_groups - 1, pair_stream.GROUPS_PER_WINDOW)})
+    assert every.tokens_per_pair[0] == pytest.approx(source.render(wanted).costs.mean())
+    assert every.tokens_per_pair[0] != means[0]

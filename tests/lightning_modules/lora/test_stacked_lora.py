@@ -158,3 +158,12 @@ def test_targets_are_found_as_peft_finds_them(tiny_model):
             name.removeprefix("base_model.model.") for name, module in peft.named_modules() if hasattr(module, "lora_A")
         ]
         assert target_names(tiny_model, targets) == expected
+
+
+def test_first_weights_are_drawn_on_the_cpu_whatever_the_device(tiny_model):
+    """Lightning builds a model in the context of its device."""
+    _, lora = stacked(tiny_model)
+    with torch.device("meta"):
+        row = lora.initial_row(7)
+    assert row.device.type == "cpu"
+    assert torch.equal(row, lora.initial_row(7))
