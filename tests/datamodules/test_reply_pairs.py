@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pair_batches import TRAIN, all_ids, flat, ids_of, tokens
+from pair_batches import TRAIN, all_ids, describe_again, flat, ids_of, tokens
 
 from datamodules import ReplyPairs
 from datamodules.preparation.tokenizer import tokenizer_fingerprint
@@ -186,6 +186,7 @@ def test_corpora_with_unlike_tokenizers_are_refused(in_small_groups, tmp_path):
     metadata = {"tokenizer_fingerprint": tokenizer_fingerprint(tokenizer.parent)}
     for path in (other.output / TRAIN).glob("*.parquet"):
         pq.write_table(pq.read_table(path).replace_schema_metadata(metadata), path, row_group_size=20)
+    describe_again(other.output)
     directory = in_small_groups.output
     message = f"{directory} has tokenizer .* and {other.output} has .*; corpora can be mixed when they share one"
     with pytest.raises(ValueError, match=message):
