@@ -231,11 +231,14 @@ def test_one_user_a_list_a_file_or_all(preparation, tmp_path):
 
 def test_unknown_users_and_none(preparation, tmp_path):
     file = tmp_path / "users.txt"
-    file.write_text("guest 0\n")  # one unknown user, not two
-    for users, unknown in (("eve", "eve"), (["ada", "eve"], "eve"), (str(file), "guest 0")):
+    file.write_text("ada\nwhat a person said\n")
+    for users in ("eve", ["ada", "eve"]):
         message = r": .*invented has 4 target users, among them \['ada', 'ben', 'cleo'\]; a file of"
-        with pytest.raises(ValueError, match=rf"unknown users \['{unknown}'\]{message}"):
+        with pytest.raises(ValueError, match=rf"unknown users \['eve'\]{message}"):
             data_of(preparation, users=users)
+    with pytest.raises(ValueError, match="1 of 2 lines are no target user of .*, the first is line 2") as refused:
+        data_of(preparation, users=str(file))
+    assert "what a person said" not in str(refused.value)
     file.write_text("\n")
     for users in (str(file), []):
         with pytest.raises(ValueError, match="no users: data.users is .*invented has 4"):
