@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from artefacts.bounds import AT_LEAST_1, SHARE, Bounds, require
 from artefacts.layout import PROFILES, TOKENIZER, TOKENIZER_FILE
 from artefacts.manifest import MANIFEST_VERSION
+from artefacts.ranges import AT_LEAST_1, SHARE, Range, require
 from datamodules.corpora.posts.reader import Posts
 from datamodules.corpora.records import OPTED_OUT, REPEATED, Corpus, Dialogue, Drops, Profile
 
@@ -76,15 +76,15 @@ class Preparation:
 
     def __post_init__(self) -> None:
         require(
-            self,
+            vars(self),
             self._problems(),
-            vocabulary_size=Bounds(least=MIN_VOCABULARY),
+            vocabulary_size=Range(MIN_VOCABULARY),
             max_context_turns=AT_LEAST_1,
-            max_turn_tokens=Bounds(least=1, most=MAX_TURN_TOKENS),
+            max_turn_tokens=Range(1, MAX_TURN_TOKENS),
             max_dropped=SHARE,
             max_tokenizer_texts=AT_LEAST_1,
-            num_workers=AT_LEAST_1,
-            num_buckets=AT_LEAST_1,
+            num_workers=AT_LEAST_1.or_none(),
+            num_buckets=AT_LEAST_1.or_none(),
         )
 
     def _problems(self) -> Iterator[str]:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from artefacts.bounds import PART, Bounds, require
+from artefacts.ranges import AT_LEAST_0, PART, Range, require
 from datamodules.corpora.records import Dialogue
 
 USER_SPLITS = ("users/train", "users/validation", "users/test")
@@ -52,15 +52,15 @@ class SplitRule:
     def __post_init__(self) -> None:
         learned = self.train_share + self.validation_share
         require(
-            self,
+            vars(self),
             [] if learned < 1 else [f"train_share and validation_share are {learned:g}, which leaves no test"],
-            num_target_users=Bounds(least=0),
-            min_turns=Bounds(least=0),
-            max_turns=Bounds(least=self.min_turns),
-            min_dialogues=Bounds(least=0),
+            num_target_users=AT_LEAST_0.or_none(),
+            min_turns=AT_LEAST_0,
+            max_turns=Range(self.min_turns),
+            min_dialogues=AT_LEAST_0,
             train_share=PART,
             validation_share=PART,
-            pretrain_validation_share=Bounds(least=0, below=1),
+            pretrain_validation_share=Range(0, 1, below=True),
         )
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from artefacts.bounds import AT_LEAST_1, SHARE, Bounds, require
+from artefacts.ranges import AT_LEAST_1, POSITIVE, SHARE, require
 
 from .cleaning import ANY_PLACEHOLDER
 from .raw_posts import POSTS
@@ -51,10 +51,10 @@ class AuthorRules:
 
     def __post_init__(self) -> None:
         require(
-            self,
+            vars(self),
             min_duplicate_characters=AT_LEAST_1,
-            max_posts_per_day=Bounds(above=0),
-            max_duplicate_share=SHARE,
+            max_posts_per_day=POSITIVE.or_none(),
+            max_duplicate_share=SHARE.or_none(),
             min_posts=AT_LEAST_1,
         )
 

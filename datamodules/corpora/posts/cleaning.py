@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from artefacts.bounds import AT_LEAST_1, require
+from artefacts.ranges import AT_LEAST_1, require
 from datamodules.corpora.records import Reasons
 
 from .raw_posts import POSTS
@@ -98,7 +98,7 @@ class Cleaning:
     unescape: bool = False
 
     def __post_init__(self) -> None:
-        require(self, max_characters=AT_LEAST_1)
+        require(vars(self), max_characters=AT_LEAST_1)
 
     def clean(self, raw: pa.Table, reasons: Reasons) -> pa.Table:
         """The posts of `POSTS` that are kept, in their order; the others are counted in `reasons`, each once."""

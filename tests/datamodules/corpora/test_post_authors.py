@@ -89,7 +89,7 @@ def test_authors_who_repeat_themselves_go_whole():
 
 def test_an_empty_bucket_is_empty():
     assert clean_authors(POSTS.empty_table(), AuthorRules()) == (POSTS.empty_table(), {})
-    with pytest.raises(ValueError, match="min_posts is 0, expected at least 1"):
+    with pytest.raises(ValueError, match="min_posts must be 1 or more, got 0"):
         AuthorRules(min_posts=0)
 
 

@@ -344,14 +344,12 @@ def test_words_that_become_bytes_and_turns_that_are_cut_are_reported(
 
 def test_all_values_out_of_bounds_are_said_at_once(tmp_path: Path) -> None:
     wrong = {"max_turn_tokens": 0, "max_context_turns": -1, "max_dropped": float("nan"), "normalisation": "NFX"}
-    with pytest.raises(
-        ValueError, match="^Preparation: .*context_turns is -1, expected at least 1; .*nan.*'NFX'"
-    ) as error:
+    with pytest.raises(ValueError, match="context_turns must be 1 or more, got -1; .*nan.*'NFX'") as error:
         Preparation(Listed([]), tmp_path / "out", vocabulary_size=100, **wrong)
-    assert "vocabulary_size is 100, expected at least 264; " in str(error.value)
-    assert "max_turn_tokens is 0, expected at least 1 and at most 65,535; " in str(error.value)
+    assert "vocabulary_size must be 264 or more, got 100; " in str(error.value)
+    assert "max_turn_tokens must be at least 1 and at most 65,535, got 0; " in str(error.value)
     with pytest.raises(
-        ValueError, match="^SplitRule: num_target_users is -1.*min_turns.*pretrain_validation_share is nan"
+        ValueError, match="num_target_users must be 0 or more, got -1; min_turns.*pretrain_validation_share .*got nan"
     ):
         SplitRule(num_target_users=-1, min_turns=-1, pretrain_validation_share=float("nan"))
 
