@@ -45,7 +45,7 @@ PART = Range(0, 1, above=True, below=True)
 
 
 def require(settings: Mapping[str, Any], problems: Iterable[str] = (), **ranges: Range) -> None:
-    """Checks settings, often `vars(self)`, against their ranges; ValueError names all that are outside, and problems."""
+    """Checks settings, often `vars(self)`; ValueError names all that are out of range, and further problems."""
     outside = [
         f"{name} must be {expected}, got {settings[name]}"
         for name, expected in ranges.items()
