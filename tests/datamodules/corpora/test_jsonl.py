@@ -98,7 +98,10 @@ def test_a_line_that_is_wrong_is_counted_with_its_place(tmp_path: Path, line: by
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(gzip.compress(GOOD), "is gzip: unpack it"), (GOOD.decode().encode("utf-16", mtime=0), "is UTF-16: save it as UTF-8")],
+    [
+        (gzip.compress(GOOD, mtime=0), "is gzip: unpack it"),
+        (GOOD.decode().encode("utf-16"), "is UTF-16: save it as UTF-8"),
+    ],
 )
 def test_a_file_that_is_no_text_is_refused_at_once(tmp_path: Path, content: bytes, message: str) -> None:
     with pytest.raises(ValueError, match=rf"mine\.jsonl {message}, expected UTF-8 text"):
