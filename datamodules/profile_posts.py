@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import cached_property, lru_cache
 from itertools import permutations
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -57,6 +57,18 @@ class ProfilePosts(LightningDataModule):
         seed: of the folds; None is the run's (`seed_everything`).
     """
 
+    ranges: ClassVar = {
+        "posts_per_chunk": AT_LEAST_1,
+        "min_posts": AT_LEAST_0,
+        "num_folds": Range(2),  # somebody has to be held out
+        "min_users": AT_LEAST_0,
+        "max_words": AT_LEAST_0,
+        "max_grams": AT_LEAST_0,
+        "chunks_per_batch": AT_LEAST_0,
+        "num_workers": AT_LEAST_0,
+        "seed": AT_LEAST_0,
+    }
+
     def __init__(
         self,
         preparation: Preparation,
@@ -92,18 +104,7 @@ class ProfilePosts(LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed or 0
         self.users: list[str] = []
-        require(
-            vars(self),
-            posts_per_chunk=AT_LEAST_1,
-            min_posts=AT_LEAST_0,
-            num_folds=Range(2),  # somebody has to be held out
-            min_users=AT_LEAST_0,
-            max_words=AT_LEAST_0,
-            max_grams=AT_LEAST_0,
-            chunks_per_batch=AT_LEAST_0,
-            num_workers=AT_LEAST_0,
-            seed=AT_LEAST_0,
-        )
+        require(vars(self), **self.ranges)
 
     @property
     def network_directory(self) -> Path:

@@ -75,6 +75,14 @@ class ReplyPairs(LightningDataModule):
     """Past replies are never in these prompts."""
     prompts: Prompts
     splits: dict[str, UserSplit]
+    ranges: ClassVar = {
+        "passes": AT_LEAST_1,
+        "tokens_per_batch": AT_LEAST_1,
+        "max_context_tokens": AT_LEAST_1,
+        "seed": AT_LEAST_0,
+        "test_train_turns": AT_LEAST_0,
+        "test_general_pairs": AT_LEAST_0,
+    }
 
     def __init__(
         self,
@@ -106,15 +114,7 @@ class ReplyPairs(LightningDataModule):
         self.validation_split = validation_split
         self.test_train_turns = test_train_turns
         self.test_general_pairs = test_general_pairs
-        require(
-            vars(self),
-            passes=AT_LEAST_1,
-            tokens_per_batch=AT_LEAST_1,
-            max_context_tokens=AT_LEAST_1,
-            seed=AT_LEAST_0,
-            test_train_turns=AT_LEAST_0,
-            test_general_pairs=AT_LEAST_0,
-        )
+        require(vars(self), **self.ranges)
         self.users: list[str] = []
         self.sources: list[Source] = []
         self._position = Position()

@@ -64,6 +64,16 @@ class UserSets(LightningDataModule):
     only_in_test: ClassVar = ("test_train_turns", "test_general_pairs")
     prompts: Prompts
     splits: dict[str, UserSplit]
+    ranges: ClassVar = {
+        "rows_per_user": AT_LEAST_1,
+        "users_per_batch": AT_LEAST_1,
+        "predict_rows": AT_LEAST_1.or_none(),
+        "max_context_tokens": AT_LEAST_1,
+        "min_train_turns": AT_LEAST_0,
+        "seed": AT_LEAST_0,
+        "test_train_turns": AT_LEAST_0,
+        "test_general_pairs": AT_LEAST_0,
+    }
 
     def __init__(
         self,
@@ -99,17 +109,7 @@ class UserSets(LightningDataModule):
         self.seed = seed or 0
         self.test_train_turns = test_train_turns
         self.test_general_pairs = test_general_pairs
-        require(
-            vars(self),
-            rows_per_user=AT_LEAST_1,
-            users_per_batch=AT_LEAST_1,
-            predict_rows=AT_LEAST_1.or_none(),
-            max_context_tokens=AT_LEAST_1,
-            min_train_turns=AT_LEAST_0,
-            seed=AT_LEAST_0,
-            test_train_turns=AT_LEAST_0,
-            test_general_pairs=AT_LEAST_0,
-        )
+        require(vars(self), **self.ranges)
         self.users: list[str] = []
         self._epochs: dict[str, int] = {}
         self._round: Round | None = None

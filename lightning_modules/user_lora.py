@@ -58,6 +58,19 @@ class UserLora(UserModule, AdapterModule):
     written_by: ClassVar = {**AdapterModule.written_by, "fit": "callbacks.AdapterCheckpoint"}
     not_in_run_name: ClassVar = ("max_users_at_once", "adapters")
     only_in_test: ClassVar = ("num_swaps",)
+    ranges: ClassVar = {
+        "rank": AT_LEAST_1,
+        "alpha": POSITIVE,
+        "learning_rate": POSITIVE,
+        "warmup_share": SHARE,
+        "weight_decay": AT_LEAST_0,
+        "max_grad_norm": AT_LEAST_0,
+        "max_epochs": AT_LEAST_1,
+        "patience": AT_LEAST_1,
+        "max_users_at_once": AT_LEAST_1,
+        "num_swaps": AT_LEAST_0.or_none(),
+        "seed": AT_LEAST_0,
+    }
 
     def __init__(
         self,
@@ -97,20 +110,7 @@ class UserLora(UserModule, AdapterModule):
         self.adapters = adapters
         self.num_swaps = num_swaps
         self.seed = seed or 0
-        require(
-            vars(self),
-            rank=AT_LEAST_1,
-            alpha=POSITIVE,
-            learning_rate=POSITIVE,
-            warmup_share=SHARE,
-            weight_decay=AT_LEAST_0,
-            max_grad_norm=AT_LEAST_0,
-            max_epochs=AT_LEAST_1,
-            patience=AT_LEAST_1,
-            max_users_at_once=AT_LEAST_1,
-            num_swaps=AT_LEAST_0.or_none(),
-            seed=AT_LEAST_0,
-        )
+        require(vars(self), **self.ranges)
         self.validated = UserTotals()
 
     @property
