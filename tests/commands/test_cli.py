@@ -160,8 +160,8 @@ def test_bf16_products_are_used_where_the_gpu_has_them(monkeypatch, supported, p
 
 
 def test_what_cannot_run_is_refused_before_anything_is_written(project, capsys):
-    text = said([*LORA, "--trainer.precision=16-mixed", "--trainer.devices=2"], capsys)
-    assert "UserLora has no trainer.precision=16-mixed: set 32-true or bf16-mixed" in text
+    text = said([*LORA, "--trainer.precision=bf16-true", "--trainer.devices=2"], capsys)
+    assert "UserLora has no trainer.precision=bf16-true: set 32-true or bf16-mixed" in text
     assert "fit with UserLora runs in one process, got 2: set trainer.devices=1" in text
     assert not list(Path("runs").glob("lora_tiny*/*"))
 

@@ -46,7 +46,7 @@ def test_an_interrupted_command_ends_in_one_line(monkeypatch, capsys, interrupte
         (SystemExit(3), "exit code 3"),
         (KeyboardInterrupt(), "interrupted"),
         (KeyError("rank"), "KeyError: 'rank'"),
-        (OSError("disk\n  is full"), "OSError: disk"),
+        (OSError("disk\n  is full"), "disk"),
     ],
 )
 def test_what_a_command_tells_its_parent(monkeypatch, tmp_path, error, reason):

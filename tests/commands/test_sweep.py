@@ -108,7 +108,7 @@ def invented(tmp_path, monkeypatch):
             name = ",".join(arguments[1:])
             directory = log.parents[1] / (directories or {}).get(name, name)
             directory.mkdir(parents=True, exist_ok=True)
-            card = {"metrics": result, "wall_seconds": 61.4, "commit": "c0ffee"}
+            card = {"status": "finished", "config": {}, "metrics": result, "wall_seconds": 61.4, "commit": "c0ffee"}
             (directory / "fit.card.json").write_text(json.dumps(card))
             return Run(directory, None, 1.0)
 

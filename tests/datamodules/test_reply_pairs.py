@@ -68,9 +68,11 @@ def test_the_target_users_own_splits_can_be_trained_on(in_small_groups):
         rows = {row["pair_id"]: row for row in pq.read_table(in_small_groups.output / split).to_pylist()}
         assert sorted(id for batch in loader for id in batch.pair_id.tolist()) == sorted(rows)
         assert {row["speaker"] for row in rows.values()} == {"ada", "ben", "cleo", "dan"}
-    pairs = data.sources[0].render([0])
+    (source,) = data.sources
+    pairs = source.render(range(len(source.reader.groups)))
     share = pairs.targets.lengths.mean() / pairs.costs.mean()
-    assert data.label_tokens_per_batch == pytest.approx(4096 * share)
+    # From some row groups, of all users: from the first one alone it would be 7 % more.
+    assert data.label_tokens_per_batch == pytest.approx(4096 * share, rel=0.02)
 
 
 # ---- bad input

@@ -120,9 +120,9 @@ def test_one_callback_by_a_flag_keeps_what_the_file_says_of_the_writer(project):
     [
         ("--model.max_users_at_once=0", "max_users_at_once must be 1 or more, got 0"),
         ("--model.max_users_at_once=-1", "max_users_at_once must be 1 or more, got -1"),
-        ("--data.users_per_batch=-1", "data.users_per_batch must be 1 or more, got -1"),
-        ("--data.rows_per_user=0", "data.rows_per_user must be 1 or more, got 0"),
-        ("--data.predict_rows=-1", "data.predict_rows must be 1 or more, got -1"),
+        ("--data.users_per_batch=-1", "users_per_batch must be 1 or more, got -1"),
+        ("--data.rows_per_user=0", "rows_per_user must be 1 or more, got 0"),
+        ("--data.predict_rows=-1", "predict_rows must be 1 or more, got -1"),
         ("--trainer.max_steps=0", "nothing would be trained: trainer.max_steps is 0"),
         ("--trainer.max_epochs=0", "nothing would be trained: trainer.max_epochs is 0"),
         ("--trainer.limit_train_batches=0", "nothing would be trained: trainer.limit_train_batches is 0"),

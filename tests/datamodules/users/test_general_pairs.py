@@ -34,5 +34,5 @@ def test_the_two_samples_are_asked_for(preparation):
     data.setup("test")
     assert data.test_kinds == ["own", "train"]
     assert len(data.test_dataloader()) == 2
-    with pytest.raises(ValueError, match="must be 0 or more, got 0 and -1"):
+    with pytest.raises(ValueError, match="test_general_pairs must be 0 or more, got -1"):
         UserSets(preparation, test_general_pairs=-1)

@@ -77,7 +77,7 @@ def test_samples_are_those_of_transformers(tiny_model, batch):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_candidates": 0}, "num_candidates, num_beams and max_new_tokens must be 1 or more"),
+        ({"num_candidates": 0}, "num_candidates must be 1 or more, got 0"),
         ({"max_new_tokens": 0}, "must be 1 or more"),
         ({"num_candidates": 3, "num_beams": 2, "sample": False}, "3 candidates without sampling need num_beams"),
     ],
