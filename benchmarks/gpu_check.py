@@ -141,7 +141,7 @@ def launches() -> tuple[str, bool]:
 
 
 def speed(num_users: int) -> tuple[str, bool]:
-    """Training steps with so many users in a batch."""
+    """Training steps with this number of users in a batch."""
     users = Users(BASE, num_users, DEVICE, True)
     rate = 1 / seconds_of(users.step, 20 if HAS_GPU else 1)
     return f"{rate:.2f} steps/s, {rate * num_users * ROWS:,.0f} rows/s", True

@@ -18,7 +18,7 @@ Every measurement has a fresh process, and the sizes take turns. Columns:
     resume        from opening the corpus to the batch in the middle of the epoch
     memory        most resident memory over what was held after the imports
 
-Peers take turns with the sizes, on one part; what they do stands in `peers/streams.py`. An environment that lacks a
+Peers take turns with the sizes, on one part; their code is in `peers/streams.py`. An environment that lacks a
 library is asked for the others; a library that no environment has is named.
 """
 

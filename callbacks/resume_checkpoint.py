@@ -13,11 +13,11 @@ from lightning.pytorch.callbacks import Checkpoint, Timer
 from artefacts.files import partial_of, publish
 
 STEPS_PER_LOOK = 16
-"""Several processes agree on the time in every so many steps: to agree, each waits for its device."""
+"""Steps between two looks at the clock by several processes: to agree on it, each waits for its device."""
 
 
 class ResumeCheckpoint(Checkpoint):
-    """Writes one checkpoint every so many seconds of training, and a last one when the fit has to stop.
+    """Writes a checkpoint at an interval of training time, and a last one when the fit has to stop.
 
     It has to stop when its time is over or on SIGUSR1, which a scheduler such as SLURM sends before it ends a job; on
     SIGTERM Lightning stops it. What stops in this way is not finished: it raises `SystemExit`, and nothing is exported.

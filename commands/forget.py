@@ -31,7 +31,7 @@ class Forget:
     retrained.
 
     Args:
-        user: the person's id, as it stands in the prepared data.
+        user: the person's id, as in the prepared data.
         data: directory of prepared corpora.
         runs: directory of runs.
         dry_run: print the plan, and change nothing.

@@ -27,7 +27,7 @@ class Experiment:
         overrides: settings over them: dotted key → value, as on the command line.
         commands: what is run, in this order; a system that is not trained needs `[predict]` only. With `test` its
             weights have a table of their own.
-        test: settings of `lightning test` alone, over the others; they neither train nor predict anew.
+        test: settings of `lightning test` alone, over the others; they cause no new training or prediction.
     """
 
     experiment: str | list[str]

@@ -122,7 +122,7 @@ def threads_of(jobs: int) -> dict[str, str]:
 
 
 def devices_of(jobs: int) -> list[dict[str, str]]:
-    """For each of so many jobs at once, the environment that gives it its share of the GPUs; empty without GPUs.
+    """For each of the jobs at once, the environment that gives it its share of the GPUs; empty without GPUs.
 
     Every job has GPUs of its own, or one that it shares where there are more jobs than GPUs.
     """

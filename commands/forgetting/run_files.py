@@ -20,11 +20,12 @@ from typing import Any
 import yaml
 
 from artefacts.described import rewrite
+from artefacts.files import PARTIAL
 from artefacts.layout import CHECKPOINT, CONVERSATIONS, PREDICTIONS
 from artefacts.people import keys_to_ids, without_id
 from artefacts.sample_replies import is_sample_line
 from commands.forgetting.parquet_rows import rows_of, take_out
-from commands.forgetting.traces import Person, Trace, is_left_behind
+from commands.forgetting.traces import Person, Trace
 
 COLUMNS = ("user", "adapter", "speaker", "partner")
 """Columns of CSV files that name users."""
@@ -38,7 +39,7 @@ def trace_in_file(path: Path, person: Person) -> Trace | None:
     """
     if not path.exists():  # a link to nothing
         return None
-    if is_left_behind(path):
+    if path.suffix == PARTIAL:
         return Trace(path, "what a killed command was writing", partial(path.unlink, missing_ok=True), False)
     reader = _reader_of(path)
     if reader is None:
@@ -150,7 +151,7 @@ def _human_evaluation(path: Path, person: Person) -> Trace | None:
 
 
 def names(content: bytes, user: str) -> bool:
-    """Whether the id stands in a content as a word of its own."""
+    """Whether a content has the id as a whole word."""
     return re.search(rb"(?<!\w)" + re.escape(user.encode()) + rb"(?!\w)", content) is not None
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from artefacts.files import PARTIAL, read_json
+from artefacts.files import read_json
 from artefacts.layout import ADAPTERS, CARD, MODELS, user_directory
 
 ASIDE = ".forgetting"
@@ -154,8 +154,3 @@ def _empty(directory: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
-
-
-def is_left_behind(path: Path) -> bool:
-    """Whether a killed command was writing this file."""
-    return path.suffix == PARTIAL

@@ -43,7 +43,9 @@ class RoundPlan:
     rows_per_user: int
     users_per_batch: int
     seed: int
-    cuts: Sequence[tuple[int, int]] = ()  # batches after which a resumed run has at most so many users in a batch
+    cuts: Sequence[
+        tuple[int, int]
+    ] = ()  # batches after which a resumed run has at most this number of users in a batch
     most_turns: int | None = None  # of each user, evenly spaced from the oldest to the newest
     rows_at_once: int | None = None
 
